@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything starts here: `make demo` and `make test` set up what they need in .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.byway-setup
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+COVERAGE := $(BIN)/python -m coverage
+PYTEST   := $(COVERAGE) run -m pytest
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup demo test lint types contracts docs compiled interpreted coverage bench lock clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
+
+setup: $(STAMP)  ## a virtual environment in .venv with byway and everything pinned
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: Byway needs Python 3.11 or newer; set PYTHON=/path/to/python3" >&2; exit 2; }
+	@test -x $(BIN)/python || { echo "== virtual environment in $(VENV)"; \
+	  $(PYTHON) -m venv $(VENV) || \
+	  { echo "make: no venv module; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 2; }; }
+	@echo "== dependencies from requirements.lock (once)"
+	@$(PIP) install --quiet --require-hashes --requirement requirements.lock
+	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	@touch $@
+
+demo: setup  ## two networks, three guests, the proof that no frame was lost (unprivileged)
+	$(BIN)/byway demo
+
+test: setup lint types contracts docs compiled interpreted coverage  ## everything that must hold
+	@echo "== all tests passed"
+
+lint: setup  ## ruff
+	@echo "== ruff"
+	@$(BIN)/ruff check src tests scripts $(wildcard bench examples)
+
+types: setup  ## mypy, strict outside kernels
+	@echo "== mypy"
+	@$(BIN)/mypy
+
+contracts: setup  ## lower packages never import higher ones
+	@echo "== import contracts"
+	@$(BIN)/lint-imports
+
+docs: setup  ## the manual in site/, warnings are errors
+	@echo "== docs"
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir site
+
+compiled: setup  ## the tests with compiled kernels, peers included
+	@echo "== tests, kernels compiled"
+	@$(COVERAGE) erase
+	@$(PYTEST) tests
+
+interpreted: setup  ## the tests with interpreted kernels
+	@echo "== tests, kernels interpreted"
+	@NUMBA_DISABLE_JIT=1 $(PYTEST) tests --ignore=tests/system
+
+coverage: setup  ## what both runs reached, outside the CLI
+	@echo "== coverage"
+	@$(COVERAGE) combine --quiet
+	@$(COVERAGE) report --fail-under=90
+
+bench: setup  ## busy cycles per frame between two fake guests
+	$(BIN)/byway bench vm2vm
+
+lock: setup  ## pin the newest allowed versions, with hashes (needs pip-tools in .venv)
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --extra dev --allow-unsafe \
+	  --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options \
+	  --output-file requirements.lock pyproject.toml
+
+clean:  ## everything that can be made again
+	rm -rf $(VENV) site build dist .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache \
+	  .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
