@@ -26,8 +26,8 @@ $(STAMP): requirements.lock pyproject.toml
 	  $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: no venv module; on Debian: apt-get install python3-venv" >&2; rm -rf $(VENV); exit 2; }; }
 	@echo "== dependencies from requirements.lock (once)"
-	@$(PIP) install --quiet --require-hashes --requirement requirements.lock
-	@$(PIP) install --quiet --no-build-isolation --no-deps --editable .
+	@$(PIP) install -qq --require-hashes --requirement requirements.lock
+	@$(PIP) install -qq --no-build-isolation --no-deps --editable .
 	@touch $@
 
 demo: setup  ## two networks, three guests, the proof that no frame was lost (unprivileged)
@@ -69,12 +69,13 @@ coverage: setup  ## what both runs reached, outside the CLI
 bench: setup  ## busy cycles per frame between two fake guests
 	$(BIN)/byway bench vm2vm
 
-lock: setup  ## pin the newest allowed versions, with hashes (needs pip-tools in .venv)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --upgrade --extra dev --allow-unsafe \
-	  --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-options \
-	  --output-file requirements.lock pyproject.toml
+lock:  ## pin the newest versions that the oldest supported Python (PYTHON=) takes, with hashes
+	@$(PYTHON) -m venv .cache/lock && .cache/lock/bin/python -m pip install -qq pip-tools
+	CUSTOM_COMPILE_COMMAND="make lock" .cache/lock/bin/pip-compile --quiet --upgrade --extra dev \
+	  --allow-unsafe --generate-hashes --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --no-emit-options --output-file requirements.lock pyproject.toml
 
 clean:  ## everything that can be made again
-	rm -rf $(VENV) site build dist .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) .cache site build dist .coverage .coverage.* htmlcov .mypy_cache .pytest_cache .ruff_cache \
 	  .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -21,10 +21,11 @@ def required() -> bool:
 
 
 def need_peer(name: str, reason: str) -> NoReturn:
-    """End the test: peer `name` is missing because of `reason`. A skip, or a failure if required."""
+    """End the test: peer `name` is missing, and why. A skip, or a failure where required."""
     text = f"peer missing: {name}: {reason}"
     if required():
-        pytest.fail(f"{text} (REQUIRE_PEERS is set; scripts/install-peers installs it)", pytrace=False)
+        fix = "scripts/install-peers installs what REQUIRE_PEERS asks for"
+        pytest.fail(f"{text}; {fix}", pytrace=False)
     pytest.skip(text)
 
 
@@ -37,7 +38,7 @@ def find_program(name: str) -> str:
 
 
 def find_kernel() -> tuple[Path, Path]:
-    """(vmlinuz, modules folder) of the newest unpacked guest kernel; ends the test where there is none."""
+    """(vmlinuz, modules folder) of the newest guest kernel; ends the test where there is none."""
     images = sorted((PEERS / "kernel" / "boot").glob("vmlinuz-*"))
     for image in reversed(images):
         modules = PEERS / "kernel" / "lib" / "modules" / image.name.removeprefix("vmlinuz-")
