@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Huge pages for DPDK, reserved for a while and given back.
+
+Used by the bench. The tests do without: testpmd's guests run with `--no-huge`. No hugetlbfs mount
+is needed, because DPDK's `--in-memory` takes its pages by memfd.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+FOLDER = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+PAGE_MIB = 2
+
+
+class HugePagesMissing(Exception):
+    """Not enough huge pages, and no way to get them; says why."""
+
+
+@contextlib.contextmanager
+def reserve(mib: int) -> Iterator[None]:
+    """At least `mib` MiB of free 2 MiB pages inside the block; the old number comes back after."""
+    wanted = -(-mib // PAGE_MIB)
+    total, free = FOLDER / "nr_hugepages", FOLDER / "free_hugepages"
+    if not total.exists():
+        raise HugePagesMissing("this kernel has no 2 MiB huge pages")
+    before = int(total.read_text())
+    lacking = wanted - int(free.read_text())
+    if lacking <= 0:
+        yield
+        return
+    try:
+        total.write_text(str(before + lacking))
+    except PermissionError as error:
+        raise HugePagesMissing(
+            f"{lacking} more huge pages needed: run as root, or `sysctl vm.nr_hugepages="
+            f"{before + lacking}` first"
+        ) from error
+    try:
+        if int(free.read_text()) < wanted:
+            raise HugePagesMissing(f"the kernel found no {wanted} free huge pages ({mib} MiB)")
+        yield
+    finally:
+        total.write_text(str(before))
