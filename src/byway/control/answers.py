@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The shapes of what the API answers, for its OpenAPI description and the tests that hold it to it.
+
+Used by api. Uses pydantic only. Units: frames, bytes, seconds, cycles of the time stamp counter.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+
+class _Answer(BaseModel):
+    # A later release may add keys; it takes none away.
+    model_config = ConfigDict(extra="allow")
+
+
+class FeatureNames(_Answer):
+    """Virtio features by name."""
+
+    offered: list[str]
+    acked: list[str]
+
+
+class PortAnswer(_Answer):
+    """One port: its place, its peer, its counters. rx is into the switch, tx out of it."""
+
+    name: str
+    network: str
+    kind: str
+    state: Literal["up", "waiting", "down"]
+    reason: str | None
+    index: int
+    mac: str | None
+    queues: int
+    mtu: int
+    peer: str | None
+    features: FeatureNames
+    rx_frames: int
+    rx_bytes: int
+    tx_frames: int
+    tx_bytes: int
+    drops: dict[str, int]
+
+
+class NetworkAnswer(_Answer):
+    """One network and the names of its ports."""
+
+    name: str
+    vni: int | None
+    mtu: int
+    ports: list[str]
+    fdb_entries: int
+    fdb_limit: int
+
+
+class FdbAnswer(_Answer):
+    """One learned address; `age` in seconds since its last frame."""
+
+    network: str
+    mac: str
+    port: str
+    age: float
+
+
+class WorkerAnswer(_Answer):
+    """One worker; `cpu` is null where it is not pinned."""
+
+    cpu: int | None
+    passes: int
+    busy_passes: int
+    frames: int
+    busy_cycles: int
+    cycles_per_frame: float | None
+    sleeps: int
+    asleep: bool
+    ports: list[str]
+    plan: int
+
+
+class SwitchAnswer(_Answer):
+    """The switch itself; `uptime` in seconds."""
+
+    name: str
+    version: str
+    pid: int
+    uptime: float
+    workers: list[int] | None
+    api: str
+    networks: int
+    ports: int
+
+
+class ChangesAnswer(_Answer):
+    """The names that a change touched; all empty: there was nothing to do."""
+
+    added_networks: list[str]
+    removed_networks: list[str]
+    added_ports: list[str]
+    removed_ports: list[str]
+
+
+class ProblemAnswer(_Answer):
+    """Why a call was refused: a word for programs, the problem and the fix for people."""
+
+    error: Literal["bad-request", "not-found", "method", "too-large", "invalid", "refused", "fault"]
+    problem: str
+    fix: str

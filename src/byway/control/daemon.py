@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`byway run`: one process that is a switch, from its configuration file to its clean end.
+
+Used by the command. Uses config, wanted and, once the ports are up, the API.
+
+Theory of operation
+-------------------
+The order is made for a fast first frame and for early refusals. The file is read and checked
+first; then the API's socket is taken, so that a second instance is refused before it touches
+anything; then the data path is imported and its kernels loaded or compiled; then the engine
+starts and the ports open. Only now, in a thread, the API's libraries are imported (0.4 s): guests
+are connected meanwhile. From then on everything runs on one asyncio loop, the control thread.
+
+SIGTERM and SIGINT end the process cleanly with status 0. SIGHUP reads the file again and applies
+the difference; what came through the API since stays, and a file with a problem changes nothing.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Protocol
+
+from byway.control.config import api_socket, check_machine, load
+from byway.control.diff import needs_restart, rebase
+from byway.control.model import Config, SwitchConfig
+from byway.control.problem import ConfigError, EngineError, Problem
+from byway.control.wanted import SwitchEngine, Wanted
+from byway.machine import unixsocket
+
+EngineFactory = Callable[[SwitchConfig, asyncio.AbstractEventLoop], SwitchEngine]
+
+
+def main(path: str, data_path: Callable[[], EngineFactory] | None = None) -> int:
+    """Run the switch of the configuration file `path` until a signal; -> the exit status.
+
+    0: ended by a signal; 2: the configuration or a port cannot be used (the message is on
+    stderr). `data_path` loads the engine (the compiled one by default).
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the loop has its own
+    try:
+        config = load(path)
+        if problems := check_machine(config):
+            raise ConfigError(problems, path)
+        with _api_listener(config, path) as listener:
+            make_engine = (data_path or _compiled_data_path)()
+            return asyncio.run(_Daemon(path, config, listener).run(make_engine))
+    except KeyboardInterrupt:
+        return 0
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+def _compiled_data_path() -> EngineFactory:
+    """Import the compiled data path and have its machine code ready."""
+    from byway.control.engine import Engine, prepare
+
+    prepare(_say)
+    return Engine
+
+
+def _say(text: str) -> None:
+    print(f"byway: {text}", file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def _api_listener(config: Config, file: str) -> Iterator[socket.socket]:
+    """The listening API socket; its file is gone afterwards. Raises ConfigError."""
+    path = api_socket(config.switch)
+    try:
+        if config.switch.api is None:
+            os.makedirs(Path(path).parent, mode=0o700, exist_ok=True)
+        listener = unixsocket.listen(path)
+    except unixsocket.SocketError as error:
+        holder = _holder(path)
+        problem = f"{path} {error.problem}" + (f" (pid {holder})" if holder else "")
+        raise ConfigError([Problem("switch: api", problem, error.fix)], file) from None
+    except OSError as error:
+        problem = f"{Path(path).parent} cannot be created ({error.strerror})"
+        fix = "set api to a path where you may write, or set XDG_RUNTIME_DIR"
+        raise ConfigError([Problem("switch: api", problem, fix)], file) from None
+    try:
+        yield listener
+    finally:
+        unixsocket.close(listener)
+
+
+def _holder(path: str) -> int | None:
+    """The process that listens at `path` (unix(7), SO_PEERCRED), None where there is none."""
+    try:
+        with unixsocket.connect(path, timeout=1.0) as probe:
+            credentials = probe.getsockopt(
+                socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    except OSError:
+        return None
+    pid: int = struct.unpack("3i", credentials)[0]
+    return pid
+
+
+class _Daemon:
+    def __init__(self, path: str, config: Config, listener: socket.socket) -> None:
+        self._path = path
+        self._file = config
+        self._listener = listener
+        self._status = 0
+
+    async def run(self, make_engine: EngineFactory) -> int:
+        """From the engine's start to its end; -> the exit status."""
+        loop = asyncio.get_running_loop()
+        stop = asyncio.Event()
+        engine = make_engine(self._file.switch, loop)
+        wanted = Wanted(engine, self._file.switch)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload, wanted)
+        try:
+            engine.start()
+            wanted.change(self._file)
+            server = await asyncio.to_thread(_api_server, wanted)
+            await self._serve(server, wanted, stop)
+        except EngineError as error:
+            print(f"{self._path}: {error}", file=sys.stderr)
+            return 2
+        except ConfigError as error:
+            raise ConfigError(error.problems, self._path) from None
+        finally:
+            engine.close()
+        return self._status
+
+    async def _serve(self, server: "_ApiServer", wanted: Wanted, stop: asyncio.Event) -> None:
+        """Serve the API until `stop` is set, or until the server itself ends in an error."""
+        # The server closes the sockets that it is given; ours stays, to remove its file.
+        serving = asyncio.create_task(server.serve(sockets=[self._listener.dup()]))
+        serving.add_done_callback(lambda _: stop.set())
+        ports, networks = len(wanted.config.ports), len(wanted.config.networks)
+        _say(f"switch '{self._file.switch.name}' is up: {ports} port{'s' * (ports != 1)},"
+             f" {networks} network{'s' * (networks != 1)}, api {api_socket(self._file.switch)}")
+        await stop.wait()
+        server.end()
+        await serving
+
+    def _reload(self, wanted: Wanted) -> None:
+        """SIGHUP: apply what changed in the file. Pauses no worker."""
+        try:
+            new = load(self._path)
+            if problems := check_machine(new):
+                raise ConfigError(problems, self._path)
+            actions = wanted.change(rebase(wanted.config, self._file, new))
+        except (ConfigError, EngineError) as error:
+            _say(f"nothing was changed:\n{error}")
+            return
+        _say(f"{self._path} was read again: {len(actions)} changes")
+        if keys := needs_restart(self._file, new):
+            _say(f"{', '.join(keys)}: taken up at the next start only")
+        self._file = new
+
+
+class _ApiServer(Protocol):
+    async def serve(self, sockets: list[socket.socket]) -> None:
+        """Serve on listening sockets until end() is called; closes them."""
+
+    def end(self) -> None:
+        """Answer what is under way, then end."""
+
+
+def _api_server(wanted: Wanted) -> _ApiServer:
+    """Import the API's libraries and make its server; runs in a thread, touches no engine."""
+    import uvicorn
+
+    from byway.control.api import make_app
+
+    class Server(uvicorn.Server):
+        """Leaves the signals to the daemon, and waits for its end without a timer."""
+
+        def __init__(self, settings: uvicorn.Config) -> None:
+            super().__init__(settings)
+            self._ended = asyncio.Event()
+
+        @contextlib.contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def main_loop(self) -> None:
+            await self._ended.wait()
+
+        def end(self) -> None:
+            self.should_exit = True
+            self._ended.set()
+
+    settings = uvicorn.Config(
+        make_app(wanted), lifespan="off", http="h11", ws="none", loop="asyncio", log_config=None,
+        access_log=False, date_header=False, server_header=False, timeout_graceful_shutdown=1,
+    )
+    settings.load()
+    return Server(settings)

@@ -1,0 +1,183 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The wanted state of a switch as passive, frozen data: switch, networks, ports.
+
+Used by config (which reads it from TOML), diff, the API (which reads it from JSON) and the
+engine. Uses pydantic and problem: nothing here opens a file, looks at the machine or knows a
+worker. What one value alone can say is checked here; what values say together in
+config.cross_check, and what the machine says about them in config.check_machine.
+"""
+
+import os
+import re
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+
+from byway.control.problem import nearest, shown, wrong
+from byway.machine.unixsocket import MAX_PATH
+from byway.virtio.features import Feature
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
+_MAC_EXAMPLE = 'write six bytes in hexadecimal, such as "02:00:00:00:00:01"'
+
+
+def _name(value: str) -> str:
+    if not NAME.fullmatch(value):
+        raise wrong(
+            f"{shown(value)} is no valid name",
+            "use 1 to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit",
+        )
+    return value
+
+
+def _path(value: str) -> str:
+    if not value:
+        raise wrong("is empty", "write the path of a file")
+    if "\0" in value:
+        raise wrong("contains a NUL byte", "write the path of a file")
+    return value
+
+
+def _socket(value: str) -> str:
+    length = len(os.fsencode(_path(value)))
+    if length > MAX_PATH:
+        raise wrong(
+            f"is {length} bytes long, but the path of a Unix socket"
+            f" has at most {MAX_PATH}",
+            "choose a shorter path",
+        )
+    return value
+
+
+def _mac(value: str) -> str:
+    mac = value.lower()
+    if not _MAC.fullmatch(mac):
+        raise wrong(f"{shown(value)} is no MAC address", _MAC_EXAMPLE)
+    if int(mac[:2], 16) & 1:
+        raise wrong(
+            f"{shown(value)} is a group address", "take a unicast one: its first byte is even"
+        )
+    if mac == "00:00:00:00:00:00":
+        raise wrong(f"{shown(value)} is the zero address", _MAC_EXAMPLE)
+    return mac
+
+
+def _workers(value: tuple[int, ...]) -> tuple[int, ...]:
+    if not value:
+        raise wrong("is empty", "name at least one CPU, or leave the key out for one worker")
+    for cpu in value:
+        if value.count(cpu) > 1:
+            raise wrong(f"names CPU {cpu} twice", "give each worker a CPU of its own")
+    return value
+
+
+def _one_queue(value: int) -> int:
+    if value != 1:
+        raise wrong(f"is {value}", "write 1: this release has one queue pair a port")
+    return value
+
+
+def _features(value: tuple[str, ...]) -> tuple[str, ...]:
+    known = [feature.name.lower() for feature in Feature]
+    for name in value:
+        if name not in known:
+            fix = nearest(name, known) or "take names such as \"mrg_rxbuf\" and \"event_idx\""
+            raise wrong(f"{shown(name)} is no virtio feature", fix)
+    return value
+
+
+Name: TypeAlias = Annotated[StrictStr, AfterValidator(_name)]
+SocketPath: TypeAlias = Annotated[StrictStr, AfterValidator(_socket)]
+FilePath: TypeAlias = Annotated[StrictStr, AfterValidator(_path)]
+Mac: TypeAlias = Annotated[StrictStr, AfterValidator(_mac)]
+Cpu: TypeAlias = Annotated[StrictInt, Field(ge=0)]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SwitchConfig(_Model):
+    """The switch itself. `workers`: CPUs, one worker each; None: one worker, not pinned.
+
+    `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket)."""
+
+    name: Name = "byway"
+    workers: Annotated[tuple[Cpu, ...], AfterValidator(_workers)] | None = None
+    api: SocketPath | None = None
+
+
+class NetworkConfig(_Model):
+    """One Ethernet segment, isolated from all others. `mtu` in bytes, `ageing` in seconds.
+
+    `vni` (RFC 7348: 24 bits) names the network between hosts. `fdb_limit` bounds the learned
+    addresses, so that one guest cannot fill the memory of the switch."""
+
+    name: Name
+    vni: Annotated[StrictInt, Field(ge=1, le=0xFFFFFF)] | None = None
+    mtu: Annotated[StrictInt, Field(ge=68, le=9216)] = 1500
+    fdb_limit: Annotated[StrictInt, Field(ge=1, le=1_048_576)] = 8192
+    ageing: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 300
+
+
+class _Port(_Model):
+    """What every kind of port has."""
+
+    name: Name
+    network: Name
+    mac: Mac | None = None
+    queues: Annotated[StrictInt, AfterValidator(_one_queue)] = 1
+
+
+class VhostUserPort(_Port):
+    """A guest's device: Byway is the back end. mode "server": Byway listens on the socket.
+
+    `features_off` names virtio features (such as "mrg_rxbuf") that are not offered."""
+
+    kind: Literal["vhost-user"]
+    socket: SocketPath
+    mode: Literal["server", "client"] = "server"
+    features_off: Annotated[tuple[StrictStr, ...], AfterValidator(_features)] = ()
+
+
+class VirtioUserPort(_Port):
+    """Byway is the front end, the driver: two switches are chained with this kind."""
+
+    kind: Literal["virtio-user"]
+    socket: SocketPath
+    mode: Literal["server", "client"] = "client"
+
+
+class NullPort(_Port):
+    """Swallows what is sent to it and receives nothing: for measurements and tests."""
+
+    kind: Literal["null"]
+
+
+class PcapPort(_Port):
+    """Frames of the file `read` come in; what goes out is written to the file `write`."""
+
+    kind: Literal["pcap"]
+    read: FilePath | None = None
+    write: FilePath | None = None
+
+
+PortConfig: TypeAlias = Annotated[
+    VhostUserPort | VirtioUserPort | NullPort | PcapPort, Field(discriminator="kind")
+]
+# A port's kind, as the user writes it, and its model.
+KINDS: dict[str, type[VhostUserPort | VirtioUserPort | NullPort | PcapPort]] = {
+    "vhost-user": VhostUserPort,
+    "virtio-user": VirtioUserPort,
+    "null": NullPort,
+    "pcap": PcapPort,
+}
+
+
+class Config(_Model):
+    """Everything a configuration file says, in its order."""
+
+    switch: SwitchConfig = SwitchConfig()
+    networks: tuple[NetworkConfig, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
