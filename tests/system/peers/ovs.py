@@ -89,6 +89,13 @@ class Ovs:
                 raise self.daemon.error("the bridge did not come up")
             time.sleep(0.1)
 
+    def linked(self) -> bool:
+        """True when the guest's two ports are connected."""
+        argv = ["ovs-vsctl", f"--db={self.database}", "--timeout=10", "--bare"]
+        argv += ["--columns=link_state", "find", "interface", "type=dpdkvhostuserclient"]
+        states = subprocess.run(argv, check=True, capture_output=True, text=True).stdout.split()
+        return states == ["up", "up"]
+
     def clear(self) -> None:
         """Begin a new count of frames and cycles."""
         self._appctl("dpif-netdev/pmd-stats-clear")

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the system tests share: a short folder for sockets and logs, CPUs, peers or their absence.
+
+With a failed test the end of every log in its folder is shown.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import peers
+from tests.system.peers import kernel, qemu, testpmd
+
+TAIL = 4000
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):  # type: ignore[no-untyped-def]
+    """Add the logs of the peers to the report of a test that failed."""
+    report = yield
+    folder = getattr(item, "funcargs", {}).get("folder")
+    if report.failed and folder is not None:
+        for log in sorted(folder.glob("*.log")):
+            report.sections.append(
+                (f"the end of {log.name}", log.read_text("utf-8", "replace")[-TAIL:])
+            )
+    return report
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder with a short path: a Unix socket's path has at most 107 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="byway-"))
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def cpus() -> tuple[int, int]:
+    """(the switch's CPU, the guests' CPU); the same one on a machine that has only one."""
+    allowed = sorted(os.sched_getaffinity(0))
+    return allowed[0], allowed[-1]
+
+
+@pytest.fixture(scope="session")
+def dpdk() -> None:
+    """testpmd is installed."""
+    peers.find_program(testpmd.PROGRAM)
+    peers.find_program("stdbuf")
+
+
+@pytest.fixture(scope="session")
+def guest_system(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(kernel, initramfs) for QEMU guests, which is installed."""
+    peers.find_program(qemu.PROGRAM)
+    image, modules = peers.find_kernel()
+    if not kernel.BUSYBOX.exists():
+        peers.need_peer("busybox", f"no {kernel.BUSYBOX} (package busybox-static)")
+    folder = tmp_path_factory.mktemp("system")
+    return (
+        kernel.extract_elf(image, folder / "vmlinux"),
+        kernel.build_initramfs(modules, qemu.MODULES, folder / "initramfs"),
+    )

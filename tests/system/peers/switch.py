@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`byway run` on a configuration made here, and its API.
+
+Used by the tests and the bench. The switch is the installed command, started like a user starts it;
+what it does is seen through its API and through `byway ... --json`.
+"""
+
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from tests.system.peers.process import PeerError, Process, wait_until
+
+BYWAY = Path(sys.executable).with_name("byway")
+START = 120.0  # seconds for the first start ever, which compiles
+
+
+@dataclass(frozen=True)
+class Port:
+    """A vhost-user port of the configuration."""
+
+    name: str
+    socket: Path
+    mode: str = "server"
+    network: str = "blue"
+
+    def body(self) -> dict[str, Any]:
+        """The port as the API takes it."""
+        return {
+            "network": self.network,
+            "kind": "vhost-user",
+            "socket": str(self.socket),
+            "mode": self.mode,
+        }
+
+
+def configuration(api: Path, ports: Iterable[Port], workers: Sequence[int]) -> str:
+    """The TOML file for these ports, all in the networks they name."""
+    ports = list(ports)
+    cpus = f"workers = {list(workers)}\n" if workers else ""
+    text = f'[switch]\nname = "lab"\napi = "{api}"\n{cpus}'
+    for network in sorted({port.network for port in ports} | {"blue"}):
+        text += f'\n[[network]]\nname = "{network}"\n'
+    for port in ports:
+        text += f'\n[[port]]\nname = "{port.name}"\n'
+        text += "".join(f'{key} = "{value}"\n' for key, value in port.body().items())
+    return text
+
+
+class Switch:
+    """A running `byway run`. `kill` and `start` again as often as a test likes."""
+
+    def __init__(self, folder: Path, ports: Iterable[Port], workers: Sequence[int] = ()) -> None:
+        self.folder = folder
+        self.api = folder / "api.sock"
+        self.file = folder / "lab.toml"
+        self.file.write_text(configuration(self.api, ports, workers))
+        self.starts = 0
+        self.process = self.start()
+
+    def start(self) -> Process:
+        """Start it and wait until its API answers."""
+        self.starts += 1
+        log = self.folder / f"byway-{self.starts}.log"
+        self.process = Process("byway", [str(BYWAY), "run", str(self.file)], log)
+        wait_until(self._answers, "the API answers", START)
+        return self.process
+
+    def _answers(self) -> bool:
+        if not self.process.running:
+            raise self.process.error(f"ended with {self.process.child.returncode}")
+        try:
+            self.get("ports")
+        except httpx.TransportError:
+            return False
+        return True
+
+    def request(self, method: str, path: str, body: object = None, timeout: float = 20.0) -> Any:
+        """One call of the API below /v1; its JSON. PeerError with the answer if it is refused."""
+        transport = httpx.HTTPTransport(uds=str(self.api))
+        with httpx.Client(transport=transport, base_url="http://byway/v1", timeout=timeout) as http:
+            answer = http.request(method, path, json=body)
+        if answer.is_error:
+            raise self.process.error(f"{method} {path}: {answer.status_code} {answer.text}")
+        return answer.json() if answer.content else None
+
+    def get(self, what: str) -> list[dict[str, Any]]:
+        """The list below /v1: "ports", "networks", "fdb" or "workers"."""
+        rows: list[dict[str, Any]] = self.request("GET", f"/{what}")
+        return rows
+
+    def ports(self) -> dict[str, dict[str, Any]]:
+        """The ports by name."""
+        return {port["name"]: port for port in self.get("ports")}
+
+    def drops(self) -> dict[str, dict[str, int]]:
+        """Every drop counter above zero, by port and reason."""
+        found = {
+            name: {reason: count for reason, count in port["drops"].items() if count}
+            for name, port in self.ports().items()
+        }
+        return {name: drops for name, drops in found.items() if drops}
+
+    def command(self, *words: str) -> Any:
+        """`byway WORDS --json` against this switch; what it printed."""
+        argv = [str(BYWAY), *words, "--json", "--api", str(self.api)]
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        if done.returncode:
+            raise PeerError(f"$ {' '.join(argv)}\nended with {done.returncode}: {done.stderr}")
+        return json.loads(done.stdout)
+
+    def wait_up(self, *names: str, timeout: float = 20.0) -> None:
+        """Wait until these ports (all, without names) are up."""
+
+        def up() -> bool:
+            ports = self.ports()
+            return all(ports[name]["state"] == "up" for name in names or ports)
+
+        try:
+            wait_until(up, f"ports up: {names or 'all'}", timeout)
+        except PeerError as error:
+            states = {n: (p["state"], p.get("reason")) for n, p in self.ports().items()}
+            raise self.process.error(f"{error}; they are {states}") from error
+
+    def kill(self) -> None:
+        """SIGKILL, as the kernel's OOM killer would."""
+        self.process.stop(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; its exit status."""
+        return self.process.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stop()
