@@ -91,7 +91,7 @@ class BywayMeter:
         self.before = (0, 0)
 
     def _count(self) -> tuple[int, int]:
-        rows = self.switch.get("workers")
+        rows = self.switch.client.workers()
         return sum(row["busy_cycles"] for row in rows), sum(row["frames"] for row in rows)
 
     def connected(self) -> None:

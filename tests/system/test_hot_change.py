@@ -30,10 +30,10 @@ def test_fifty_ports_come_and_go(folder: Path, cpus: tuple[int, int], network: s
         guest.ping_pong(BURSTS)
         begin = guest.stats()
         for port in extra:
-            switch.request("PUT", f"/ports/{port.name}", port.body())
+            switch.client.add_port(port.body())
         there = set(switch.ports())
         for port in extra:
-            switch.request("DELETE", f"/ports/{port.name}")
+            switch.client.remove_port(port.name)
         gone = set(switch.ports())
         stats = guest.drain()
         counted = switch.ports()

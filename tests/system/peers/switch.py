@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import httpx
-
+from byway.client import Client, ClientError
 from tests.system.peers.process import PeerError, Process, wait_until
 
 BYWAY = Path(sys.executable).with_name("byway")
@@ -34,6 +33,7 @@ class Port:
     def body(self) -> dict[str, Any]:
         """The port as the API takes it."""
         return {
+            "name": self.name,
             "network": self.network,
             "kind": "vhost-user",
             "socket": str(self.socket),
@@ -49,7 +49,7 @@ def configuration(api: Path, ports: Iterable[Port], workers: Sequence[int]) -> s
     for network in sorted({port.network for port in ports} | {"blue"}):
         text += f'\n[[network]]\nname = "{network}"\n'
     for port in ports:
-        text += f'\n[[port]]\nname = "{port.name}"\n'
+        text += "\n[[port]]\n"
         text += "".join(f'{key} = "{value}"\n' for key, value in port.body().items())
     return text
 
@@ -62,6 +62,7 @@ class Switch:
         self.api = folder / "api.sock"
         self.file = folder / "lab.toml"
         self.file.write_text(configuration(self.api, ports, workers))
+        self.client = Client(str(self.api), timeout=START)
         self.starts = 0
         self.process = self.start()
 
@@ -70,35 +71,27 @@ class Switch:
         self.starts += 1
         log = self.folder / f"byway-{self.starts}.log"
         self.process = Process("byway", [str(BYWAY), "run", str(self.file)], log)
-        wait_until(self._answers, "the API answers", START)
+        try:
+            wait_until(self._answers, "the API answers", START)
+        except BaseException:
+            self.stop()
+            raise
         return self.process
 
     def _answers(self) -> bool:
         if not self.process.running:
             raise self.process.error(f"ended with {self.process.child.returncode}")
         try:
-            self.get("ports")
-        except httpx.TransportError:
-            return False
+            self.client.switch()
+        except ClientError as error:
+            if error.status == 0:  # not there yet
+                return False
+            raise
         return True
-
-    def request(self, method: str, path: str, body: object = None, timeout: float = 20.0) -> Any:
-        """One call of the API below /v1; its JSON. PeerError with the answer if it is refused."""
-        transport = httpx.HTTPTransport(uds=str(self.api))
-        with httpx.Client(transport=transport, base_url="http://byway/v1", timeout=timeout) as http:
-            answer = http.request(method, path, json=body)
-        if answer.is_error:
-            raise self.process.error(f"{method} {path}: {answer.status_code} {answer.text}")
-        return answer.json() if answer.content else None
-
-    def get(self, what: str) -> list[dict[str, Any]]:
-        """The list below /v1: "ports", "networks", "fdb" or "workers"."""
-        rows: list[dict[str, Any]] = self.request("GET", f"/{what}")
-        return rows
 
     def ports(self) -> dict[str, dict[str, Any]]:
         """The ports by name."""
-        return {port["name"]: port for port in self.get("ports")}
+        return {port["name"]: port for port in self.client.ports()}
 
     def drops(self) -> dict[str, dict[str, int]]:
         """Every drop counter above zero, by port and reason."""
@@ -131,14 +124,16 @@ class Switch:
 
     def kill(self) -> None:
         """SIGKILL, as the kernel's OOM killer would."""
+        self.client.close()
         self.process.stop(signal.SIGKILL)
 
     def stop(self) -> int:
         """SIGTERM; its exit status."""
+        self.client.close()
         return self.process.stop()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.process.stop()
+        self.stop()

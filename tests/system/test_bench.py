@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the bench reads from its peers' output, and how it judges what it measured."""
+
+import json
+
+import pytest
+
+from bench import vm2vm_testpmd as bench
+from tests.system.peers import ovs, testpmd
+
+PORT_STATS = """show port stats all
+
+  ######################## NIC statistics for port 0  ########################
+  RX-packets: 1016096    RX-missed: 3          RX-bytes:  1538369344
+  RX-errors: 2
+  RX-nombuf:  0
+  TX-packets: 1015872    TX-errors: 1          TX-bytes:  1538030208
+
+  Throughput (since last show)
+  Rx-pps:       264921          Rx-bps:   3208727480
+  Tx-pps:       264862          Tx-bps:   3208020112
+  ############################################################################
+
+  ######################## NIC statistics for port 1  ########################
+  RX-packets: 1015872    RX-missed: 0          RX-bytes:  1538030208
+  RX-errors: 0
+  RX-nombuf:  0
+  TX-packets: 1016096    TX-errors: 0          TX-bytes:  1538369344
+
+  Throughput (since last show)
+  Rx-pps:       264862          Rx-bps:   3208019952
+  Tx-pps:       264921          Tx-bps:   3208727320
+  ############################################################################
+"""
+CYCLES = "  CPU cycles/packet=172.14 (total cycles=10891677370 / total io packets=63270432)\n"
+PMD_STATS = """pmd thread numa_id 0 core_id 0:
+  packets received: 17854496
+  packet recirculations: 0
+  emc hits: 17854496
+  avg. packets per output batch: 32.00
+  idle cycles: 574524806 (10.97%)
+  processing cycles: 4663618988 (89.03%)
+  avg cycles per packet: 293.38 (5238143794/17854496)
+  avg processing cycles per packet: 261.20 (4663618988/17854496)
+main thread:
+  packets received: 0
+  packet recirculations: 0
+"""
+
+
+def test_testpmd_ports() -> None:
+    first, second = testpmd.parse_port_stats(PORT_STATS)
+    assert first == testpmd.PortStats(rx=1016096, rx_missed=3, rx_errors=2, tx=1015872, tx_errors=1)
+    assert testpmd.balanced([first, second])
+
+
+def test_testpmd_cycles() -> None:
+    assert testpmd.parse_cycles(CYCLES) == 172.14
+    with pytest.raises(ValueError, match="no cycles"):
+        testpmd.parse_cycles("nothing moved")
+
+
+def test_ovs_cycles() -> None:
+    assert ovs.parse_pmd_stats(PMD_STATS) == (17854496, 261.20)
+    with pytest.raises(ValueError, match="no cycles"):
+        ovs.parse_pmd_stats("main thread:\n  packets received: 0\n")
+
+
+def test_claims_are_ratios_of_medians() -> None:
+    samples = [
+        bench.Sample(1 + n, 64, name, cycles + noise, mpps, 0)
+        for name, cycles, mpps in (("byway", 70, 14), ("testpmd", 200, 12), ("ovs", 250, 9))
+        for n, noise in enumerate((0, 500, 0))
+    ]
+    middle = bench.medians(samples)
+    assert middle[64, "byway"] == (70, 14)
+    judged = {claim.name: (claim.ratio, claim.holds) for claim in bench.claims(middle)}
+    assert judged == {
+        "cycles byway/testpmd, 64 bytes": (0.35, True),
+        "cycles byway/ovs, 64 bytes": (0.28, False),
+        "throughput byway/testpmd, 64 bytes": (14 / 12, True),
+    }
+    assert "FAILS" in bench.table(samples)
+    settings = bench.Bench(seconds=1, bursts=1, cpus=(0, 1), huge=False)
+    assert len(json.loads(bench.as_json(samples, settings))["claims"]) == 3
