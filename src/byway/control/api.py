@@ -190,7 +190,8 @@ def _require(kind: str, name: object, known: list[str]) -> None:
 
 
 def _absent(kind: str, name: str, known: list[str]) -> ApiError:
-    fix = nearest(name, known) or f"see the {kind}s that there are: GET /v1/{kind}s"
+    listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
+    fix = nearest(name, known) or f"the {kind}s are: {listed or 'none'}"
     return ApiError(404, "not-found", f'there is no {kind} "{name}"', fix)
 
 

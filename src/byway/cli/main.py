@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`byway`: all commands joined.
+
+The entry point of the package. Uses the other modules of cli.
+"""
+
+from typing import Annotated
+
+import typer
+
+from byway import __version__
+from byway.cli import doctor, fdb, network, port, run, top
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"byway {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def byway(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """A user-space virtual switch: frames between virtual machines, around the kernel."""
+
+
+run.register(app)
+app.add_typer(port.app, name="port")
+app.add_typer(network.app, name="network")
+app.add_typer(fdb.app, name="fdb")
+app.command()(top.top)
+app.command()(doctor.doctor)
+
+
+def main() -> None:
+    """Run the command line of this process."""
+    app(prog_name="byway")

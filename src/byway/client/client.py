@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One class over the REST API of a switch: a method a call, plain dictionaries in and out.
+
+Used through byway.client. Uses httpx, imported with the first call.
+"""
+
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    import httpx
+
+Row = dict[str, Any]
+
+
+class ClientError(Exception):
+    """A call that failed: `problem` says why, `fix` what to do, `status` is HTTP's (0: no answer).
+
+    `problems` lists every problem where a change had several.
+    """
+
+    def __init__(
+        self, problem: str, fix: str, status: int = 0, problems: Iterable[str] = ()
+    ) -> None:
+        self.problem = problem
+        self.fix = fix
+        self.status = status
+        self.problems = tuple(problems) or (f"{problem}; {fix}",)
+        super().__init__("\n".join(self.problems))
+
+
+class NotReachable(ClientError):
+    """No switch answers at the socket."""
+
+
+class SeveralSwitches(ClientError):
+    """More than one switch is running and none was named."""
+
+
+class Client:
+    """Calls to the switch whose API socket is `path`; close it, or use it in a `with`.
+
+    Every method raises ClientError where the switch refuses the call, and NotReachable where
+    there is no switch. `timeout` in seconds. Nothing here pauses a worker.
+    """
+
+    def __init__(self, path: str, timeout: float = 30.0) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._http: httpx.Client | None = None
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; the next call opens it again."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    def switch(self) -> Row:
+        """The switch: name, version, pid, uptime (seconds), workers, number of ports."""
+        return self._object("GET", "/v1/switch")
+
+    def ports(self) -> list[Row]:
+        """All ports with state and counters."""
+        return self._rows("/v1/ports")
+
+    def port(self, name: str) -> Row:
+        """One port."""
+        return self._object("GET", f"/v1/ports/{_escaped(name)}")
+
+    def add_port(self, port: Mapping[str, Any]) -> Row:
+        """Add a port, or replace the one of that name; keys as in the configuration file."""
+        return self._object("PUT", f"/v1/ports/{_escaped(port['name'])}", port)
+
+    def remove_port(self, name: str) -> None:
+        """Remove a port."""
+        self._call("DELETE", f"/v1/ports/{_escaped(name)}")
+
+    def networks(self) -> list[Row]:
+        """All networks with the names of their ports."""
+        return self._rows("/v1/networks")
+
+    def network(self, name: str) -> Row:
+        """One network."""
+        return self._object("GET", f"/v1/networks/{_escaped(name)}")
+
+    def add_network(self, network: Mapping[str, Any]) -> Row:
+        """Add a network, or replace the one of that name (its ports are opened again)."""
+        return self._object("PUT", f"/v1/networks/{_escaped(network['name'])}", network)
+
+    def remove_network(self, name: str) -> None:
+        """Remove a network that has no ports."""
+        self._call("DELETE", f"/v1/networks/{_escaped(name)}")
+
+    def change(
+        self,
+        add_networks: Iterable[Mapping[str, Any]] = (),
+        add_ports: Iterable[Mapping[str, Any]] = (),
+        remove_ports: Iterable[str] = (),
+        remove_networks: Iterable[str] = (),
+    ) -> dict[str, list[str]]:
+        """Many changes as one change of plan, all or nothing; -> the names that changed."""
+        return self._object("POST", "/v1/changes", {
+            "add_networks": [dict(network) for network in add_networks],
+            "add_ports": [dict(port) for port in add_ports],
+            "remove_ports": list(remove_ports),
+            "remove_networks": list(remove_networks),
+        })
+
+    def fdb(self, network: str | None = None) -> list[Row]:
+        """The learned addresses of one network, or of all; ages in seconds."""
+        return self._rows(f"/v1/fdb?network={_escaped(network)}" if network else "/v1/fdb")
+
+    def workers(self) -> list[Row]:
+        """The workers with their counters."""
+        return self._rows("/v1/workers")
+
+    def metrics(self) -> str:
+        """All counters as Prometheus text."""
+        return self._call("GET", "/metrics").text
+
+    def _rows(self, path: str) -> list[Row]:
+        rows: list[Row] = self._call("GET", path).json()
+        return rows
+
+    def _object(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Row:
+        found: Row = self._call(method, path, body).json()
+        return found
+
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> "httpx.Response":
+        import httpx
+
+        if self._http is None:
+            # No proxy of the environment has a say over a Unix socket.
+            self._http = httpx.Client(
+                transport=httpx.HTTPTransport(uds=self.path), base_url="http://byway",
+                timeout=self._timeout, trust_env=False,
+            )
+        try:
+            answer = self._http.request(method, path, json=None if body is None else dict(body))
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotReachable(
+                f"no switch answers at {self.path} ({error})",
+                "start one with: byway run FILE",
+            ) from None
+        except httpx.HTTPError as error:
+            raise ClientError(
+                f"the switch at {self.path} did not answer: {error or type(error).__name__}",
+                "see whether it is still running",
+            ) from None
+        if answer.is_error:
+            raise _refusal(answer)
+        return answer
+
+
+def _refusal(answer: "httpx.Response") -> ClientError:
+    try:
+        body = answer.json()
+        return ClientError(
+            body["problem"], body["fix"], answer.status_code, body.get("problems", ()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ClientError(f"an answer that is none of Byway's: HTTP {answer.status_code}",
+                           "check the path of the socket", answer.status_code)
+
+
+def _escaped(name: str) -> str:
+    return quote(str(name), safe="")
