@@ -369,9 +369,13 @@ def _check_frame(spec: Spec, message: Message) -> None:
         raise ProtocolError(f"{spec.name} marked as a reply")
     size = len(message.payload)
     if not spec.payload.fewest <= size <= spec.payload.most:
-        raise ProtocolError(f"{spec.name} with {size} bytes, a {spec.payload.what} has "
-                            f"{spec.payload.fewest} to {spec.payload.most}")
+        raise ProtocolError(f"{spec.name} with {size} bytes; its payload ({spec.payload.what}) has "
+                            f"{_span(spec.payload.fewest, spec.payload.most)}")
     fewest, most = spec.fds
     if not fewest <= len(message.fds) <= most:
-        raise ProtocolError(f"{spec.name} with {len(message.fds)} file descriptors, it takes "
-                            f"{fewest} to {most}")
+        raise ProtocolError(f"{spec.name} with {len(message.fds)} file descriptors; it takes "
+                            f"{_span(fewest, most)}")
+
+
+def _span(fewest: int, most: int) -> str:
+    return str(most) if fewest == most else f"{fewest} to {most}"

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""vhost-user conversations as lists of steps: what real front ends say, and how to spoil it.
+
+Used by the tests of the back end and by its fuzzer (tests/hostile); uses vhost.messages and
+vhost.payloads. Public: a back end of your own can be tried with the same conversations.
+
+A step is passive: request, flags, payload, the *kinds* of files attached, and two ways to lie
+(a declared size, a cut). ``SEEDS`` are complete, correct conversations in the order that known
+front ends use. ``mutate`` spoils a conversation knowing its structure: it changes a field, not a
+bit of a length that would end the conversation at once; it drops, repeats and swaps messages;
+it attaches wrong files. With the same random.Random it always does the same.
+"""
+
+import random
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+
+from byway.vhost.messages import MAX_FDS, NEED_REPLY, REPLY, SPECS, VERSION, Request
+from byway.vhost.payloads import (
+    MemoryRegion,
+    RingFile,
+    VringAddress,
+    VringState,
+    pack_memory_table,
+    pack_u64,
+)
+from byway.virtio.features import Feature, mask
+
+MEMORY_SIZE = 1 << 18
+GUEST, USER = 0x40000000, 0x7F0000000000
+RING_SIZE = 256
+RING_SPACE = 0x8000
+FEATURES = mask(Feature.VERSION_1, Feature.PROTOCOL_FEATURES, Feature.MRG_RXBUF,
+                Feature.EVENT_IDX)
+LEGACY_FEATURES = mask(Feature.MRG_RXBUF)
+DRIVER_STATUS = (0, 1, 3, 11, 15)  # reset, ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK
+
+
+class FileKind(Enum):
+    """What may be attached to a message."""
+
+    EVENT = "an event fd"
+    MEMORY = "the guest's memory"
+    OTHER_MEMORY = "another memory file of the same size"
+    SHORT_MEMORY = "a memory file that is too short"
+    EMPTY_MEMORY = "a memory file that was truncated to nothing"
+    READ_ONLY_MEMORY = "a memory file opened for reading"
+    PIPE = "a pipe that nobody reads"
+    CLOSED_SOCKET = "a socket whose other end is closed"
+    DISK = "a file on a disk"
+    DIRECTORY = "a directory"
+    DEVICE = "a device"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One message. ``declared``: the size its header claims (None: the truth). ``cut``: the
+    connection ends after so many of its bytes (None: it goes on)."""
+
+    request: int
+    flags: int = VERSION
+    payload: bytes = b""
+    files: tuple[FileKind, ...] = ()
+    declared: int | None = None
+    cut: int | None = None
+
+
+# ---------------------------------------------------------------- what real front ends say
+
+
+def ring_address(index: int) -> VringAddress:
+    """Where ring ``index`` of the seeds lies."""
+    start = USER + RING_SPACE * index
+    return VringAddress(index, 0, start, start + 0x3000, start + 0x2000, 0)
+
+
+def region(part: int = 0, parts: int = 1) -> MemoryRegion:
+    """The guest's memory, or one of ``parts`` equal parts of it."""
+    size = MEMORY_SIZE // parts
+    return MemoryRegion(GUEST + part * size, size, USER + part * size, part * size)
+
+
+def _table(need_reply: int) -> Step:
+    return Step(Request.SET_MEM_TABLE, VERSION | need_reply, pack_memory_table([region()]),
+                (FileKind.MEMORY,))
+
+
+def _u64(request: Request, value: int, flags: int = VERSION) -> Step:
+    return Step(request, flags, pack_u64(value))
+
+
+def _state(request: Request, index: int, num: int, flags: int = VERSION) -> Step:
+    return Step(request, flags, VringState(index, num).pack())
+
+
+def _event(request: Request, index: int, flags: int = VERSION) -> Step:
+    return Step(request, flags, RingFile(index, True).pack(), (FileKind.EVENT,))
+
+
+def _no_event(request: Request, index: int, flags: int = VERSION) -> Step:
+    return Step(request, flags, RingFile(index, False).pack())
+
+
+def _address(index: int, flags: int = VERSION) -> Step:
+    return Step(Request.SET_VRING_ADDR, flags, ring_address(index).pack())
+
+
+def _enable(on: int, flags: int = VERSION) -> list[Step]:
+    return [_state(Request.SET_VRING_ENABLE, i, on, flags) for i in (0, 1)]
+
+
+def _stop() -> list[Step]:
+    return [_state(Request.GET_VRING_BASE, i, 0) for i in (0, 1)]
+
+
+def qemu() -> list[Step]:
+    """QEMU: call and err first, enables early and often, everything again when a driver starts."""
+    R = Request
+    connect = [Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
+               _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3 | 1 << 4), Step(R.GET_QUEUE_NUM),
+               Step(R.SET_OWNER), Step(R.GET_FEATURES)]
+    for i in (0, 1):
+        connect += [_event(R.SET_VRING_CALL, i), _event(R.SET_VRING_ERR, i)]
+    connect += [_u64(R.NET_SET_MTU, 1500, VERSION | NEED_REPLY), *_enable(1), *_enable(1)]
+    start = [*_enable(1), _u64(R.SET_FEATURES, FEATURES), _table(NEED_REPLY)]
+    for i in (0, 1):
+        start += [_state(R.SET_VRING_NUM, i, RING_SIZE), _state(R.SET_VRING_BASE, i, 0),
+                  _address(i), _event(R.SET_VRING_KICK, i), _event(R.SET_VRING_CALL, i)]
+    return [*connect, *start, *_stop(), *_enable(1), *start]
+
+
+def virtio_user() -> list[Step]:
+    """DPDK's virtio_user: calls before the features, enable last, a memory change while running."""
+    R = Request
+    steps = [Step(R.SET_OWNER), Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
+             _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3 | 1 << 16),
+             _u64(R.SET_STATUS, 0, VERSION | NEED_REPLY), _u64(R.SET_STATUS, 1),
+             _u64(R.SET_STATUS, 3), _event(R.SET_VRING_CALL, 0), _event(R.SET_VRING_CALL, 1),
+             _u64(R.SET_FEATURES, FEATURES), _u64(R.SET_STATUS, 11), Step(R.GET_STATUS),
+             _table(NEED_REPLY)]
+    for i in (0, 1):
+        steps += [_state(R.SET_VRING_NUM, i, RING_SIZE), _state(R.SET_VRING_BASE, i, 0),
+                  _address(i), _event(R.SET_VRING_KICK, i)]
+    steps += [*_enable(1), _u64(R.SET_STATUS, 15)]
+    halves = Step(R.SET_MEM_TABLE, VERSION | NEED_REPLY,
+                  pack_memory_table([region(0, 2), region(1, 2)]), (FileKind.MEMORY,) * 2)
+    return [*steps, *_enable(0), halves, *_enable(1)]
+
+
+def cloud_hypervisor() -> list[Step]:
+    """cloud-hypervisor: acknowledges wanted everywhere, address before base, call before kick."""
+    R, flags = Request, VERSION | NEED_REPLY
+    steps = [Step(R.SET_OWNER), Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
+             _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3 | 1 << 13 | 1 << 15, flags),
+             Step(R.GET_QUEUE_NUM), _u64(R.SET_FEATURES, FEATURES, flags),
+             Step(R.GET_MAX_MEM_SLOTS)]
+    steps += [_state(R.SET_VRING_NUM, i, RING_SIZE, flags) for i in (0, 1)]
+    for i in (0, 1):
+        steps += [_address(i, flags), _state(R.SET_VRING_BASE, i, 0, flags),
+                  _event(R.SET_VRING_CALL, i, flags), _event(R.SET_VRING_KICK, i, flags)]
+    for part in range(4):
+        steps.append(Step(R.ADD_MEM_REG, flags, region(part, 4).pack_single(),
+                          (FileKind.MEMORY,)))
+    other = Step(R.REM_MEM_REG, flags, region(3, 4).pack_single())
+    return [*steps, *_enable(1, flags), other, *_enable(0, flags), *_stop(),
+            Step(R.RESET_DEVICE, flags), _u64(R.SET_FEATURES, FEATURES, flags)]
+
+
+def legacy() -> list[Step]:
+    """A front end without protocol features, whose rings are enabled at once, and that polls."""
+    R = Request
+    steps = [Step(R.GET_FEATURES), Step(R.SET_OWNER), _u64(R.SET_FEATURES, LEGACY_FEATURES),
+             _table(0)]
+    for i in (0, 1):
+        steps += [_state(R.SET_VRING_NUM, i, RING_SIZE), _state(R.SET_VRING_BASE, i, 7),
+                  _address(i), _no_event(R.SET_VRING_KICK, i), _no_event(R.SET_VRING_CALL, i)]
+    return [*steps, *_stop(), Step(R.RESET_OWNER)]
+
+
+SEEDS: tuple[Callable[[], list[Step]], ...] = (qemu, virtio_user, cloud_hypervisor, legacy)
+
+
+# ---------------------------------------------------------------- and how to spoil it
+
+_WORDS = {8: "=Q", 4: "=I", 2: "=H", 1: "=B"}
+_NUMBERS = (0, 1, 2, 3, 7, 8, 15, 16, 31, 255, 256, 257, 4095, 4096, 0x7FFF, 0x8000, 0x8001, 0xFFFF,
+            0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 62) - 1, 1 << 62,
+            (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1, MEMORY_SIZE, MEMORY_SIZE - 1,
+            MEMORY_SIZE + 1, GUEST, USER, USER + MEMORY_SIZE, USER + MEMORY_SIZE - 1)
+
+
+def _number(rng: random.Random, old: int, bits: int) -> int:
+    way = rng.randrange(5)
+    if way == 0:
+        new = old ^ 1 << rng.randrange(bits)
+    elif way == 1:
+        new = old + rng.choice((-4096, -16, -8, -4, -2, -1, 1, 2, 4, 8, 16, 4096))
+    elif way == 2:
+        new = rng.getrandbits(bits)
+    else:
+        new = rng.choice(_NUMBERS)
+    return new & (1 << bits) - 1
+
+
+def _field(step: Step, rng: random.Random) -> Step:
+    """Change one field, taken to be a word of 8 or 4 bytes (1 or 2 at the tail)."""
+    if not step.payload:
+        return _request(step, rng)
+    width = rng.choice((8, 8, 4, 4, 2, 1))
+    width = next(w for w in (width, 4, 2, 1) if w <= len(step.payload))
+    at = rng.randrange(len(step.payload) // width) * width
+    data = bytearray(step.payload)
+    (old,) = struct.unpack_from(_WORDS[width], data, at)
+    struct.pack_into(_WORDS[width], data, at, _number(rng, old, 8 * width))
+    return replace(step, payload=bytes(data))
+
+
+def _request(step: Step, rng: random.Random) -> Step:
+    return replace(step, request=rng.choice((*SPECS, 0, 45, 46, 99, 0xFFFFFFFF)))
+
+
+def _flags(step: Step, rng: random.Random) -> Step:
+    flags = rng.choice((step.flags ^ NEED_REPLY,) * 4 + (step.flags ^ REPLY, 0, 2, 3,
+                       step.flags | 1 << rng.randrange(4, 32)))
+    return replace(step, flags=flags)
+
+
+def _size(step: Step, rng: random.Random) -> Step:
+    way = rng.randrange(3)
+    if way == 0:
+        return replace(step, payload=step.payload[: rng.randrange(len(step.payload) + 1)])
+    if way == 1:
+        return replace(step, payload=step.payload + rng.randbytes(rng.choice((1, 4, 8, 32, 300))))
+    return replace(step, declared=rng.choice((0, 1, 7, 8, 9, 12, 40, 264, 4096, 4097, 0xFFFFFFFF)))
+
+
+def _files(step: Step, rng: random.Random) -> Step:
+    kinds = tuple(FileKind)
+    way = rng.randrange(4)
+    if way == 0:
+        return replace(step, files=())
+    if way == 1 or not step.files:
+        more = rng.choice((1, 1, 1, 2, 7, MAX_FDS - 1, MAX_FDS, MAX_FDS + 1, 2 * MAX_FDS))
+        return replace(step, files=step.files + tuple(rng.choices(kinds, k=more)))
+    files = list(step.files)
+    files[rng.randrange(len(files))] = rng.choice(kinds)
+    return replace(step, files=tuple(files))
+
+
+def _cut(step: Step, rng: random.Random) -> Step:
+    return replace(step, cut=rng.randrange(12 + len(step.payload) + 1))
+
+
+_SPOIL_ONE: Sequence[tuple[Callable[[Step, random.Random], Step], int]] = (
+    (_field, 10), (_files, 4), (_flags, 3), (_size, 2), (_request, 2), (_cut, 1))
+
+
+def _spoil_order(steps: list[Step], rng: random.Random) -> None:
+    """Drop, repeat, swap, move, or take in from another conversation."""
+    way = rng.randrange(5)
+    at, to = rng.randrange(len(steps)), rng.randrange(len(steps))
+    if way == 0 and len(steps) > 1:
+        del steps[at]
+    elif way == 1:
+        steps.insert(to, steps[at])
+    elif way == 2:
+        steps[at], steps[to] = steps[to], steps[at]
+    elif way == 3:
+        steps.insert(to, steps.pop(at))
+    else:
+        other = rng.choice(SEEDS)()
+        start = rng.randrange(len(other))
+        steps[to:to] = other[start : start + rng.randrange(1, 8)]
+
+
+# What the back end has to check most of.
+_RICH = {Request.SET_MEM_TABLE, Request.ADD_MEM_REG, Request.SET_VRING_ADDR, Request.SET_VRING_NUM}
+
+
+def _pick(steps: Sequence[Step], rng: random.Random) -> int:
+    rich = [i for i, step in enumerate(steps) if step.request in _RICH]
+    return rng.choice(rich) if rich and rng.randrange(3) == 0 else rng.randrange(len(steps))
+
+
+def mutate(steps: Sequence[Step], rng: random.Random) -> list[Step]:
+    """A spoiled copy of a conversation: one to four changes, of single messages or of order."""
+    spoiled = list(steps)
+    changes, weights = zip(*_SPOIL_ONE, strict=True)
+    for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
+        if rng.randrange(3) == 0:
+            _spoil_order(spoiled, rng)
+            continue
+        at = _pick(spoiled, rng)
+        (change,) = rng.choices(changes, weights)
+        spoiled[at] = change(spoiled[at], rng)
+    return spoiled

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A vhost-user front end played message by message against a BackEnd, in one thread.
+
+Used by tests of the back end and by the conversation fuzzer; uses vhost. Public, for tests of
+other back-end targets.
+
+`IdleTarget` serves nothing and keeps the books of what the back end asked of it. `Files` holds
+one file descriptor of each kind that a front end might attach. `Dialogue` is the two ends of a
+socket with a BackEnd behind one of them.
+"""
+
+import ctypes
+import os
+import socket
+import tempfile
+from array import array
+from collections.abc import Sequence
+from enum import Enum
+
+from byway.testing.conversation import MEMORY_SIZE, FileKind, Step
+from byway.vhost.backend import BackEnd
+from byway.vhost.connection import Closed, Connection, Message
+from byway.vhost.messages import HEADER, ProtocolError, ProtocolFeature, Request
+from byway.vhost.ring import part_sizes
+from byway.virtio.features import Feature, has, mask
+
+OFFERED = mask(Feature.VERSION_1, Feature.PROTOCOL_FEATURES, Feature.MRG_RXBUF,
+               Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.ANY_LAYOUT, Feature.MTU)
+PROTOCOL_OFFERED = sum(1 << f for f in (
+    ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU,
+    ProtocolFeature.RESET_DEVICE, ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.STATUS))
+MEMORY_NAME = "byway-dialogue"
+
+
+class IdleTarget:
+    """A target of a BackEnd that moves no frames.
+
+    On attach it touches the first and the last byte of every part of every ready ring, as a
+    worker might: an address outside the memory ends the process.
+    """
+
+    def __init__(self, mtu: int = 9000) -> None:
+        self._flag = ctypes.c_int64(0)
+        self.back_end: BackEnd | None = None
+        self.mtu = mtu
+        self.attached = False
+        self.attaches = 0
+        self.detaches = 0
+        self.served: list[int] = []  # the rings ready at the last attach
+        self.positions: dict[int, int] = {}
+        self.calls: list[int] = []
+
+    @property
+    def fault_flag(self) -> int:
+        """Address of the flag that a fault raises."""
+        return ctypes.addressof(self._flag)
+
+    def detach(self) -> None:
+        """Leave the rings."""
+        self.detaches += 1
+        self.attached = False
+
+    def attach(self) -> None:
+        """Take up the rings that are ready."""
+        if self.back_end is None or self.attached:
+            raise AssertionError("attached twice, or before the BackEnd was there")
+        self.attaches += 1
+        self.attached = True
+        ready = [r for r in self.back_end.rings if r.ready]
+        self.served = [r.index for r in ready]
+        event_idx = has(self.back_end.features, Feature.EVENT_IDX)
+        for ring in ready:
+            self.positions[ring.index] = ring.base
+            parts = (ring.desc, ring.avail, ring.used)
+            for start, (_, n, _) in zip(parts, part_sizes(ring.size, event_idx), strict=True):
+                for address in (start, start + n - 1):
+                    byte = ctypes.c_uint8.from_address(address)
+                    byte.value = byte.value
+
+    def position(self, index: int) -> int:
+        """The next avail index; tests write it into ``positions``."""
+        if self.attached:
+            raise AssertionError("position of a ring that is being served")
+        return self.positions[index]
+
+    def call_changed(self, index: int) -> None:
+        """Note whose call fd changed."""
+        self.calls.append(index)
+
+    def mtu_changed(self, mtu: int) -> bool:
+        """Take every MTU up to ``self.mtu``."""
+        return mtu <= self.mtu
+
+
+def _memory(size: int) -> int:
+    fd = os.memfd_create(MEMORY_NAME)
+    os.ftruncate(fd, size)
+    return fd
+
+
+def _closed_socket() -> int:
+    a, b = socket.socketpair()
+    b.close()
+    return a.detach()
+
+
+def _disk_file() -> int:
+    # Not in a directory of memory files, which a temporary directory may be.
+    with tempfile.TemporaryFile(dir="/var/tmp") as file:
+        file.truncate(MEMORY_SIZE)
+        return os.dup(file.fileno())
+
+
+class Files:
+    """One open file descriptor of each kind; the same one whenever it is asked for."""
+
+    def __init__(self) -> None:
+        read_only = _memory(MEMORY_SIZE)
+        pipe = os.pipe()
+        self._fds = {
+            FileKind.EVENT: os.eventfd(0, os.EFD_CLOEXEC),
+            FileKind.MEMORY: _memory(MEMORY_SIZE),
+            FileKind.OTHER_MEMORY: _memory(MEMORY_SIZE),
+            FileKind.SHORT_MEMORY: _memory(4096),
+            FileKind.EMPTY_MEMORY: _memory(0),
+            FileKind.READ_ONLY_MEMORY: os.open(f"/proc/self/fd/{read_only}", os.O_RDONLY),
+            FileKind.PIPE: pipe[1],
+            FileKind.CLOSED_SOCKET: _closed_socket(),
+            FileKind.DISK: _disk_file(),
+            FileKind.DIRECTORY: os.open("/", os.O_RDONLY | os.O_DIRECTORY),
+            FileKind.DEVICE: os.open("/dev/zero", os.O_RDWR),
+        }
+        os.close(read_only)
+        os.close(pipe[0])
+
+    def get(self, kind: FileKind) -> int:
+        """The descriptor of a kind."""
+        return self._fds[kind]
+
+    def close(self) -> None:
+        """Close them all."""
+        for fd in self._fds.values():
+            os.close(fd)
+
+
+class End(Enum):
+    """How a dialogue ended."""
+
+    ERROR = "the back end found an error"
+    CLOSED = "the front end hung up"
+
+
+class Dialogue:
+    """A BackEnd with an IdleTarget, and the front end's end of the socket."""
+
+    def __init__(self, files: Files, *, features: int = OFFERED,
+                 protocol_features: int = PROTOCOL_OFFERED, queue_pairs: int = 1) -> None:
+        self._files = files
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        self.front = ours
+        self._replies = Connection(ours)
+        self._connection = Connection(theirs)
+        self.target = IdleTarget()
+        self.back_end = BackEnd(self.target, features=features, queue_pairs=queue_pairs,
+                                protocol_features=protocol_features)
+        self.target.back_end = self.back_end
+        self.back_end.connection = self._connection
+        self.end: End | None = None
+        self.reason = ""
+
+    def write(self, step: Step) -> None:
+        """Send a step's bytes, as far as the socket and its ``cut`` let it."""
+        size = len(step.payload) if step.declared is None else step.declared
+        data = (HEADER.pack(step.request, step.flags, size) + step.payload)[:step.cut]
+        fds = [self._files.get(kind) for kind in step.files]
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
+        try:
+            self.front.sendmsg([data], rights, socket.MSG_NOSIGNAL)
+        except (BrokenPipeError, BlockingIOError, ConnectionResetError):
+            return  # the back end has hung up, or is full: what a front end sees, too
+
+    def run(self) -> None:
+        """Let the back end do everything it received. Its errors end the dialogue."""
+        while self.end is None:
+            try:
+                message = self._connection.receive()
+                if message is None:
+                    return
+                self.back_end.handle(message)
+            except (ProtocolError, Closed) as error:
+                self.end = End.ERROR if isinstance(error, ProtocolError) else End.CLOSED
+                self.reason = error.reason
+                self.back_end.close()
+                self._connection.close()
+
+    def replies(self) -> list[Message]:
+        """What the back end sent; reads until there is nothing more."""
+        got: list[Message] = []
+        try:
+            while message := self._replies.receive():
+                got.append(message)
+        except Closed:
+            return got
+        return got
+
+    def say(self, step: Step) -> list[Message]:
+        """Send a step, let it be done; -> the replies."""
+        self.write(step)
+        self.run()
+        return self.replies()
+
+    def play(self, steps: Sequence[Step]) -> list[Message]:
+        """Say steps one after the other, until the back end ends it; -> the replies."""
+        got: list[Message] = []
+        for step in steps:
+            got += self.say(step)
+            if step.cut is not None:
+                self.hang_up()
+            if self.end is not None:
+                break
+        return got
+
+    def get(self, request: Request, payload: bytes = b"") -> bytes:
+        """The payload of the one reply to a request."""
+        (reply,) = self.say(Step(request, payload=payload))
+        return reply.payload
+
+    def hang_up(self) -> None:
+        """Close the front end's side and let the back end notice. Idempotent."""
+        self._replies.close()
+        self.run()
+
+    def close(self) -> None:
+        """Hang up and release everything. Idempotent."""
+        self.hang_up()
+        self.back_end.close()
+        self._connection.close()

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Spoiled vhost-user conversations against the back end, seeded and reproducible.
+
+BYWAY_HOSTILE_CONVERSATIONS: how many (20000). Each one may end in ProtocolError or Closed and in
+nothing else, and leaves no file descriptor and no mapping behind; well-behaved front ends are
+served in between.
+"""
+
+import os
+import random
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from byway.machine import sigbus
+from byway.testing.conversation import SEEDS, mutate
+from byway.testing.dialogue import MEMORY_NAME, Dialogue, End, Files
+
+CONVERSATIONS = int(os.environ.get("BYWAY_HOSTILE_CONVERSATIONS", "20000"))
+CHUNKS = 4
+
+
+@pytest.fixture(scope="module")
+def files() -> Iterator[Files]:
+    made = Files()
+    yield made
+    made.close()
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def mapped_memories() -> int:
+    return Path("/proc/self/maps").read_text().count(MEMORY_NAME)
+
+
+def first_free_guard() -> int:
+    slot = sigbus.add(1 << 40, 4096)
+    sigbus.remove(slot)
+    return slot
+
+
+def behaves(files: Files) -> bool:
+    """Every seed as it is: served from the first to the last message."""
+    for seed in SEEDS:
+        talk = Dialogue(files)
+        talk.play(seed())
+        good = talk.end is None and talk.target.attaches > 0
+        talk.close()
+        if not good:
+            return False
+    return True
+
+
+def converse(files: Files, seed: int) -> End | None:
+    """One spoiled conversation; some front ends do not wait, and some never read."""
+    rng = random.Random(seed)
+    steps = mutate(rng.choice(SEEDS)(), rng)
+    talk = Dialogue(files)
+    if rng.randrange(4):
+        talk.play(steps)
+    else:
+        for step in steps:
+            talk.write(step)
+            if step.cut is not None:
+                break
+    talk.close()
+    return talk.end
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_spoiled_conversations(files: Files, chunk: int) -> None:
+    assert behaves(files)
+    before = open_files(), mapped_memories(), first_free_guard()
+    ends: Counter[End | None] = Counter()
+    for seed in range(chunk, CONVERSATIONS, CHUNKS):
+        ends[converse(files, seed)] += 1
+        assert open_files() == before[0], f"seed {seed} left file descriptors open"
+        if seed // CHUNKS % 256 == 0:
+            assert mapped_memories() == before[1], f"a seed up to {seed} left memory mapped"
+            assert behaves(files), f"after seed {seed} good front ends are not served"
+    assert (open_files(), mapped_memories(), first_free_guard()) == before
+    assert behaves(files)
+    # The spoiling is worth its name, and does not end everything at once.
+    done = sum(ends.values())
+    assert done < 100 or 0.2 < ends[End.ERROR] / done < 0.9
