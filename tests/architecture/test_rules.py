@@ -2,14 +2,18 @@
 """The house rules that a program can check. Each test names the places that break its rule."""
 
 import ast
+import fnmatch
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
-from tests.architecture.sources import FOLDERS, PACKAGE, calls, dotted, files, shown, tree
+from tests.architecture.sources import FOLDERS, PACKAGE, ROOT, calls, dotted, files, shown, tree
 
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 BANNED_NAMES = {"utils.py", "util.py", "common.py", "helpers.py", "helper.py", "misc.py"}
+# What marks a file as one with kernels, or as one that emits code for them.
+KERNELS = re.compile(r"^@kernel|^from (llvmlite|numba)|^from byway.machine.jit .*Native", re.M)
 COMPILERS = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "stencil", "generated_jit"}
 # The only files that may name Numba's compilers: the one decorator, and callbacks from C.
 COMPILER_FILES = {PACKAGE / "machine" / "jit.py"}
@@ -156,3 +160,19 @@ def _imported(node: ast.AST) -> str:
     if isinstance(node, ast.Import):
         return " ".join(alias.name for alias in node.names)
     return ""
+
+
+def test_types_are_relaxed_for_kernels_only() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    relaxed = [
+        pattern
+        for override in settings["tool"]["mypy"]["overrides"]
+        if override.get("allow_untyped_defs")
+        for pattern in override["module"]
+    ]
+    low_level = {
+        ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+        for path in files("src")
+        if KERNELS.search(path.read_text())
+    }
+    assert [pattern for pattern in relaxed if not fnmatch.filter(low_level, pattern)] == []
