@@ -59,7 +59,7 @@ compiled: setup  ## the tests with compiled kernels, peers included
 
 interpreted: setup  ## the tests with interpreted kernels
 	@echo "== tests, kernels interpreted"
-	@NUMBA_DISABLE_JIT=1 $(PYTEST) tests --ignore=tests/system
+	@NUMBA_DISABLE_JIT=1 $(PYTEST) tests --ignore=tests/system --ignore=tests/architecture
 
 coverage: setup  ## what both runs reached, outside the CLI
 	@echo "== coverage"
