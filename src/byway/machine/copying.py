@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""copy_frame: the one copy that a frame pays for.
+
+Used wherever frame bytes move. Measured (bench/copy.py): 3 to 21 cycles for 60 to 1514 bytes in
+cache, about a third less than libc's memcpy, because a call and its size dispatch are saved.
+"""
+
+from numba.core import codegen, config
+
+from byway.machine.jit import kernel
+from byway.machine.mem import copy32, copy64, copy_masked, copyo8, copyo16, ld8, st8
+
+
+def cpu_features() -> str:
+    """The features Numba compiles for: the host's, or NUMBA_CPU_FEATURES where set."""
+    chosen = config.CPU_FEATURES
+    return str(codegen.get_host_cpu_features() if chosen is None else chosen)
+
+
+HAS_AVX512 = all(f in cpu_features() for f in ("+avx512bw", "+avx512vl"))
+
+
+def _copy_masked_tail(destination, source, n):
+    while n > 64:
+        copy64(destination, source)
+        destination += 64
+        source += 64
+        n -= 64
+    copy_masked(destination, source, n)
+
+
+def _copy_overlapping_tail(destination, source, n):
+    if n >= 32:
+        end = n - 32
+        k = 0
+        while k < end:
+            copy32(destination + k, source + k)
+            k += 32
+        copy32(destination + end, source + end)
+    elif n >= 16:
+        copyo16(destination, source, n)
+    elif n >= 8:
+        copyo8(destination, source, n)
+    else:
+        for k in range(n):
+            st8(destination + k, ld8(source + k))
+
+
+# Copy n >= 1 bytes between places that do not overlap; touches nothing outside.
+copy_frame = kernel(_copy_masked_tail if HAS_AVX512 else _copy_overlapping_tail)
+copy_portable = kernel(_copy_overlapping_tail)

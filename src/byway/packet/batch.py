@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The batch: up to 64 frames that still lie where their sender left them.
+
+Used by virtio and ports (which fill and deliver it), switch (which decides) and worker (which
+owns it, one each).
+
+A row says where a frame is and where it goes. The first HEAD bytes of each frame are copied once
+into the row's private head (``look``): what the switch checked there is what it sends, and the
+room in front of the head takes headers that the switch adds. Nothing in a batch outlives a pass.
+"""
+
+from byway.machine.copying import copy_frame
+from byway.machine.jit import kernel
+from byway.machine.layout import address_of, alloc, record
+from byway.machine.mem import ld16_once, ld64, st64
+from byway.packet.reason import Reason
+
+ROWS = 64
+HEAD = 128  # bytes of a frame that are copied out before anything looks at them
+ROOM = 64  # bytes in front of the head
+HEAD_STRIDE = ROOM + HEAD
+MAX_CHAIN = 128  # longest descriptor chain that is followed
+SEGMENTS = 1024  # for all frames of a batch together; a frame takes MAX_CHAIN at the most
+MIN_FRAME, MAX_FRAME = 14, 65535
+
+# ``addr``: the frame's first byte, ``len``: its bytes; where ``nsegs`` is not 0 the frame lies in
+# that many segments listed at ``segs``. ``token``: what gives its buffer back. ``out``: see below.
+# ``header``: where the frame's virtio header lies as long as nobody has looked at it, else 0.
+ROW, row_at, R = record("row", ["addr", "len", "token", "out", "segs", "nsegs", "head", "header"])
+# A segment: host address, bytes.
+SEGMENT = 16
+# ``scratch``: room for the segments of one receive buffer chain (deliver).
+BATCH, batch_at, B = record("batch", [
+    "n", "rows", "segs", "nsegs", "scratch", "now", "heads"])
+
+# row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
+UNDECIDED = -1000
+FLOOD = -1
+# flags NEEDS_CSUM (bit 0) and gso_type (second byte) of virtio_net_hdr (VIRTIO 1.2, 5.1.6)
+NEEDS_CSUM, OFFLOAD_BITS = 1, 0xFF01
+_BAD_OFFLOAD = int(Reason.BAD_OFFLOAD)
+
+
+@kernel
+def dropped(reason):
+    """The value of row.out for a frame dropped for ``reason`` (and back: it is its own inverse)."""
+    return -1 - reason
+
+
+@kernel
+def copy_head(row, head, n):
+    """Copy the first ``n`` bytes of a frame that lies in segments."""
+    segs = ld64(row + R.segs)
+    done = 0
+    for k in range(ld64(row + R.nsegs)):
+        piece = min(ld64(segs + SEGMENT * k + 8), n - done)
+        if piece > 0:
+            copy_frame(head + done, ld64(segs + SEGMENT * k), piece)
+            done += piece
+    return done
+
+
+@kernel
+def look(batch):
+    """Copy every frame's head into its row: from here on the sender cannot change it.
+
+    A frame whose virtio header asks for an offload, which nobody negotiated, is dropped here.
+    """
+    b = batch_at(batch)
+    rows = b.rows
+    for k in range(b.n):
+        row = rows + 64 * k
+        n = min(ld64(row + R.len), HEAD)
+        header = ld64(row + R.header)
+        if header != 0 and ld16_once(header) & OFFLOAD_BITS != 0:
+            st64(row + R.out, dropped(_BAD_OFFLOAD))
+        if n > 0:
+            if ld64(row + R.nsegs) == 0:
+                copy_frame(ld64(row + R.head), ld64(row + R.addr), n)
+            else:
+                copy_head(row, ld64(row + R.head), n)
+
+
+@kernel
+def copy_rest(row, destination):
+    """Copy what follows the head to ``destination`` (contiguous)."""
+    n = ld64(row + R.len) - HEAD
+    nsegs = ld64(row + R.nsegs)
+    if nsegs == 0:
+        copy_frame(destination, ld64(row + R.addr) + HEAD, n)
+        return
+    segs = ld64(row + R.segs)
+    skip = HEAD
+    for k in range(nsegs):
+        a = ld64(segs + SEGMENT * k)
+        piece = ld64(segs + SEGMENT * k + 8)
+        cut = min(skip, piece)
+        skip -= cut
+        piece = min(piece - cut, n)
+        if piece > 0:
+            copy_frame(destination, a + cut, piece)
+            destination += piece
+            n -= piece
+
+
+@kernel
+def copy_whole(row, destination):
+    """Copy a frame, head first, to ``destination`` (contiguous)."""
+    n = ld64(row + R.len)
+    copy_frame(destination, ld64(row + R.head), min(n, HEAD))
+    if n > HEAD:
+        copy_rest(row, destination + HEAD)
+
+
+@kernel
+def set_row(row, addr, n, token, header):
+    """An undecided frame of ``n`` bytes in one piece at ``addr``."""
+    st64(row + R.addr, addr)
+    st64(row + R.len, n)
+    st64(row + R.token, token)
+    st64(row + R.out, UNDECIDED)
+    st64(row + R.nsegs, 0)
+    st64(row + R.header, header)
+
+
+@kernel
+def set_dropped(row, reason, token):
+    """A row with no frame: its buffer only has to be given back, and the drop to be counted."""
+    st64(row + R.len, 0)
+    st64(row + R.token, token)
+    st64(row + R.out, dropped(reason))
+    st64(row + R.nsegs, 0)
+    st64(row + R.header, 0)
+
+
+class Batch:
+    """The memory of one batch; a worker owns one."""
+
+    def __init__(self) -> None:
+        self.record = alloc(BATCH, 1)
+        self.rows = alloc(ROW, ROWS)
+        self._heads = alloc(_BYTE, ROWS * HEAD_STRIDE)
+        self._segs = alloc(_BYTE, SEGMENTS * SEGMENT)
+        self._scratch = alloc(_BYTE, 2 * SEGMENTS * SEGMENT)
+        self.rows["head"] = [
+            address_of(self._heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
+        self.record["rows"] = address_of(self.rows)
+        self.record["segs"] = address_of(self._segs)
+        self.record["scratch"] = address_of(self._scratch)
+        self.record["heads"] = address_of(self._heads)
+        self.address = address_of(self.record)
+
+
+_BYTE = record("byte", [("value", "u1")], size=1)[0]

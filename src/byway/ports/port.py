@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The port object: what all kinds share; and what a port needs of whoever runs it.
+
+Used by control (which owns the ports) and by the kinds beside this file.
+
+A port belongs to the control thread. Workers see only its PORT record, and only while the port is
+part of their plan: ``host.attach`` puts it there, ``host.detach`` takes it out and returns when
+no worker can touch it any more. Whatever a port changes in its queues or their memory it changes
+in between.
+"""
+
+import asyncio
+from typing import Any, Literal, Protocol
+
+from byway.machine.layout import address_of, alloc
+from byway.packet.counters import COUNTERS, drops_by_name
+from byway.ports.record import PORT, Kind, P
+from byway.virtio.ring import RingError
+
+State = Literal["up", "waiting", "down"]
+
+
+class PortError(Exception):
+    """A port cannot be made or opened: which key of its configuration, what is wrong, the fix."""
+
+    def __init__(self, key: str, problem: str, fix: str) -> None:
+        super().__init__(f"{key}: {problem}; {fix}" if fix else f"{key}: {problem}")
+        self.key = key
+        self.problem = problem
+        self.fix = fix
+
+
+class PortConfig(Protocol):
+    """What every port's configuration has (control.model has the whole of it)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def network(self) -> str: ...
+
+
+class Host(Protocol):
+    """Who runs ports: the engine, or a test."""
+
+    loop: asyncio.AbstractEventLoop
+    alarm: int
+
+    def attach(self, port: "Port") -> None:
+        """From the next pass on, workers serve the port."""
+
+    def detach(self, port: "Port") -> None:
+        """Returns when no worker touches the port's queues. Idempotent."""
+
+    def settle(self) -> None:
+        """Returns when every worker has ended the pass it was in."""
+
+
+class Port:
+    """Common part: identity, counters, state. Kinds implement open, close and details."""
+
+    kind: Kind = Kind.NULL
+
+    def __init__(self, config: Any, index: int, host: Host, mtu: int) -> None:
+        self.config = config
+        self.name: str = config.name
+        self.index = index
+        self.host = host
+        self.mtu = mtu
+        self.state: State = "down"
+        self.reason = "not opened yet"
+        # the event fd that wakes a worker for this port (-1: the port never sleeps, or never sends)
+        self.wake_fd = -1
+        self.record = alloc(PORT, 1)
+        self.rx = alloc(COUNTERS, 1)
+        self.tx = alloc(COUNTERS, 1)
+        self.one = alloc(COUNTERS, 1)
+        self.one["frames"] = 1  # the 8 bytes that are written to event fds
+        row = self.record[0]
+        row["kind"], row["index"] = int(self.kind), index
+        row["rx"], row["tx"] = address_of(self.rx), address_of(self.tx)
+        row["alarm"], row["one"] = host.alarm, address_of(self.one)
+        self.address = address_of(self.record)
+
+    @property
+    def fault_flag(self) -> int:
+        """Address of the int64 that the SIGBUS guard sets."""
+        return self.address + int(P.fault)
+
+    def open(self) -> None:
+        """Make the port ready for its peer. PortError names the key that is to be changed."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Leave the plan, give everything back. Idempotent."""
+        raise NotImplementedError
+
+    def details(self) -> dict[str, Any]:
+        """What only this kind has to tell (merged into status)."""
+        return {}
+
+    def unblock(self) -> None:
+        """A worker seems stuck: undo whatever a peer could have done to make it wait."""
+
+    def bring_up(self) -> None:
+        """The queues are ready: let workers serve them."""
+        self.record["fault"] = self.record["error"] = 0
+        self.state, self.reason = "up", ""
+        self.host.attach(self)
+
+    def take_down(self, reason: str, state: State = "down") -> None:
+        """Leave the plan; afterwards the queues and their memory are ours to change."""
+        self.host.detach(self)
+        self.state, self.reason = state, reason
+
+    def trouble(self) -> str:
+        """What a worker or the SIGBUS guard found wrong with the port ("": nothing)."""
+        if int(self.record["fault"][0]):
+            return "the peer truncated the memory that it shares"
+        if error := int(self.record["error"][0]):
+            return f"the peer's virtqueue is broken: {RingError(error).sentence}"
+        return ""
+
+    def on_trouble(self) -> None:
+        """The alarm rang for this port; kinds that have a peer drop it."""
+        self.take_down(self.trouble())
+
+    def status(self) -> dict[str, Any]:
+        """The port as the API shows it."""
+        return {
+            "name": self.name,
+            "network": self.config.network,
+            "kind": self.config.kind,
+            "state": self.state,
+            "reason": self.reason,
+            "index": self.index,
+            "mac": getattr(self.config, "mac", None),
+            "queues": getattr(self.config, "queues", 1),
+            "mtu": self.mtu,
+            "features": {"offered": [], "acked": []},
+            "rx_frames": int(self.rx["frames"][0]),
+            "rx_bytes": int(self.rx["bytes"][0]),
+            "tx_frames": int(self.tx["frames"][0]),
+            "tx_bytes": int(self.tx["bytes"][0]),
+            "drops": drops_by_name(self.rx[0], self.tx[0]),
+            **self.details(),
+        }

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The vhost-user port: a guest's network device. Byway is the back end.
+
+Used by control. The conversation is vhost.BackEnd's; this file owns the socket (listening or
+dialling, again and again) and fills the virtqueue records from rings that are ready.
+
+States: "waiting" (no front end, or one that has not started its rings), "up" (both rings of the
+pair are served), "down" (closed, or what the peer did wrong; it may connect again at once).
+One connection at a time; a second one is hung up on.
+"""
+
+import ctypes
+import os
+import socket
+from contextlib import suppress
+from typing import Any
+
+from byway.machine import unixsocket
+from byway.machine.layout import address_of, alloc
+from byway.packet.ethernet import longest_frame
+from byway.ports.port import Host, Port, PortError
+from byway.ports.record import Kind
+from byway.vhost.backend import BackEnd
+from byway.vhost.connection import Closed, Connection
+from byway.vhost.messages import ProtocolError, ProtocolFeature
+from byway.virtio.features import Feature, has, header_length, mask, names
+from byway.virtio.ring import INDEX, VQ
+
+OFFERED = mask(
+    Feature.VERSION_1, Feature.MRG_RXBUF, Feature.INDIRECT_DESC, Feature.EVENT_IDX,
+    Feature.ANY_LAYOUT, Feature.MTU, Feature.PROTOCOL_FEATURES)
+PROTOCOL_OFFERED = sum(1 << f for f in (
+    ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU,
+    ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.RESET_DEVICE, ProtocolFeature.STATUS))
+# The rings as the guest numbers them (VIRTIO 1.2, 5.1.2): it receives on 0, transmits on 1.
+GUEST_RECEIVES, GUEST_TRANSMITS = 0, 1
+RETRY_SECONDS = 0.5  # between two attempts to reach a front end that does not listen
+MESSAGES_A_TURN = 64  # before others on the control thread have theirs
+
+
+class VhostUserPort(Port):
+    """A guest's device."""
+
+    kind = Kind.VHOST_USER
+
+    def __init__(self, config: Any, index: int, host: Host, mtu: int) -> None:
+        super().__init__(config, index, host, mtu)
+        self.offered = OFFERED & ~mask(*(
+            Feature[name.upper()] for name in getattr(config, "features_off", ())))
+        self._queues = alloc(VQ, 2)
+        self._listener: socket.socket | None = None
+        self._connection: Connection | None = None
+        self._back_end: BackEnd | None = None
+        self._retry: Any = None
+
+    # ------------------------------------------------------------ the socket
+    def open(self) -> None:
+        try:
+            if self.config.mode == "server":
+                self._listener = unixsocket.listen(self.config.socket)
+                self._listener.setblocking(False)
+                self.host.loop.add_reader(self._listener.fileno(), self._accept)
+            else:
+                unixsocket.check_path(self.config.socket)
+                self._dial()
+        except unixsocket.SocketError as error:
+            raise PortError("socket", f"{self.config.socket} {error.problem}",
+                            error.fix) from None
+        if self.state == "down":
+            self.state, self.reason = "waiting", "no front end has connected yet"
+
+    def _accept(self) -> None:
+        assert self._listener
+        with suppress(BlockingIOError):
+            sock, _ = self._listener.accept()
+            if self._connection:
+                sock.close()
+            else:
+                self._converse(sock)
+
+    def _dial(self) -> None:
+        self._retry = None
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            sock.connect(self.config.socket)
+        except OSError as error:
+            sock.close()
+            self.state = "waiting"
+            self.reason = f"no front end listens at {self.config.socket} ({error.strerror})"
+            self._retry = self.host.loop.call_later(RETRY_SECONDS, self._dial)
+            return
+        self._converse(sock)
+
+    def _converse(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._connection = Connection(sock)
+        self._back_end = BackEnd(
+            self, features=self.offered, protocol_features=PROTOCOL_OFFERED)
+        self._back_end.connection = self._connection
+        self.state, self.reason = "waiting", "the front end has not started its rings yet"
+        self.host.loop.add_reader(self._connection.fileno(), self._on_readable)
+
+    def _on_readable(self) -> None:
+        try:
+            for _ in range(MESSAGES_A_TURN):
+                if not self._connection or not self._back_end:
+                    return
+                message = self._connection.receive()
+                if message is None:
+                    return
+                self._back_end.handle(message)
+        except Closed as closed:
+            self._hang_up("waiting", f"the front end hung up ({closed.reason})")
+        except ProtocolError as error:
+            self._hang_up("down", f"the front end broke the protocol: {error.reason}")
+
+    def _hang_up(self, state: Any, reason: str) -> None:
+        """Leave the peer: workers first, then memory, then the socket."""
+        connection, back_end = self._connection, self._back_end
+        self._connection = self._back_end = None
+        if connection:
+            self.host.loop.remove_reader(connection.fileno())
+        self.take_down(reason, state)
+        if back_end:
+            back_end.close()
+        if connection:
+            connection.close()
+            if self.config.mode == "client":
+                self._retry = self.host.loop.call_later(RETRY_SECONDS, self._dial)
+
+    def close(self) -> None:
+        self._hang_up("down", "closed")
+        if self._retry:
+            self._retry.cancel()
+            self._retry = None
+        if self._listener:
+            self.host.loop.remove_reader(self._listener.fileno())
+            unixsocket.close(self._listener)
+            self._listener = None
+
+    def on_trouble(self) -> None:
+        reason = self.trouble()
+        if self._back_end:
+            for ring in self._back_end.rings:
+                if ring.err >= 0:
+                    _signal(ring.err)
+        self._hang_up("down", reason)
+
+    # ------------------------------------------------------------ what BackEnd asks of its target
+    def detach(self) -> None:
+        self.host.detach(self)
+        if self.state == "up":
+            self.state, self.reason = "waiting", "the front end stopped its rings"
+
+    def attach(self) -> None:
+        assert self._back_end
+        receive, transmit = self._back_end.rings[GUEST_RECEIVES : GUEST_TRANSMITS + 1]
+        if not (receive.ready and transmit.ready):
+            return
+        for ring, counters in ((receive, self.tx), (transmit, self.rx)):
+            self._fill(ring, counters)
+        row = self.record[0]
+        row["rxq"] = address_of(self._queues[GUEST_TRANSMITS:])
+        row["txq"] = address_of(self._queues[GUEST_RECEIVES:]) if receive.enabled else 0
+        row["discard"] = not transmit.enabled
+        row["awake"] = transmit.kick < 0
+        self.wake_fd = transmit.kick
+        self.bring_up()
+        # Buffers may have been used, and not been told of, before we came.
+        for ring in (receive, transmit):
+            if ring.call >= 0:
+                _signal(ring.call)
+
+    def _fill(self, ring: Any, counters: Any) -> None:
+        assert self._back_end
+        features, row = self._back_end.features, self._queues[ring.index]
+        row["desc"], row["avail"], row["used"] = ring.desc, ring.avail, ring.used
+        row["size"], row["mask"] = ring.size, ring.size - 1
+        row["memtab"], row["counters"] = self._back_end.memory.table, address_of(counters)
+        row["header"] = header_length(features)
+        row["merge"] = has(features, Feature.MRG_RXBUF)
+        row["indirect"] = has(features, Feature.INDIRECT_DESC)
+        row["event_idx"] = has(features, Feature.EVENT_IDX)
+        # Between passes nothing is borrowed, so used and available position are the same. The
+        # ring's own used index is where its driver goes on from, also after a back end was killed.
+        position = used_index(ring.used)
+        row["last_avail"] = row["avail_seen"] = row["used_idx"] = position
+        row["signalled_valid"], row["error"] = 0, 0
+        row["call"], row["one"] = ring.call, address_of(self.one)
+        row["max_frame"] = longest_frame(min(self.mtu, self._back_end.mtu or self.mtu))
+
+    def position(self, index: int) -> int:
+        return int(self._queues["last_avail"][index])
+
+    def call_changed(self, index: int) -> None:
+        assert self._back_end
+        call = self._back_end.rings[index].call
+        self._queues["call"][index] = call
+        self.host.settle()
+        if call >= 0:
+            _signal(call)
+
+    def mtu_changed(self, mtu: int) -> bool:
+        if mtu > self.mtu:
+            return False
+        self._queues["max_frame"][GUEST_RECEIVES] = longest_frame(mtu)
+        return True
+
+    # ------------------------------------------------------------ for the control thread
+    def unblock(self) -> None:
+        """A front end may have filled a call counter and made its event fd blocking: empty it."""
+        for ring in self._back_end.rings if self._back_end else ():
+            if ring.call >= 0:
+                with suppress(OSError):
+                    os.preadv(ring.call, [bytearray(8)], -1, os.RWF_NOWAIT)
+
+    def details(self) -> dict[str, Any]:
+        acked = self._back_end.features if self._back_end else 0
+        return {
+            "peer": self.config.socket,
+            "mode": self.config.mode,
+            "features": {"offered": names(self.offered), "acked": names(acked)},
+            "ring_sizes": [r.size for r in self._back_end.rings[:2]] if self._back_end else [],
+            "calls": int(self._queues["calls"].sum()),
+        }
+
+
+def used_index(used: int) -> int:
+    """The used index in a ring at host address ``used`` (VIRTIO 1.2, 2.7.8)."""
+    return ctypes.c_uint16.from_address(used + INDEX).value
+
+
+def _signal(fd: int) -> None:
+    with suppress(BlockingIOError):
+        os.eventfd_write(fd, 1)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Notifications of split virtqueues: when to call or kick, how to ask for and to refuse them.
+
+Used by device.py and driver.py; VIRTIO 1.2, sections 2.7.7 and 2.7.10, and 2.7.13.4.1 for fences.
+
+Both directions are alike: a side publishes an index, then (after a full fence) reads what the
+other side asked for. A side that wants to sleep asks for notifications, then (after a full fence)
+looks at the index once more. One of the two always sees the other: no wake-up is lost.
+"""
+
+from byway.machine.jit import kernel
+from byway.machine.mem import fence, ld16_acq, ld16_once, st16_once
+from byway.machine.system import SYS_WRITE, syscall3
+from byway.virtio.ring import (
+    AVAIL_NO_INTERRUPT, ENTRIES, INDEX, USED_NO_NOTIFY, driver_at, vq_at,
+)
+
+
+@kernel
+def crossed(event, new, old):
+    """Does the way from index ``old`` to ``new`` pass ``event`` + 1? (2.7.10: vring_need_event)"""
+    return (new - event - 1) & 0xFFFF < (new - old) & 0xFFFF
+
+
+@kernel
+def call_driver(queue):
+    """Tell the driver about used buffers, if it wants to know. After the index is published."""
+    q = vq_at(queue)
+    if q.call < 0:
+        return
+    fence()
+    wanted = False
+    if q.event_idx != 0:
+        event = ld16_once(q.avail + ENTRIES + 2 * q.size)
+        # After a (re)start the old index is unknown: call once.
+        wanted = q.signalled_valid == 0 or crossed(event, q.used_idx, q.signalled)
+        q.signalled_valid = 1
+        q.signalled = q.used_idx
+    else:
+        wanted = ld16_once(q.avail) & AVAIL_NO_INTERRUPT == 0
+    if wanted:
+        q.calls += 1
+        syscall3(SYS_WRITE, q.call, q.one, 8)
+
+
+@kernel
+def want_kicks(queue):
+    """Ask the driver for kicks; -> True where it made something available meanwhile."""
+    q = vq_at(queue)
+    if q.event_idx != 0:
+        st16_once(q.used + ENTRIES + 8 * q.size, q.last_avail)
+    else:
+        st16_once(q.used, 0)
+    fence()
+    return ld16_acq(q.avail + INDEX) != q.last_avail
+
+
+@kernel
+def refuse_kicks(queue):
+    """Polling: kicks are not needed. (With EVENT_IDX a stale event does that: it is crossed once
+    in 65536 entries, and a spurious kick costs nothing.)"""
+    q = vq_at(queue)
+    if q.event_idx == 0:
+        st16_once(q.used, USED_NO_NOTIFY)
+
+
+@kernel
+def kick_device(queue):
+    """Tell the device about available buffers, if it wants to know. After publishing."""
+    d = driver_at(queue)
+    if d.kick < 0:
+        return
+    fence()
+    wanted = False
+    if d.event_idx != 0:
+        event = ld16_once(d.used + ENTRIES + 8 * d.size)
+        wanted = crossed(event, d.avail_idx, d.kicked)
+        d.kicked = d.avail_idx
+    else:
+        wanted = ld16_once(d.used) & USED_NO_NOTIFY == 0
+    if wanted:
+        d.kicks += 1
+        syscall3(SYS_WRITE, d.kick, d.one, 8)
+
+
+@kernel
+def want_calls(queue):
+    """Ask the device for calls; -> True where it used something meanwhile."""
+    d = driver_at(queue)
+    if d.event_idx != 0:
+        st16_once(d.avail + ENTRIES + 2 * d.size, d.used_seen)
+    else:
+        st16_once(d.avail, 0)
+    fence()
+    return ld16_acq(d.used + INDEX) != d.used_seen
+
+
+@kernel
+def refuse_calls(queue):
+    """Polling: calls are not needed."""
+    d = driver_at(queue)
+    if d.event_idx == 0:
+        st16_once(d.avail, AVAIL_NO_INTERRUPT)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Delivering a decided batch: rows are grouped by destination, one port_tx for each group.
+
+Used by loop.py. A group costs one publication and at most one notification, so grouping is what
+makes many destinations cheap: the sort is linear in the rows, however many ports there are.
+
+Order: frames to one destination stay in order. A batch with a frame to flood is delivered in runs
+of equal destinations instead, so that flooded and directed frames do not overtake each other.
+"""
+
+from byway.machine.jit import kernel
+from byway.machine.mem import ld64, st64, unlikely
+from byway.packet.batch import FLOOD, ROWS, R, batch_at, dropped
+from byway.packet.counters import count_drops
+from byway.packet.reason import Reason
+from byway.ports.dispatch import port_tx
+from byway.ports.record import P
+from byway.switch.network import network_at
+from byway.worker.plan import plan_at
+
+_PORT_DOWN = int(Reason.PORT_DOWN)
+_NO_DESTINATION = int(Reason.NO_DESTINATION)
+
+# Where a worker sorts: selected is int64[ROWS + 1][ROWS], one line of row addresses for each
+# destination (the last for what was dropped), then counts and destinations, int64[ROWS] each.
+LINE = 8 * ROWS
+COUNTS = LINE * (ROWS + 1)
+DESTINATIONS = COUNTS + 8 * ROWS
+SORT_BYTES = DESTINATIONS + 8 * ROWS
+
+
+@kernel
+def send(plan, port, out, batch, selected, n):
+    """Deliver n rows to port number ``out``; if it is down they are dropped, counted at ``port``."""
+    destination = ld64(plan_at(plan).ports + 8 * out)
+    if unlikely(destination == 0):
+        count_drops(ld64(port + P.rx), _PORT_DOWN, n)
+    else:
+        port_tx(destination, batch, selected, n)
+
+
+@kernel
+def flood(plan, port, batch, selected, n):
+    """Deliver n rows to every other port of the network."""
+    p = plan_at(plan)
+    network = network_at(p.networks + 64 * ld64(port + P.network))
+    own = ld64(port + P.index)
+    reached = 0
+    for k in range(network.nmembers):
+        member = ld64(network.members + 8 * k)
+        if member != own:
+            reached += 1
+            destination = ld64(p.ports + 8 * member)
+            if destination != 0:
+                port_tx(destination, batch, selected, n)
+    if reached == 0:
+        count_drops(ld64(port + P.rx), _NO_DESTINATION, n)
+
+
+@kernel
+def deliver_runs(plan, port, batch, sort):
+    """Deliver in runs of equal destinations (a batch with frames to flood)."""
+    b = batch_at(batch)
+    k = 0
+    while k < b.n:
+        out = ld64(b.rows + 64 * k + R.out)
+        n = 0
+        while k < b.n and ld64(b.rows + 64 * k + R.out) == out:
+            st64(sort + 8 * n, b.rows + 64 * k)
+            n += 1
+            k += 1
+        if out >= 0:
+            send(plan, port, out, batch, sort, n)
+        elif out == FLOOD:
+            flood(plan, port, batch, sort, n)
+        else:
+            count_drops(ld64(port + P.rx), dropped(out), n)
+
+
+@kernel
+def group(plan, port, batch, sort):
+    """Sort the rows by destination; -> destinations, or -1 where there is something to flood.
+
+    groups[out] is 1 + the line of ``out`` while it has one.
+    """
+    groups = plan_at(plan).groups
+    b = batch_at(batch)
+    rows, n = b.rows, b.n
+    lines = 0
+    line = 0  # of the current run, with its length so far
+    length = 0
+    current = -1
+    for k in range(n):
+        row = rows + 64 * k
+        out = ld64(row + R.out)
+        if unlikely(out != current):
+            if current >= 0:
+                st64(sort + COUNTS + 8 * line, length)
+            current = out
+            if unlikely(out < 0):
+                if out == FLOOD:
+                    clear(groups, sort, lines)
+                    return -1
+                continue
+            line = ld64(groups + 8 * out) - 1
+            length = 0
+            if line < 0:
+                line = lines
+                lines += 1
+                st64(groups + 8 * out, line + 1)
+                st64(sort + DESTINATIONS + 8 * line, out)
+            else:
+                length = ld64(sort + COUNTS + 8 * line)
+        if out >= 0:
+            st64(sort + LINE * line + 8 * length, row)
+            length += 1
+    if current >= 0:
+        st64(sort + COUNTS + 8 * line, length)
+    return lines
+
+
+@kernel
+def clear(groups, sort, lines):
+    """Forget the destinations of a batch."""
+    for line in range(lines):
+        st64(groups + 8 * ld64(sort + DESTINATIONS + 8 * line), 0)
+
+
+@kernel
+def count_dropped(port, batch):
+    """Count the rows that carry a drop reason, at the port they came from."""
+    b = batch_at(batch)
+    total = 0
+    for k in range(b.n):
+        out = ld64(b.rows + 64 * k + R.out)
+        if out < FLOOD:
+            count_drops(ld64(port + P.rx), dropped(out), 1)
+            total += 1
+    return total
+
+
+@kernel
+def deliver(plan, port, batch, sort):
+    """Deliver every row of a batch that came in on ``port``, or count why not."""
+    lines = group(plan, port, batch, sort)
+    if unlikely(lines < 0):
+        deliver_runs(plan, port, batch, sort)
+        return
+    total = 0
+    for line in range(lines):
+        n = ld64(sort + COUNTS + 8 * line)
+        send(plan, port, ld64(sort + DESTINATIONS + 8 * line), batch, sort + LINE * line, n)
+        total += n
+    if lines > 0:
+        clear(plan_at(plan).groups, sort, lines)
+    if unlikely(total < batch_at(batch).n):
+        count_dropped(port, batch)

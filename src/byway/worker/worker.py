@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A worker: the thread that runs the loop, and how the control thread steers it.
+
+Used by control (one for each CPU given) and by tests, which may step it without a thread.
+"""
+
+import ctypes
+import os
+import select
+import struct
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from byway.machine.clock import measure_hz, tsc
+from byway.machine.cpu import pin_this_thread
+from byway.machine.jit import prepare as prepare_entries
+from byway.machine.layout import address_of, alloc
+from byway.machine.system import SYS_EPOLL_CTL, plain_syscall
+from byway.packet.batch import Batch
+from byway.switch.fdb import ENTRIES as FDB_ENTRIES
+from byway.worker.deliver import SORT_BYTES
+from byway.worker.loop import (
+    CONTROL, EVENT_SIZE, EVENTS, HOT_ENTRY, WORKER, worker_loop, worker_step,
+)
+from byway.worker.plan import Plan, empty_plan
+
+IDLE_SECONDS = 100e-6  # a port that gave nothing for so long goes to sleep
+LATE_SECONDS = 0.02  # a pass longer than this is worth asking why
+LOOK_SECONDS = 25e-6  # how often sleeping ports are looked at while others are busy
+ANSWER_SECONDS = 10.0  # a worker that does not take up a plan in this time is stuck
+EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
+WAKE_UP = 0  # event data of the control thread's own event fd
+
+
+class WorkerStuckError(RuntimeError):
+    """A worker did not come to the end of a pass; nothing that it may use can be freed."""
+
+
+def prepare(progress: Callable[[str], None] | None = None) -> float:
+    """Compile or load everything a switch runs; -> seconds."""
+    return prepare_entries((tsc, worker_loop, *FDB_ENTRIES), progress)
+
+
+class Worker:
+    """One worker. All methods belong to the control thread."""
+
+    def __init__(self, cpu: int | None = None, max_ports: int = 65536) -> None:
+        self.cpu = cpu
+        self.batch = Batch()
+        self.record = alloc(WORKER, 1)
+        self.control = alloc(CONTROL, 1)
+        self._events = alloc(np.dtype("u1"), EVENTS * EVENT_SIZE)
+        self._sort = alloc(np.dtype("u1"), SORT_BYTES)
+        self._hot = alloc(np.dtype("u1"), HOT_ENTRY * max_ports)
+        self._epoll = select.epoll()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._control_epoll(EPOLL_CTL_ADD, self._wake_fd, WAKE_UP)
+        self._thread: threading.Thread | None = None
+        self.plan = empty_plan()
+        hz = measure_hz()
+        row = self.record[0]
+        row["control"], row["epoll"] = address_of(self.control), self._epoll.fileno()
+        row["events"], row["sort"] = address_of(self._events), address_of(self._sort)
+        row["hot"], row["batch"] = address_of(self._hot), self.batch.address
+        row["idle_ticks"], row["look_ticks"] = int(IDLE_SECONDS * hz), int(LOOK_SECONDS * hz)
+        row["plan"] = self.control[0]["plan"] = self.plan.address
+        self.address = address_of(self.record)
+
+    # ------------------------------------------------------------ what wakes it
+    def _control_epoll(self, operation: int, fd: int, data: int) -> None:
+        # select.epoll has no say in an event's data; the kernel's call does.
+        event = ctypes.create_string_buffer(
+            struct.pack("=IQ", select.EPOLLIN | select.EPOLLET, data), EVENT_SIZE)
+        failed = plain_syscall(SYS_EPOLL_CTL, self._epoll.fileno(), operation, fd,
+                               ctypes.addressof(event))
+        if failed:
+            raise OSError(-failed, os.strerror(-failed))
+
+    def watch(self, fd: int, number: int) -> None:
+        """An event on ``fd`` wakes port ``number``. Before the plan that names the port."""
+        self._control_epoll(EPOLL_CTL_ADD, fd, number + 1)
+
+    def unwatch(self, fd: int) -> None:
+        """Before ``fd`` is closed: its file may live on elsewhere, and would go on waking us."""
+        self._control_epoll(EPOLL_CTL_DEL, fd, 0)
+
+    # ------------------------------------------------------------ plans
+    def publish(self, plan: Plan) -> None:
+        """Hand over a plan; it is in use once ``wait`` has returned. The old one is kept until
+        then."""
+        self._old, self.plan = self.plan, plan
+        self.control[0]["plan"] = plan.address
+        self.control[0]["generation"] += 1  # x86-64 keeps the order of stores
+        os.eventfd_write(self._wake_fd, 1)
+
+    def wait(self, late: Callable[[], None]) -> None:
+        """Until the worker follows the newest plan (some microseconds: the rest of a pass).
+
+        ``late`` is called now and then when it takes longer than LATE_SECONDS, and
+        WorkerStuckError raised when it takes ANSWER_SECONDS. Without a thread there is nobody to
+        wait for: the next step takes the plan up first.
+        """
+        wanted = int(self.control[0]["generation"])
+        began = ask = time.monotonic()
+        while self.running and int(self.record[0]["seen"]) != wanted:
+            now = time.monotonic()
+            if now > began + ANSWER_SECONDS:
+                raise WorkerStuckError(f"the worker on CPU {self.cpu} did not end its pass")
+            if now > ask + LATE_SECONDS:
+                late()
+                ask = now
+            time.sleep(10e-6)
+        self._old = self.plan
+
+    # ------------------------------------------------------------ its thread
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Run the loop in a thread, pinned where a CPU was given (OSError: not allowed there)."""
+        if self.cpu is not None and self.cpu not in os.sched_getaffinity(0):
+            raise OSError(f"CPU {self.cpu} is not usable by this process")
+        self.control[0]["stop"] = 0
+        self._thread = threading.Thread(target=self._run, name=f"worker-{self.cpu}", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        if self.cpu is not None:
+            pin_this_thread(self.cpu)
+        worker_loop(self.address)
+
+    def step(self, now: int | None = None) -> int:
+        """One pass in the calling thread (no thread may be running); -> rows moved."""
+        return int(worker_step(self.address, int(tsc()) if now is None else now))
+
+    def stop(self) -> None:
+        """End the thread after its pass. Idempotent."""
+        if self._thread is not None:
+            self.control[0]["stop"] = 1
+            os.eventfd_write(self._wake_fd, 1)
+            self._thread.join(ANSWER_SECONDS)
+            if self._thread.is_alive():
+                raise WorkerStuckError(f"the worker on CPU {self.cpu} does not stop")
+            self._thread = None
+
+    def close(self) -> None:
+        """Stop and give everything back."""
+        self.stop()
+        if self._wake_fd >= 0:
+            self._epoll.close()
+            os.close(self._wake_fd)
+            self._wake_fd = -1
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters since the start; ticks are of the time stamp counter."""
+        row = self.record[0]
+        frames, ticks = int(row["frames"]), int(row["busy_ticks"])
+        return {
+            "cpu": self.cpu,
+            "passes": int(row["passes"]),
+            "busy_passes": int(row["busy_passes"]),
+            "frames": frames,
+            "busy_cycles": ticks,
+            "cycles_per_frame": round(ticks / frames, 1) if frames else 0.0,
+            "sleeps": int(row["sleeps"]),
+            "wakes": int(row["wakes"]),
+            "asleep": bool(row["asleep"]),
+            "hot_ports": int(row["nhot"]),
+            "plan": int(row["seen"]),
+        }
