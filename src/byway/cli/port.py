@@ -49,7 +49,7 @@ def show(
 
 def _description(port: dict[str, Any]) -> list[str]:
     lines = [
-        f"{key.replace('_', ' '):<10}  {text(port[key])}"
+        f"{key.replace('_', ' '):<10}  {text(port.get(key))}"
         for key in ("name", "network", "kind", "state", "reason", "peer", "mac", "mtu", "queues")
     ]
     for key in ("offered", "acked"):

@@ -22,18 +22,20 @@ class FeatureNames(_Answer):
 
 
 class PortAnswer(_Answer):
-    """One port: its place, its peer, its counters. rx is into the switch, tx out of it."""
+    """One port: its place, its peer, its counters. rx is into the switch, tx out of it.
+
+    `reason` says why a port is not up; `peer` is its socket or file."""
 
     name: str
     network: str
     kind: str
     state: Literal["up", "waiting", "down"]
-    reason: str | None
+    reason: str
     index: int
     mac: str | None
     queues: int
     mtu: int
-    peer: str | None
+    peer: str | None = None
     features: FeatureNames
     rx_frames: int
     rx_bytes: int

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process of `byway run` over a fake engine: start, refusals, signals, its clean end."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from byway.client import Client
+
+ROOT = Path(__file__).parents[3]
+PROGRAM = """
+import sys
+from byway.control.daemon import main
+from tests.unit.control.fake_engine import FakeEngine
+
+class Engine(FakeEngine):
+    def __init__(self, switch, loop):
+        super().__init__(switch, loop)
+        self.refuse.add("refused")
+
+    def close(self):
+        super().close()
+        print("engine closed", file=sys.stderr, flush=True)
+
+sys.exit(main(sys.argv[1], lambda: Engine))
+"""
+LAB = '[switch]\nname = "lab"\n[[network]]\nname = "blue"\n'
+PORT = '[[port]]\nname = "{}"\nnetwork = "blue"\nkind = "null"\n'
+Start = Callable[[], subprocess.Popen[str]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Holds lab.toml (one network, one port `a`) and the API's socket byway/lab.sock."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lab.toml").write_text(LAB + PORT.format("a"))
+    return tmp_path
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Start]:
+    """Starts the daemon on lab.toml."""
+    started: list[subprocess.Popen[str]] = []
+
+    def one() -> subprocess.Popen[str]:
+        env = {**os.environ, "XDG_RUNTIME_DIR": str(folder),
+               "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
+        process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, "lab.toml"], stderr=subprocess.PIPE, text=True,
+            env=env)
+        started.append(process)
+        return process
+
+    yield one
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def line(process: subprocess.Popen[str]) -> str:
+    """The next line of its messages."""
+    assert process.stderr is not None
+    return process.stderr.readline().rstrip("\n")
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> tuple[int, str]:
+    """Its exit status and last messages after a signal."""
+    process.send_signal(number)
+    _, messages = process.communicate(timeout=30)
+    return process.returncode, messages
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_from_start_to_a_clean_end(folder: Path, start: Start, number: int) -> None:
+    process = start()
+    api = folder / "byway" / "lab.sock"
+    assert line(process) == f"byway: switch 'lab' is up: 1 port, 1 network, api {api}"
+    assert stat.S_IMODE(api.stat().st_mode) == 0o600
+    assert stat.S_IMODE(api.parent.stat().st_mode) == 0o700
+    with Client(str(api)) as client:
+        assert client.switch()["pid"] == process.pid
+        assert end(process, number) == (0, "engine closed\n")
+    assert not api.exists()
+
+
+def test_a_second_instance_is_refused_and_a_killed_one_replaced(
+    folder: Path, start: Start
+) -> None:
+    first = start()
+    line(first)
+    second = start()
+    second.wait(30)
+    api = folder / "byway" / "lab.sock"
+    assert (second.returncode, line(second)) == (
+        2, f"lab.toml: switch: api: {api} is in use by another process (pid {first.pid});"
+           " stop that process or change the path")
+    first.kill()
+    first.wait(30)
+    assert api.exists()
+    third = start()
+    assert line(third).startswith("byway: switch 'lab' is up")
+
+
+def test_hangup_reads_the_file_again(folder: Path, start: Start) -> None:
+    process = start()
+    line(process)
+    with Client(str(folder / "byway" / "lab.sock")) as client:
+        client.add_port({"name": "x", "network": "blue", "kind": "null"})
+        changed = LAB.replace("lab", "other") + PORT.format("b") + PORT.format("c")
+        (folder / "lab.toml").write_text(changed)
+        process.send_signal(signal.SIGHUP)
+        assert line(process) == "byway: lab.toml was read again: 3 changes"
+        assert line(process) == "byway: switch.name: taken up at the next start only"
+        assert {port["name"] for port in client.ports()} == {"b", "c", "x"}
+
+        (folder / "lab.toml").write_text("[switch")
+        process.send_signal(signal.SIGHUP)
+        assert line(process) == "byway: nothing was changed:"
+        assert line(process).startswith("lab.toml: is not valid TOML")
+        (folder / "lab.toml").write_text(LAB + PORT.format("refused"))
+        process.send_signal(signal.SIGHUP)
+        assert line(process) == "byway: nothing was changed:"
+        assert line(process) == 'port "refused": cannot be opened; try another'
+        assert {port["name"] for port in client.ports()} == {"b", "c", "x"}
+    assert end(process)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "messages"),
+    [
+        (LAB + PORT.format("refused"),
+         'lab.toml: port "refused": cannot be opened; try another\nengine closed\n'),
+        ("port = 3",
+         "lab.toml: port: is a whole number, not a list of tables;"
+         " begin each port with a line [[port]]\n"),
+        ('[switch]\napi = "lab.toml"\n',
+         "lab.toml: switch: api: lab.toml exists and is no socket;"
+         " remove it or choose another path\n"),
+    ],
+)
+def test_what_cannot_be_used_ends_with_status_2(
+    folder: Path, start: Start, text: str, messages: str
+) -> None:
+    (folder / "lab.toml").write_text(text)
+    process = start()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (2, messages)
+    assert not (folder / "byway" / "lab.sock").exists()
+
+
+def test_a_directory_that_cannot_be_made(folder: Path, start: Start) -> None:
+    (folder / "byway").write_text("in the way")
+    process = start()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert said == (f"lab.toml: switch: api: {folder / 'byway'} cannot be created (File exists);"
+                    " set api to a path where you may write, or set XDG_RUNTIME_DIR\n")
