@@ -198,7 +198,7 @@ class Fdb:
         row["words"], row["ages"] = address_of(self._words), address_of(self._ages)
         row["per_port"], row["limit"], row["buckets"] = address_of(self._per_port), limit, buckets
         row["shift"] = 64 - (buckets.bit_length() - 1)
-        row["seed"] = (secrets.randbits(48) if seed is None else seed) << 16
+        row["seed"] = (secrets.randbits(47) if seed is None else seed) << 16
         self.address = address_of(self.record)
 
     def __len__(self) -> int:
