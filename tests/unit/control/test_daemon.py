@@ -32,7 +32,19 @@ sys.exit(main(sys.argv[1], lambda: Engine))
 """
 LAB = '[switch]\nname = "lab"\n[[network]]\nname = "blue"\n'
 PORT = '[[port]]\nname = "{}"\nnetwork = "blue"\nkind = "null"\n'
-Start = Callable[[], subprocess.Popen[str]]
+# Compiling takes as long as it takes to be interrupted.
+COMPILING = """
+import signal, sys
+from byway.control.daemon import main
+
+def compile_for_ever():
+    print("byway: compiling", file=sys.stderr, flush=True)
+    while True:
+        signal.pause()
+
+sys.exit(main(sys.argv[1], compile_for_ever))
+"""
+Start = Callable[..., subprocess.Popen[str]]
 
 
 @pytest.fixture
@@ -48,11 +60,11 @@ def start(folder: Path) -> Iterator[Start]:
     """Starts the daemon on lab.toml."""
     started: list[subprocess.Popen[str]] = []
 
-    def one() -> subprocess.Popen[str]:
+    def one(program: str = PROGRAM) -> subprocess.Popen[str]:
         env = {**os.environ, "XDG_RUNTIME_DIR": str(folder),
                "PYTHONPATH": f"{ROOT / 'src'}:{ROOT}"}
         process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, "lab.toml"], stderr=subprocess.PIPE, text=True,
+            [sys.executable, "-c", program, "lab.toml"], stderr=subprocess.PIPE, text=True,
             env=env)
         started.append(process)
         return process
@@ -87,6 +99,14 @@ def test_from_start_to_a_clean_end(folder: Path, start: Start, number: int) -> N
         assert client.switch()["pid"] == process.pid
         assert end(process, number) == (0, "engine closed\n")
     assert not api.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_kernels_compile(folder: Path, start: Start, number: int) -> None:
+    process = start(COMPILING)
+    assert line(process) == "byway: compiling"
+    assert end(process, number) == (0, "")
+    assert not (folder / "byway" / "lab.sock").exists()
 
 
 def test_a_second_instance_is_refused_and_a_killed_one_replaced(

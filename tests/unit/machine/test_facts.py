@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from byway.machine import cachedir, jit
 from byway.machine.cachedir import sources_digest
 from byway.machine.cpulist import format_cpu_list, parse_cpu_list
 from byway.machine.facts import Fact, machine_facts
@@ -79,6 +80,11 @@ def test_the_cache_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (fact.state, fact.found) == ("ok", f"{tmp_path}/cache, 1.0 MiB, up to date")
     (current / "loop.nbc").rename(current / "loop.old")
     assert machine(tmp_path)["machine code"].found.endswith("1.0 MiB, of other sources")
+
+
+def test_doctor_and_compiler_look_in_one_place() -> None:
+    assert jit.cache_root() == cachedir.cache_root()
+    assert jit.sources_digest() == cachedir.sources_digest()
 
 
 @pytest.mark.parametrize(
