@@ -55,10 +55,11 @@ def protocol_mask(*features: ProtocolFeature) -> int:
     return sum(1 << f for f in features)
 
 
-# What this front end makes use of. STATUS is for callers that then call set_status themselves.
+# What this front end makes use of by itself. Callers of set_status and add_region ask for STATUS
+# and CONFIGURE_MEM_SLOTS in addition.
 PROTOCOL_FEATURES = protocol_mask(
     ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU,
-    ProtocolFeature.RESET_DEVICE, ProtocolFeature.CONFIGURE_MEM_SLOTS)
+    ProtocolFeature.RESET_DEVICE)
 
 
 class FrontEnd:

@@ -35,6 +35,9 @@ from byway.virtio.memtab import ADDRESS_LIMIT, MAX_REGIONS, MEMTAB, fill
 # statfs(2), f_type: memfd and /dev/shm, huge pages, ramfs.
 MEMORY_FILE_SYSTEMS = {0x01021994, 0x958458F6, 0x858458F6}
 STATFS_SIZE = 120
+# Sparse files cost nothing to make: without a limit one front end could take this process's whole
+# address space (2^47 bytes). 4 TiB leaves room for the largest machines.
+MAX_MAPPED = 1 << 42
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,18 +66,23 @@ def _overlap(a_start: int, a_size: int, b_start: int, b_size: int) -> bool:
 
 
 def check_region(region: MemoryRegion, others: Iterable[MemoryRegion]) -> None:
-    """ProtocolError where a region is empty, wraps, or overlaps one of ``others``."""
+    """ProtocolError where a region is empty, wraps, overlaps one of ``others``, or is too much."""
     if region.size == 0:
         raise ProtocolError(f"{_label(region)} is empty")
     for what, start in (("guest address", region.gpa), ("user address", region.user),
                         ("file offset", region.offset)):
         if start + region.size > ADDRESS_LIMIT:
             raise ProtocolError(f"{_label(region)} wraps or lies too high: {what} {start:#x}")
+    mapped = region.offset + region.size
     for other in others:
+        mapped += other.offset + other.size
         if _overlap(region.gpa, region.size, other.gpa, other.size):
             raise ProtocolError(f"{_label(region)} overlaps {_label(other)}")
         if _overlap(region.user, region.size, other.user, other.size):
             raise ProtocolError(f"{_label(region)} overlaps the user addresses of {_label(other)}")
+    if mapped > MAX_MAPPED:
+        raise ProtocolError(f"{_label(region)} needs {mapped:#x} bytes mapped, with those before; "
+                            f"more than {MAX_MAPPED:#x}")
 
 
 def _file_system(fd: int) -> int:

@@ -110,6 +110,7 @@ def test_at_most_64_regions(memory: Memory, files: Files) -> None:
     (MemoryRegion(1 << 30, MEMORY_SIZE, 0, 1), "into a file of"),
     (MemoryRegion(0x10000 + MEMORY_SIZE - 1, PAGE, 1 << 40, 0), "overlaps the memory region"),
     (MemoryRegion(1 << 40, PAGE, WHOLE.user + 8, 0), "overlaps the user addresses"),
+    (MemoryRegion(1 << 50, 1 << 42, 1 << 50, 0), "more than 0x40000000000"),
     (WHOLE, "overlaps"),
 ])
 def test_bad_regions(memory: Memory, files: Files, region: MemoryRegion, says: str) -> None:
