@@ -66,8 +66,8 @@ def decide(batch, network, port):
     net = network_at(network)
     rows, n, now = b.rows, b.n, b.now
     fdb, longest = net.fdb, net.max_frame
-    known_source = 0
-    known_destination = 0  # not an address that a row can have: its run starts undecided
+    known_source = -1  # not an address that a row can have (0 is: it must be refused)
+    known_destination = -1
     out = UNDECIDED
     for k in range(n):
         row = rows + 64 * k
