@@ -76,13 +76,14 @@ def remove_word(fdb, at, word):
 
 @kernel
 def make_room(fdb, bucket, buckets, port):
-    """Take one entry out of ``buckets`` buckets from ``bucket`` on, fairly; -> True where it did."""
+    """Take one entry out of ``buckets`` buckets from ``bucket`` on, fairly; -> whether it did."""
     f = fdb_at(fdb)
     end = f.words + f.buckets * BUCKET
     best_at = 0
     best_word = 0
-    best_share = ld64_once(f.per_port + 8 * port)  # who has no more than we is left alone
+    best_share = 0
     best_age = 0
+    own = ld64_once(f.per_port + 8 * port)  # who has no more than we is left alone
     at = bucket
     for _ in range(buckets * WAYS):
         word = ld64_once(at)
@@ -90,8 +91,8 @@ def make_room(fdb, bucket, buckets, port):
             owner = (word & PORT_MASK) - 1
             share = ld64_once(f.per_port + 8 * owner)
             age = ld64_once(f.ages + (at - f.words))
-            if share > best_share or share == best_share and (
-                    owner == port and best_at == 0 or best_at != 0 and age < best_age):
+            if (owner == port or share > own) and (
+                    best_at == 0 or share > best_share or (share == best_share and age < best_age)):
                 best_at = at
                 best_word = word
                 best_share = share
