@@ -10,7 +10,7 @@ of equal destinations instead, so that flooded and directed frames do not overta
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64, unlikely
-from byway.packet.batch import FLOOD, ROWS, R, batch_at, dropped
+from byway.packet.batch import FLOOD, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
 from byway.ports.dispatch import port_tx
@@ -31,7 +31,7 @@ SORT_BYTES = DESTINATIONS + 8 * ROWS
 
 @kernel
 def send(plan, port, out, batch, selected, n):
-    """Deliver n rows to port number ``out``; if it is down they are dropped, counted at ``port``."""
+    """Deliver n rows to port number ``out``; is it down, they are dropped, counted at ``port``."""
     destination = ld64(plan_at(plan).ports + 8 * out)
     if unlikely(destination == 0):
         count_drops(ld64(port + P.rx), _PORT_DOWN, n)
@@ -45,16 +45,18 @@ def flood(plan, port, batch, selected, n):
     p = plan_at(plan)
     network = network_at(p.networks + 64 * ld64(port + P.network))
     own = ld64(port + P.index)
+    others = 0
     reached = 0
     for k in range(network.nmembers):
         member = ld64(network.members + 8 * k)
         if member != own:
-            reached += 1
+            others += 1
             destination = ld64(p.ports + 8 * member)
             if destination != 0:
+                reached += 1
                 port_tx(destination, batch, selected, n)
     if reached == 0:
-        count_drops(ld64(port + P.rx), _NO_DESTINATION, n)
+        count_drops(ld64(port + P.rx), _NO_DESTINATION if others == 0 else _PORT_DOWN, n)
 
 
 @kernel
@@ -89,7 +91,7 @@ def group(plan, port, batch, sort):
     lines = 0
     line = 0  # of the current run, with its length so far
     length = 0
-    current = -1
+    current = UNDECIDED  # no decided row has it: the first row begins a run, FLOOD as well
     for k in range(n):
         row = rows + 64 * k
         out = ld64(row + R.out)
