@@ -88,3 +88,25 @@ def test_spoiled_conversations(files: Files, chunk: int) -> None:
     # The spoiling is worth its name, and does not end everything at once.
     done = sum(ends.values())
     assert done < 100 or 0.2 < ends[End.ERROR] / done < 0.9
+
+
+@pytest.mark.compiled_only
+def test_memory_that_shrinks_in_the_middle() -> None:
+    """Whoever touches what was cut off reads zeros, and the port's flag is up."""
+    sigbus.install()
+    before = open_files(), mapped_memories(), first_free_guard()
+    faults = 0
+    for seed in range(200):
+        rng = random.Random(seed)
+        own = Files()
+        steps = rng.choice(SEEDS)()
+        at = rng.randrange(len(steps))
+        talk = Dialogue(own)
+        talk.play(steps[:at])
+        own.shrink(rng.choice((0, 4096, 0x8000)))
+        talk.play(steps[at:])
+        faults += talk.target.faulted
+        talk.close()
+        own.close()
+    assert faults > 20
+    assert (open_files(), mapped_memories(), first_free_guard()) == before

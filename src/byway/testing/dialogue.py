@@ -55,6 +55,11 @@ class IdleTarget:
         """Address of the flag that a fault raises."""
         return ctypes.addressof(self._flag)
 
+    @property
+    def faulted(self) -> bool:
+        """Whether the front end's memory vanished under us (with machine.sigbus installed)."""
+        return bool(self._flag.value)
+
     def detach(self) -> None:
         """Leave the rings."""
         self.detaches += 1
@@ -136,6 +141,10 @@ class Files:
     def get(self, kind: FileKind) -> int:
         """The descriptor of a kind."""
         return self._fds[kind]
+
+    def shrink(self, size: int) -> None:
+        """Truncate the guest's memory to ``size`` bytes, whoever has mapped it."""
+        os.ftruncate(self._fds[FileKind.MEMORY], size)
 
     def close(self) -> None:
         """Close them all."""

@@ -76,7 +76,10 @@ class Target(Protocol):
         """Rings may be ready now; look at ``BackEnd.rings``."""
 
     def position(self, index: int) -> int:
-        """The next avail index of a ring that was ready; after detach."""
+        """The next avail index of a ring that was ready; after detach.
+
+        ``Ring.base`` where the target did not take the ring up (it waits for its pair, say).
+        """
 
     def call_changed(self, index: int) -> None:
         """Use ``Ring.call`` of a ready ring; when this returns no worker uses the old fd."""
