@@ -34,18 +34,23 @@ from typing import Protocol
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tests.system.peers import hugepages, ovs, testpmd
-from tests.system.peers.process import PeerError, wait_until
+from tests.system.peers.process import PeerError, Process, wait_until
 from tests.system.peers.switch import Port, Switch
 
 MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 HUGE_MIB = 1100  # the guest and one DPDK switch, with room to spare
 WARM_UP = 1.0  # seconds
+QUIET = 0.98  # a switch that got less of its CPU was disturbed
 SWITCHES = ("byway", "testpmd", "ovs")
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One measurement: cycles a frame, million frames a second, frames lost (none are expected)."""
+    """One measurement: cycles a frame, million frames a second, frames lost (none are expected).
+
+    `share` is the part of its CPU that the switch got: where somebody else ran on it, the time
+    stamp counter went on counting.
+    """
 
     round: int
     frame: int
@@ -53,6 +58,7 @@ class Sample:
     cycles: float
     mpps: float
     lost: int
+    share: float
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,8 @@ class Claim:
 class Meter(Protocol):
     """What the measurement asks of a running switch."""
 
+    process: Process
+
     def connected(self) -> None:
         """Return when both guest ports are served."""
 
@@ -88,6 +96,7 @@ class BywayMeter:
 
     def __init__(self, switch: Switch) -> None:
         self.switch = switch
+        self.process = switch.process
         self.before = (0, 0)
 
     def _count(self) -> tuple[int, int]:
@@ -109,6 +118,7 @@ class TestpmdMeter:
     """testpmd's own count; it forwards from the start and needs no telling."""
 
     def __init__(self, switch: testpmd.VhostSwitch) -> None:
+        self.process = switch
         self.clear = switch.clear
         self.cycles = switch.cycles
 
@@ -123,6 +133,7 @@ class OvsMeter:
         self.clear = switch.clear
         self.cycles = switch.cycles
         self.switch = switch
+        self.process = switch.daemon
 
     def connected(self) -> None:
         wait_until(self.switch.linked, "Open vSwitch serves both ports", 20)
@@ -174,16 +185,19 @@ class Bench:
                 guest.ping_pong(self.bursts)
                 time.sleep(WARM_UP)
                 meter.clear()
+                used = meter.process.cpu_seconds()
                 begin, first = time.monotonic(), guest.stats()
                 time.sleep(self.seconds)
                 end, last = time.monotonic(), guest.stats()
+                used = meter.process.cpu_seconds() - used
                 cycles = meter.cycles()
                 final = guest.drain()
         finally:
             shutil.rmtree(folder)
         frames = sum(b.rx - a.rx for a, b in zip(first, last, strict=True))
         lost = sum(port.tx - port.rx for port in final)
-        return Sample(round_, frame, name, cycles, frames / (end - begin) / 1e6, lost)
+        mpps, share = frames / (end - begin) / 1e6, min(1.0, used / (end - begin))
+        return Sample(round_, frame, name, cycles, mpps, lost, share)
 
 
 def medians(samples: list[Sample]) -> dict[tuple[int, str], tuple[float, float]]:
@@ -224,6 +238,12 @@ def table(samples: list[Sample]) -> str:
         sign = "<=" if claim.at_most else ">="
         verdict = "holds" if claim.holds else "FAILS"
         lines.append(f"{claim.name:<38} {claim.ratio:.3f} {sign} {claim.bound:.2f}  {verdict}")
+    disturbed = sum(s.share < QUIET for s in samples)
+    if disturbed:
+        lines.append(
+            f"{disturbed} of {len(samples)} measurements had to share the switch's CPU: "
+            "run the bench alone"
+        )
     return "\n".join(lines)
 
 
@@ -254,7 +274,7 @@ def run(bench: Bench, rounds: int, frames: list[int], switches: list[str]) -> li
                 samples.append(sample)
                 print(
                     f"round {round_}: {name}, {frame} bytes: {sample.cycles:.1f} cycles a frame, "
-                    f"{sample.mpps:.2f} Mpps",
+                    f"{sample.mpps:.2f} Mpps, {sample.share:.0%} of its CPU",
                     file=sys.stderr,
                     flush=True,
                 )

@@ -68,7 +68,7 @@ def test_ovs_cycles() -> None:
 
 def test_claims_are_ratios_of_medians() -> None:
     samples = [
-        bench.Sample(1 + n, 64, name, cycles + noise, mpps, 0)
+        bench.Sample(1 + n, 64, name, cycles + noise, mpps, 0, 0.5 if noise else 1.0)
         for name, cycles, mpps in (("byway", 70, 14), ("testpmd", 200, 12), ("ovs", 250, 9))
         for n, noise in enumerate((0, 500, 0))
     ]
@@ -81,5 +81,6 @@ def test_claims_are_ratios_of_medians() -> None:
         "throughput byway/testpmd, 64 bytes": (14 / 12, True),
     }
     assert "FAILS" in bench.table(samples)
+    assert "3 of 9 measurements had to share" in bench.table(samples)
     settings = bench.Bench(seconds=1, bursts=1, cpus=(0, 1), huge=False)
     assert len(json.loads(bench.as_json(samples, settings))["claims"]) == 3

@@ -42,15 +42,14 @@ class Ovs:
         argv = ["ovsdb-server", f"{self.folder}/conf.db", f"--remote=p{self.database}"]
         argv += [f"--unixctl={self.folder}/db.ctl", "--no-chdir"]
         self.server = Process("ovsdb-server", argv, self.folder / "ovsdb.log", self.env)
-        self.daemon: Process | None = None
         try:
             wait_until((self.folder / "db.sock").exists, "the database's socket", 10)
             self._configure(sockets, cpu, other)
-            argv = [VSWITCHD, self.database, f"--unixctl={self.control}", "--no-chdir"]
-            self.daemon = Process("ovs-vswitchd", argv, self.folder / "vswitchd.log", self.env)
         except BaseException:
-            self.stop()
+            self.server.stop()
             raise
+        argv = [VSWITCHD, self.database, f"--unixctl={self.control}", "--no-chdir"]
+        self.daemon = Process("ovs-vswitchd", argv, self.folder / "vswitchd.log", self.env)
 
     def _configure(self, sockets: tuple[Path, Path], cpu: int, other: int) -> None:
         options = {
@@ -82,7 +81,6 @@ class Ovs:
 
     def ready(self, timeout: float = 30.0) -> None:
         """Wait until the bridge runs."""
-        assert self.daemon is not None
         end = time.monotonic() + timeout
         while not Path(self.control).exists() or "p1" not in self._appctl("dpif/show"):
             if not self.daemon.running or time.monotonic() > end:
@@ -106,8 +104,7 @@ class Ovs:
 
     def stop(self) -> None:
         """End both daemons."""
-        if self.daemon is not None:
-            self.daemon.stop()
+        self.daemon.stop()
         self.server.stop()
 
     def __enter__(self) -> Self:
