@@ -15,6 +15,8 @@ from typer.main import get_command
 from byway.cli.main import app
 from byway.control.model import KINDS, NetworkConfig, SwitchConfig
 from byway.packet.reason import Reason
+from byway.ports.vhost_user import OFFERED, PROTOCOL_OFFERED
+from byway.ports.virtio_user import WANTED
 from byway.vhost.messages import ProtocolFeature
 from byway.virtio.features import Feature
 from tests.architecture.console import Session, blocks, steps
@@ -138,9 +140,14 @@ def test_every_kind_of_port_is_in_the_reference() -> None:
     assert _missing("config.md", [f'kind = "{kind}"' for kind in KINDS]) == []
 
 
-def test_every_feature_named_in_the_reference_exists() -> None:
+def test_the_features_in_the_reference_are_those_negotiated() -> None:
     text = (REFERENCE / "features.md").read_text()
-    named = set(re.findall(r"^\| `([A-Z][A-Z0-9_]+)`", text, re.MULTILINE))
-    known = {f.name for f in Feature} | {f.name for f in ProtocolFeature}
-    assert named
-    assert named <= known
+    offered, wanted = text.split("## Wanted by a virtio-user port")
+    virtio, protocol = offered.split("| vhost-user feature |")
+    assert _named(virtio) == {f.name for f in Feature if OFFERED >> f & 1}
+    assert _named(protocol) == {f.name for f in ProtocolFeature if PROTOCOL_OFFERED >> f & 1}
+    assert _named(wanted) == {f.name for f in Feature if WANTED >> f & 1}
+
+
+def _named(text: str) -> set[str]:
+    return set(re.findall(r"^\| `([A-Z][A-Z0-9_]+)`", text, re.MULTILINE))
