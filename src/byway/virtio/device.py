@@ -95,12 +95,15 @@ def skip_bytes(segs, n):
 
 
 @kernel
-def borrow_chain(queue, batch, row, head):
-    """Fill ``row`` from any chain (slow lane): header in any layout, frame in segments."""
+def borrow_chain(queue, batch, row, head, gpa, word):
+    """Fill ``row`` from any chain (slow lane): header in any layout, frame in segments.
+
+    ``gpa``, ``word``: the first descriptor as it was loaded.
+    """
     q = vq_at(queue)
     b = batch_at(batch)
     segs = b.segs + SEGMENT * b.nsegs
-    n = walk(queue, head, 0, segs)
+    n = walk(queue, gpa, word, 0, segs)
     total = 0
     if n > 0:
         total = total_bytes(segs, n) - q.header
@@ -167,7 +170,7 @@ def device_rx(queue, batch):
         else:
             if b.nsegs > SEGMENTS - MAX_CHAIN:
                 break  # no room for another chain: it waits for the next pass
-            borrow_chain(queue, batch, row, head)
+            borrow_chain(queue, batch, row, head, gpa, word)
             octets += ld64(row + R.len)
             if ld64(row + R.len) == 0:
                 dropped_rows += 1
@@ -258,8 +261,10 @@ def device_tx(queue, batch, selected, n):
             q.error = _BAD_HEAD
             break
         at = desc + 16 * head
+        gpa = ld64_once(at)
+        word = ld64_once(at + 8)
         reason = 0
-        a = plain_buffer(q, ld64_once(at), ld64_once(at + 8), length + header)
+        a = plain_buffer(q, gpa, word, length + header)
         if unlikely(length > longest):
             reason = _OVER_MTU
         elif likely(a != 0):
@@ -267,7 +272,7 @@ def device_tx(queue, batch, selected, n):
             st64(used + 8 * ((idx + taken) & mask), head | (length + header) << 32)
             taken += 1
         else:
-            slots, reason = deliver_chains(queue, batch, row, taken)
+            slots, reason = deliver_chains(queue, batch, row, taken, head, gpa, word)
             taken += slots
             if reason == _NO_BUFFERS:
                 break
@@ -339,11 +344,12 @@ def refuse_chains(queue, taken, slots):
 
 
 @kernel
-def deliver_chains(queue, batch, row, taken):
+def deliver_chains(queue, batch, row, taken, head, gpa, word):
     """Deliver one frame into a chain, or (MRG_RXBUF) into several; -> (ring slots, 0 or a reason).
 
-    With a reason nothing was delivered; slots then counts chains that are given back empty. The
-    used entries are written here and published by device_tx.
+    ``head``, ``gpa``, ``word``: the first chain's head and its descriptor as they were loaded. With
+    a reason nothing was delivered; slots then counts chains that are given back empty. The used
+    entries are written here and published by device_tx.
     """
     q = vq_at(queue)
     segs = batch_at(batch).scratch
@@ -351,16 +357,22 @@ def deliver_chains(queue, batch, row, taken):
     n = 0
     slots = 0
     while need > 0:
-        if slots > 0 and q.merge == 0 or n > SCRATCH - MAX_CHAIN:
-            return 0, _SMALL_BUFFER
-        if available(queue, taken + slots + 1) <= taken + slots:
-            return 0, _NO_BUFFERS
-        head = ld16_once(q.avail + ENTRIES + 2 * ((q.last_avail + taken + slots) & q.mask))
-        if head >= q.size:
-            q.error = _BAD_HEAD
-            return 0, _NO_BUFFERS
+        if slots > 0:
+            if q.merge == 0:
+                return 0, _SMALL_BUFFER
+            if n > SCRATCH - MAX_CHAIN:  # shreds: useless for any frame of this size
+                refuse_chains(queue, taken, slots)
+                return slots, _SMALL_BUFFER
+            if available(queue, taken + slots + 1) <= taken + slots:
+                return 0, _NO_BUFFERS
+            head = ld16_once(q.avail + ENTRIES + 2 * ((q.last_avail + taken + slots) & q.mask))
+            if head >= q.size:
+                q.error = _BAD_HEAD
+                return 0, _NO_BUFFERS
+            gpa = ld64_once(q.desc + 16 * head)
+            word = ld64_once(q.desc + 16 * head + 8)
         st64(q.used + ENTRIES + 8 * ((q.used_idx + taken + slots) & q.mask), head)
-        added = walk(queue, head, WRITE, segs + SEGMENT * n)
+        added = walk(queue, gpa, word, WRITE, segs + SEGMENT * n)
         if added < 0:
             refuse_chains(queue, taken, slots + 1)
             return slots + 1, -added

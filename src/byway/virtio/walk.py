@@ -6,9 +6,10 @@ Used by device.py for every chain that is not one plain descriptor.
 Theory of operation
 -------------------
 The guest may change the table while it is read. Each descriptor is therefore loaded once, as two
-64-bit words, then checked, then used; nothing is looked at again. A walk ends after MAX_CHAIN
-steps whatever the descriptors say, so loops end as LONG_CHAIN. A buffer that crosses from one
-memory region into the next becomes two segments; an address in no region ends the walk.
+64-bit words, then checked, then used; nothing is looked at again. (The first one was loaded by the
+caller, who looked whether it needs a walk at all.) A walk ends after MAX_CHAIN steps whatever the
+descriptors say, so loops end as LONG_CHAIN. A buffer that crosses from one memory region into the
+next becomes two segments; an address in no region ends the walk.
 VIRTIO 1.2: 2.7.5 (descriptors), 2.7.5.3 (indirect tables).
 """
 
@@ -43,8 +44,8 @@ def add_buffer(memtab, gpa, length, segs, n):
 
 
 @kernel
-def walk(queue, head, direction, segs):
-    """Collect the chain that starts at descriptor ``head`` (< size) into ``segs``.
+def walk(queue, gpa, word, direction, segs):
+    """Collect the chain whose first descriptor was loaded as ``gpa`` and ``word`` into ``segs``.
 
     ``direction``: WRITE for buffers that the device fills, 0 for those it reads.
     -> number of segments (at most MAX_CHAIN; empty descriptors make none), or -reason.
@@ -54,17 +55,10 @@ def walk(queue, head, direction, segs):
     nested = False  # in an indirect table, at guest address ``table``
     table = 0
     count = q.size
-    i = head
+    i = 0
     n = 0
     for _ in range(MAX_CHAIN + 1):
-        at = q.desc + 16 * i
-        if nested:
-            at = xlate(memtab, table + 16 * i, 16)
-            if at == 0:
-                return -_BAD_ADDRESS
-        gpa = ld64_once(at)
-        word = ld64_once(at + 8)  # len:32 flags:16 next:16
-        length = word & 0xFFFFFFFF
+        length = word & 0xFFFFFFFF  # word: len:32 flags:16 next:16
         flags = (word >> 32) & 0xFFFF
         if flags & INDIRECT != 0:
             if q.indirect == 0 or nested or flags & NEXT != 0 or length == 0 or length & 15 != 0:
@@ -84,4 +78,11 @@ def walk(queue, head, direction, segs):
             i = shr64(word, 48)
             if i >= count:
                 return -_BAD_CHAIN
+        at = q.desc + 16 * i
+        if nested:
+            at = xlate(memtab, table + 16 * i, 16)
+            if at == 0:
+                return -_BAD_ADDRESS
+        gpa = ld64_once(at)
+        word = ld64_once(at + 8)
     return -_LONG_CHAIN
