@@ -1,7 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the bench reads from its peers' output, and how it judges what it measured."""
+"""What the benches read from their peers' output, how they judge it, and that they run."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,3 +88,31 @@ def test_claims_are_ratios_of_medians() -> None:
     assert "3 of 9 measurements had to share" in bench.table(samples)
     settings = bench.Bench(seconds=1, bursts=1, cpus=(0, 1), huge=False)
     assert len(json.loads(bench.as_json(samples, settings))["claims"]) == 3
+
+
+def run(folder: Path, *words: str) -> dict[str, Any]:
+    """Run a bench; what it wrote as JSON. Its claims may fail here: nobody keeps the CPUs free."""
+    file = folder / "bench.json"
+    script = Path(bench.__file__).with_name(words[0])
+    argv = [sys.executable, str(script), *words[1:], "--json", str(file)]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=110)
+    assert done.returncode in (0, 1), done.stderr
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+@pytest.mark.system
+@pytest.mark.usefixtures("dpdk")
+def test_vm2vm_measures_and_loses_nothing(folder: Path) -> None:
+    words = ["vm2vm_testpmd.py", "--rounds", "1", "--seconds", "0.5", "--frame", "64"]
+    found = run(folder, *words, "--switch", "byway", "--switch", "testpmd")
+    samples = [bench.Sample(**sample) for sample in found["samples"]]
+    assert [sample.switch for sample in samples] == ["byway", "testpmd"]
+    assert all(sample.lost == 0 and sample.cycles > 0 and sample.mpps > 0 for sample in samples)
+
+
+@pytest.mark.system
+def test_first_frame_measures(folder: Path) -> None:
+    found = run(folder, "first_frame.py", "--rounds", "1")
+    assert found["cold_seconds"] > found["warm_seconds"][0] > 0
+    assert min(found["after_idle_seconds"]) > 0
