@@ -114,16 +114,17 @@ class Device:
         listed = ctypes.string_at(int(row["segs"]), SEGMENT * nsegs)
         return b"".join(ctypes.string_at(a, size) for a, size in struct.iter_unpack("=qq", listed))
 
-    def deliver(self, frames: Sequence[bytes], pieces: int = 1) -> int:
+    def deliver(self, frames: Sequence[bytes], pieces: Sequence[int] = (1,)) -> int:
         """Deliver at most ROWS frames (each at least 14 bytes); -> how many found a buffer.
 
-        ``pieces``: in how many segments each lies (1 to 16): senders' chains look like that.
+        ``pieces``: in how many segments the frames lie in turn (1 to 16 each), as those that came
+        in chains do.
         """
         self.place(frames, pieces)
         return int(device_deliver(self.address, self.batch.address, address_of(self.selected),
                                   len(frames)))
 
-    def place(self, frames: Sequence[bytes], pieces: int = 1) -> None:
+    def place(self, frames: Sequence[bytes], pieces: Sequence[int] = (1,)) -> None:
         """Fill the batch with frames as a receive step would, heads copied, all selected."""
         total = sum(map(len, frames))
         if total > len(self._sources):
@@ -133,11 +134,12 @@ class Device:
             n = len(frame)
             self._sources[at : at + n] = np.frombuffer(frame, np.uint8)
             start, row = address_of(self._sources) + at, rows[k]
-            row["addr"], row["len"], row["out"], row["header"] = start, n, FLOOD, 0
-            row["nsegs"] = 0 if pieces == 1 else pieces
+            row["addr"], row["len"], row["out"] = start, n, FLOOD
+            parts = pieces[k % len(pieces)]
+            row["nsegs"] = 0 if parts == 1 else parts
             row["segs"] = address_of(self._segments) + 16 * 16 * k
-            for j in range(pieces if pieces > 1 else 0):
-                cut, end = n * j // pieces, n * (j + 1) // pieces
+            for j in range(parts if parts > 1 else 0):
+                cut, end = n * j // parts, n * (j + 1) // parts
                 self._segments[2 * (16 * k + j)] = start + cut
                 self._segments[2 * (16 * k + j) + 1] = end - cut
             at += n
