@@ -174,9 +174,9 @@ def test_decisions(batches: list[tuple[int, list[tuple[bytes, bool]]]]) -> None:
             keep.append(data)
             row = batch.rows[k]
             row["addr"], row["len"] = address_of(data), len(frame)
-            row["out"] = -1 - Reason.BAD_OFFLOAD if dropped else UNDECIDED
-            row["nsegs"] = row["header"] = 0
-            expected.append(-1 - Reason.BAD_OFFLOAD if dropped
+            row["out"] = -1 - Reason.BAD_ADDRESS if dropped else UNDECIDED
+            row["nsegs"] = 0
+            expected.append(-1 - Reason.BAD_ADDRESS if dropped
                             else naive_decision(frame, port, 114, table))
         batch.record["n"] = len(made)
         look_at(batch.address)
@@ -213,7 +213,8 @@ outs = st.one_of(st.integers(0, PORTS - 1), st.just(FLOOD), st.just(-1 - Reason.
        members=st.sampled_from([[0, 1, 2, 3], [0, 1], [1, 2, 3], [3]]),
        decided=st.one_of(
            st.lists(outs, max_size=ROWS),
-           st.lists(st.integers(0, PORTS - 1), max_size=ROWS), st.lists(st.just(FLOOD), max_size=9)))
+           st.lists(st.integers(0, PORTS - 1), max_size=ROWS),
+           st.lists(st.just(FLOOD), max_size=9)))
 def test_delivery_is_a_sum_over_destinations(
         own: int, up: list[bool], members: list[int], decided: list[int]) -> None:
     """Every frame is given to each of its destinations once, or counted once as a drop."""

@@ -54,13 +54,17 @@ class Pair:
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Interpreted: every access of the device is looked at."""
+        """Interpreted: every access of the device is looked at.
+
+        What a driver sends is read once. Receive buffers are looked at ahead, and again if they
+        turn out to be no single descriptor: what was read first is then forgotten.
+        """
         if not INTERPRETED:
             yield
             return
         with self.arena:
             yield
-        if not self.device.drops:  # a buffer too small for one frame is looked at for the next
+        if not self.driver.receive:
             assert self.arena.doubles == []
 
 
@@ -133,18 +137,17 @@ class TestReceive:
             assert p.device.take() == sent
             assert len(p.driver.reap()) == size
 
-    @pytest.mark.parametrize(("header", "reason"), [
-        (b"\x01" + bytes(11), Reason.BAD_OFFLOAD), (b"\0\x01" + bytes(10), Reason.BAD_OFFLOAD),
-        (b"\0\x04" + bytes(10), Reason.BAD_OFFLOAD), (b"\x02" + bytes(11), None),
-        (bytes(10) + b"\x07\0", None), (bytes(2) + b"\xff" * 8 + bytes(2), None)])
+    @pytest.mark.parametrize("header", [
+        b"\x01" + bytes(11), b"\0\x01" + bytes(10), b"\xff" * 12, bytes(10) + b"\x07\0"])
     @pytest.mark.parametrize("layout", [Layout(), Layout((12,)), Layout((1, 3)), Layout((12,), 1)])
-    def test_the_header_asks_for_an_offload(self, regions, header, reason, layout) -> None:
-        """5.1.6.2: flags other than NEEDS_CSUM, and all fields that hang on it, are ignored."""
+    def test_the_header_says_nothing_without_offloads(
+            self, regions, header: bytes, layout: Layout) -> None:
+        """5.1.6.2: all its fields hang on features that were not negotiated."""
         p = pair(regions, 8, VERSION_1 | INDIRECT_DESC, 0, receive=False)
         data = frame(1, 70)
         p.driver.send(data, layout, header)
         p.driver.publish()
-        assert p.device.take() == [reason or data]
+        assert p.device.take() == [data]
         assert len(p.driver.reap()) == 1
 
     @pytest.mark.parametrize("total", [0, 1, 11, 12, 13, 25])
@@ -171,7 +174,7 @@ class TestDeliver:
     """Device to driver: frames arrive whole and in order, or are counted; nothing else changes."""
 
     @settings(max_examples=EXAMPLES, deadline=None)
-    @given(size=sizes, start=starts, features=features, pieces=st.sampled_from([1, 2, 5, 16]),
+    @given(size=sizes, start=starts, features=features, pieces=st.sampled_from([(1,), (2, 1), (5,), (16, 2, 1)]),
            posts=st.lists(st.tuples(st.one_of(st.integers(12, 400), st.just(1526),
                                               st.just(65547)), layouts), max_size=20),
            batches=st.lists(st.lists(lengths, min_size=1, max_size=12), min_size=1, max_size=3))
