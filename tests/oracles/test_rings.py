@@ -174,7 +174,8 @@ class TestDeliver:
     """Device to driver: frames arrive whole and in order, or are counted; nothing else changes."""
 
     @settings(max_examples=EXAMPLES, deadline=None)
-    @given(size=sizes, start=starts, features=features, pieces=st.sampled_from([(1,), (2, 1), (5,), (16, 2, 1)]),
+    @given(size=sizes, start=starts, features=features,
+           pieces=st.sampled_from([(1,), (2, 1), (5,), (16, 2, 1)]),
            posts=st.lists(st.tuples(st.one_of(st.integers(12, 400), st.just(1526),
                                               st.just(65547)), layouts), max_size=20),
            batches=st.lists(st.lists(lengths, min_size=1, max_size=12), min_size=1, max_size=3))

@@ -190,7 +190,7 @@ class Fdb:
     """The memory of one table, and Python's view of it."""
 
     def __init__(self, limit: int = 8192, seed: int | None = None) -> None:
-        buckets = max(EVICTION_BUCKETS, 1 << (2 * limit // WAYS - 1).bit_length())
+        buckets = max(EVICTION_BUCKETS, 1 << (-(-2 * limit // WAYS) - 1).bit_length())
         self._words = alloc(np.dtype("<i8"), buckets * WAYS)
         self._ages = alloc(np.dtype("<i8"), buckets * WAYS)
         self._per_port = alloc(np.dtype("<i8"), MAX_PORTS + 1)

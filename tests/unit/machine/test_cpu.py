@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""CPUs: which may be used, how lists of them are written, how a thread is tied to one."""
+
+import os
+import threading
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byway.machine.cpu import pin_this_thread, usable_cpus
+from byway.machine.cpulist import format_cpu_list, online_cpus, parse_cpu_list
+
+
+def test_usable() -> None:
+    assert set(usable_cpus()) == os.sched_getaffinity(0)
+    assert set(usable_cpus()) <= set(online_cpus())
+
+
+def test_a_thread_is_tied_by_itself() -> None:
+    before, seen = os.sched_getaffinity(0), list[set[int]]()
+    cpu = usable_cpus()[-1]
+
+    def pinned() -> None:
+        pin_this_thread(cpu)
+        seen.append(os.sched_getaffinity(0))
+
+    thread = threading.Thread(target=pinned)
+    thread.start()
+    thread.join()
+    assert seen == [{cpu}]
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_cpu_that_does_not_exist() -> None:
+    with pytest.raises(OSError, match="Invalid argument"):
+        pin_this_thread(1000)
+
+
+@given(st.sets(st.integers(0, 300)))
+def test_lists_survive_a_round_trip(cpus: set[int]) -> None:
+    assert parse_cpu_list(format_cpu_list(cpus)) == sorted(cpus)
+
+
+@pytest.mark.parametrize(("text", "cpus"), [
+    ("", []), ("0\n", [0]), ("0-3,8", [0, 1, 2, 3, 8]), ("5,1-1", [5, 1])])
+def test_lists_as_the_kernel_writes_them(text: str, cpus: list[int]) -> None:
+    assert parse_cpu_list(text) == cpus

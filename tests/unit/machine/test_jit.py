@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one decorator and the cache of machine code."""
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from byway.machine import cachedir, jit
+from byway.machine.clock import measure_hz, tsc
+from byway.machine.layout import address_of
+from byway.machine.mem import ld64, st64
+from byway.testing.kernels import every_atomic
+
+
+def plus_one(address):
+    """A function that C calls."""
+    value = ld64(address) + 1
+    st64(address, value)
+    return value
+
+
+@pytest.mark.compiled_only
+def test_entries_are_loaded_where_they_are_kept(tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    assert jit.prepare([every_atomic]) >= 0
+    assert jit.is_cached(every_atomic)
+    told: list[str] = []
+    jit.prepare([every_atomic], told.append)
+    assert told == [], "nothing to compile"
+    monkeypatch.setenv("BYWAY_CACHE", str(tmp_path))
+    assert not jit.is_cached(every_atomic)
+
+
+@pytest.mark.compiled_only
+def test_the_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever can write there runs code in the switch."""
+    monkeypatch.setenv("BYWAY_CACHE", str(tmp_path))
+    locator = every_atomic._cache._impl.locator
+    locator.ensure_cache_path()
+    path = Path(locator.get_cache_path())
+    assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
+    path.chmod(0o777)
+    with pytest.raises(PermissionError, match="others may write here"):
+        locator.ensure_cache_path()
+
+
+@pytest.mark.interpreted_only
+def test_interpreted_kernels_are_plain_functions() -> None:
+    assert jit.kernel(plus_one) is plus_one
+    assert jit.kernel(entry=True)(plus_one) is plus_one
+    assert jit.prepare([plus_one]) < 1
+
+
+def test_a_native_function_is_called_by_address() -> None:
+    import ctypes
+
+    native = jit.Native(plus_one, 1)
+    cell = np.array([41], np.int64)
+    function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(native.address)
+    assert function(address_of(cell)) == 42
+    assert cell[0] == 42
+
+
+def test_the_digest_names_sources_and_versions() -> None:
+    assert cachedir.sources_digest() == cachedir.sources_digest()
+    assert cachedir.sources_digest() != cachedir.sources_digest(("machine",))
+
+
+@pytest.mark.parametrize(("variable", "value", "root", "expected"), [
+    ("BYWAY_CACHE", "/elsewhere", True, "/elsewhere"), (None, "", True, "/var/cache/byway"),
+    ("XDG_CACHE_HOME", "/x", False, "/x/byway"), (None, "", False, "~/.cache/byway")])
+def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, variable: str | None, value: str,
+                            root: bool, expected: str) -> None:
+    for name in ("BYWAY_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    if variable:
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(os, "geteuid", lambda: 0 if root else 1000)
+    assert cachedir.cache_root() == Path(expected).expanduser()
+
+
+def test_the_clock() -> None:
+    assert 1e8 < measure_hz() < 1e10
+    first = int(tsc())
+    assert int(tsc()) >= first
