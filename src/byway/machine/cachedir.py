@@ -4,6 +4,7 @@
 Used by jit and by `byway doctor`. Uses nothing.
 """
 
+import functools
 import hashlib
 import os
 import platform
@@ -12,16 +13,18 @@ from importlib.metadata import version
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent
-# The packages whose sources end up in machine code. Control, client and CLI do not.
-COMPILED_PACKAGES = ("machine", "packet", "virtio", "ports", "switch", "worker", "testing")
+# The packages whose sources end up in the switch's machine code. Control, client and CLI do not.
+COMPILED_PACKAGES = ("machine", "packet", "virtio", "ports", "switch", "worker")
+TESTING = "testing"  # its kernels use those of all the others; none of theirs uses it
 
 
-def sources_digest() -> str:
+@functools.cache
+def sources_digest(packages: tuple[str, ...] = COMPILED_PACKAGES) -> str:
     """A digest of everything that machine code depends on: sources, versions, the machine."""
     digest = hashlib.sha256()
     for text in (version("numba"), version("llvmlite"), sys.version, platform.machine()):
         digest.update(text.encode() + b"\0")
-    for package in COMPILED_PACKAGES:
+    for package in packages:
         for path in sorted((PACKAGE / package).rglob("*.py")):
             digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()[:24]

@@ -20,9 +20,7 @@ code in the switch. A directory that others can write to is refused.
 """
 
 import ctypes
-import hashlib
 import os
-import platform
 import stat
 import sys
 import time
@@ -30,55 +28,28 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import llvmlite
-import numba
 from numba import njit, types
 from numba.core import config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.ccallback import CFunc
 
-PACKAGE = Path(__file__).resolve().parent.parent
-# The packages whose sources end up in machine code. Control, client and CLI do not.
-COMPILED_PACKAGES = ("machine", "packet", "virtio", "ports", "switch", "worker", "testing")
+from byway.machine.cachedir import COMPILED_PACKAGES, TESTING, cache_root, sources_digest
+
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 INTERPRETED = bool(config.DISABLE_JIT)
-
-
-def sources_digest() -> str:
-    """A digest of everything that machine code depends on: sources, versions, the machine."""
-    digest = hashlib.sha256()
-    versions = (numba.__version__, llvmlite.__version__, sys.version, platform.machine())
-    for version in versions:
-        digest.update(version.encode() + b"\0")
-    for package in COMPILED_PACKAGES:
-        for path in sorted((PACKAGE / package).rglob("*.py")):
-            digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:24]
-
-
-def cache_root() -> Path:
-    """Where machine code is kept: $BYWAY_CACHE, /var/cache/byway (root) or ~/.cache/byway."""
-    if chosen := os.environ.get("BYWAY_CACHE"):
-        return Path(chosen)
-    if os.geteuid() == 0:
-        return Path("/var/cache/byway")
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "byway"
 
 
 class _Locator(_CacheLocator):  # type: ignore[misc]
     """Tells Numba where the code of one entry is kept and what it depends on."""
 
-    _digest = ""
-
     def __init__(self, py_func: Callable[..., Any], py_file: str) -> None:
         self._py_func = py_func
 
-    @classmethod
-    def digest(cls) -> str:
-        if not cls._digest:
-            cls._digest = sources_digest()
-        return cls._digest
+    def digest(self) -> str:
+        packages = COMPILED_PACKAGES
+        if self._py_func.__module__.startswith(f"byway.{TESTING}."):
+            packages = (*packages, TESTING)
+        return sources_digest(packages)
 
     def get_cache_path(self) -> str:
         return str(cache_root() / self.digest())

@@ -14,7 +14,7 @@ from numba.core import types
 
 from byway.machine.dual import INT, PTR, dual, i64
 
-SYS_READ, SYS_WRITE, SYS_MMAP = 0, 1, 9
+SYS_READ, SYS_WRITE, SYS_POLL, SYS_MMAP = 0, 1, 7, 9
 SYS_RT_SIGACTION, SYS_SCHED_YIELD = 13, 24
 SYS_EPOLL_CTL, SYS_EPOLL_PWAIT = 233, 281
 EINTR = 4
@@ -47,15 +47,20 @@ def _emit_rdtsc(b: Any) -> Any:
 rdtsc = dual("rdtsc", 0, _emit_rdtsc, time.perf_counter_ns)
 
 
-def _emit_prefetch(b: Any, address: Any) -> None:
-    i32 = INT[32]
-    function = b.module.declare_intrinsic(
-        "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [PTR, i32, i32, i32]))
-    b.call(function, [b.inttoptr(address, PTR), i32(0), i32(3), i32(1)])
+def _prefetch(name: str, write: int) -> Any:
+    """Never faults, whatever the address."""
+
+    def emit(b: Any, address: Any) -> None:
+        i32 = INT[32]
+        function = b.module.declare_intrinsic(
+            "llvm.prefetch.p0", fnty=ir.FunctionType(ir.VoidType(), [PTR, i32, i32, i32]))
+        b.call(function, [b.inttoptr(address, PTR), i32(write), i32(3), i32(1)])
+
+    return dual(name, 1, emit, lambda address: None, types.void)
 
 
-# Never faults, whatever the address.
-prefetch = dual("prefetch", 1, _emit_prefetch, lambda address: None, types.void)
+# To be read soon; to be written soon (the line is fetched for this processor alone).
+prefetch, prefetchw = _prefetch("prefetch", 0), _prefetch("prefetchw", 1)
 
 
 def plain_syscall(*arguments: int) -> int:

@@ -12,8 +12,7 @@ room in front of the head takes headers that the switch adds. Nothing in a batch
 from byway.machine.copying import copy_frame
 from byway.machine.jit import kernel
 from byway.machine.layout import address_of, alloc, record
-from byway.machine.mem import ld16_once, ld64, st64
-from byway.packet.reason import Reason
+from byway.machine.mem import ld64, st64
 
 ROWS = 64
 HEAD = 128  # bytes of a frame that are copied out before anything looks at them
@@ -25,20 +24,16 @@ MIN_FRAME, MAX_FRAME = 14, 65535
 
 # ``addr``: the frame's first byte, ``len``: its bytes; where ``nsegs`` is not 0 the frame lies in
 # that many segments listed at ``segs``. ``token``: what gives its buffer back. ``out``: see below.
-# ``header``: where the frame's virtio header lies as long as nobody has looked at it, else 0.
-ROW, row_at, R = record("row", ["addr", "len", "token", "out", "segs", "nsegs", "head", "header"])
+ROW, row_at, R = record("row", ["addr", "len", "token", "out", "segs", "nsegs", "head"])
 # A segment: host address, bytes.
 SEGMENT = 16
-# ``scratch``: room for the segments of one receive buffer chain (deliver).
+# ``scratch``: room for the buffers that a delivery is about to fill.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads"])
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
 UNDECIDED = -1000
 FLOOD = -1
-# flags NEEDS_CSUM (bit 0) and gso_type (second byte) of virtio_net_hdr (VIRTIO 1.2, 5.1.6)
-NEEDS_CSUM, OFFLOAD_BITS = 1, 0xFF01
-_BAD_OFFLOAD = int(Reason.BAD_OFFLOAD)
 
 
 @kernel
@@ -62,18 +57,12 @@ def copy_head(row, head, n):
 
 @kernel
 def look(batch):
-    """Copy every frame's head into its row: from here on the sender cannot change it.
-
-    A frame whose virtio header asks for an offload, which nobody negotiated, is dropped here.
-    """
+    """Copy every frame's head into its row: from here on the sender cannot change it."""
     b = batch_at(batch)
     rows = b.rows
     for k in range(b.n):
         row = rows + 64 * k
         n = min(ld64(row + R.len), HEAD)
-        header = ld64(row + R.header)
-        if header != 0 and ld16_once(header) & OFFLOAD_BITS != 0:
-            st64(row + R.out, dropped(_BAD_OFFLOAD))
         if n > 0:
             if ld64(row + R.nsegs) == 0:
                 copy_frame(ld64(row + R.head), ld64(row + R.addr), n)
@@ -113,14 +102,13 @@ def copy_whole(row, destination):
 
 
 @kernel
-def set_row(row, addr, n, token, header):
+def set_row(row, addr, n, token):
     """An undecided frame of ``n`` bytes in one piece at ``addr``."""
     st64(row + R.addr, addr)
     st64(row + R.len, n)
     st64(row + R.token, token)
     st64(row + R.out, UNDECIDED)
     st64(row + R.nsegs, 0)
-    st64(row + R.header, header)
 
 
 @kernel
@@ -130,7 +118,6 @@ def set_dropped(row, reason, token):
     st64(row + R.token, token)
     st64(row + R.out, dropped(reason))
     st64(row + R.nsegs, 0)
-    st64(row + R.header, 0)
 
 
 class Batch:

@@ -14,7 +14,7 @@ class Reason(IntEnum):
     sentence: str
     fix: str
 
-    def __new__(cls, value: int, sentence: str, fix: str) -> "Reason":
+    def __new__(cls, value: int, sentence: str = "", fix: str = "") -> "Reason":
         made = int.__new__(cls, value)
         made._value_ = value
         made.sentence = sentence
@@ -55,17 +55,14 @@ class Reason(IntEnum):
     LONG_CHAIN = (
         13, "A descriptor chain has too many segments, or loops.",
         "The peer's driver is broken or hostile.")
-    BAD_OFFLOAD = (
-        14, "The frame's virtio header asks for an offload that was not negotiated.",
-        "The peer's driver is broken.")
     RING_DISABLED = (
-        15, "The virtqueue is started but disabled, so what it sends is discarded.",
+        14, "The virtqueue is started but disabled, so what it sends is discarded.",
         "The front end enables it when its driver is ready.")
     FILE_BACKLOG = (
-        16, "The capture file could not be written as fast as frames came.",
+        15, "The capture file could not be written as fast as frames came.",
         "Write to a faster disk.")
     BAD_LENGTH = (
-        17, "The peer says that it wrote more or fewer bytes than a buffer can hold.",
+        16, "The peer says that it wrote more or fewer bytes than a buffer can hold.",
         "The peer's device is broken or hostile.")
 
 

@@ -13,9 +13,12 @@ from byway.packet.reason import Reason
 from byway.ports.null import null_tx
 from byway.ports.pcap_kernels import pcap_rx, pcap_tx
 from byway.ports.record import Kind, P, port_at
-from byway.virtio.device import device_give_back, device_rx, device_tx
+from byway.virtio.device_rx import device_give_back, device_rx
+from byway.virtio.device_tx import device_tx
 from byway.virtio.driver import driver_give_back, driver_rx, driver_tx
-from byway.virtio.notify import refuse_calls, refuse_kicks, want_calls, want_kicks
+from byway.virtio.notify import (
+    call_driver, kick_device, refuse_calls, refuse_kicks, want_calls, want_kicks,
+)
 from byway.virtio.ring import D, Q
 
 _VHOST_USER = int(Kind.VHOST_USER)
@@ -131,6 +134,30 @@ def port_tx(port, batch, selected, n):
     sent = deliver_to(port, batch, selected, n)
     st64_rel(port + P.lock, 0)
     return sent
+
+
+@kernel
+def port_tell_rx(port):
+    """Notify the peer of what port_give_back returned, if it wants that. After a full fence."""
+    p = port_at(port)
+    if p.kind == _VHOST_USER:
+        call_driver(p.rxq)
+    elif p.kind == _VIRTIO_USER:
+        kick_device(p.rxq)
+
+
+@kernel
+def port_tell_tx(port):
+    """Notify the peer of what port_tx delivered, if it wants that. After a full fence.
+
+    Two workers may do so at once: the worst that can come of it is a notification too many.
+    """
+    p = port_at(port)
+    if usable(port) and p.txq != 0:
+        if p.kind == _VHOST_USER:
+            call_driver(p.txq)
+        elif p.kind == _VIRTIO_USER:
+            kick_device(p.txq)
 
 
 @kernel

@@ -52,6 +52,7 @@ class VhostUserPort(Port):
         self._connection: Connection | None = None
         self._back_end: BackEnd | None = None
         self._retry: Any = None
+        self._served = False  # the rings' positions are those of the virtqueue records
 
     # ------------------------------------------------------------ the socket
     def open(self) -> None:
@@ -155,7 +156,8 @@ class VhostUserPort(Port):
     def attach(self) -> None:
         assert self._back_end
         receive, transmit = self._back_end.rings[GUEST_RECEIVES : GUEST_TRANSMITS + 1]
-        if not (receive.ready and transmit.ready):
+        self._served = receive.ready and transmit.ready
+        if not self._served:
             return
         for ring, counters in ((receive, self.tx), (transmit, self.rx)):
             self._fill(ring, counters)
@@ -190,6 +192,9 @@ class VhostUserPort(Port):
         row["max_frame"] = longest_frame(min(self.mtu, self._back_end.mtu or self.mtu))
 
     def position(self, index: int) -> int:
+        assert self._back_end
+        if not self._served:  # ready, but its pair was not: nobody has moved it
+            return self._back_end.rings[index].base
         return int(self._queues["last_avail"][index])
 
     def call_changed(self, index: int) -> None:

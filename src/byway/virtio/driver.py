@@ -15,7 +15,7 @@ Receive: all buffers are posted at the start and again as soon as their frame wa
 
 from byway.machine.jit import kernel
 from byway.machine.mem import (
-    ld16_acq, ld64, ld64_once, memzero, shr64, st16, st16_rel, st64, unlikely,
+    fence, ld16_acq, ld64, ld64_once, memzero, shr64, st16, st16_rel, st64, unlikely,
 )
 from byway.machine.system import prefetch
 from byway.packet.batch import (
@@ -73,11 +73,10 @@ def post(queue, k, buffer, length, flags):
 
 @kernel
 def publish(queue, n):
-    """Make n posted entries available, and kick."""
+    """Make n posted entries available (the caller kicks)."""
     d = driver_at(queue)
     d.avail_idx = (d.avail_idx + n) & 0xFFFF
     st16_rel(d.avail + INDEX, d.avail_idx)
-    kick_device(queue)
 
 
 @kernel(entry=True)
@@ -88,6 +87,8 @@ def driver_fill(queue):
         post(queue, buffer, buffer, d.buffer_size, WRITE)
     d.nfree = 0
     publish(queue, d.size)
+    fence()
+    kick_device(queue)
     return d.size
 
 
@@ -111,8 +112,8 @@ def driver_rx(queue, batch):
             set_dropped(row, _BAD_LENGTH, buffer)
             bad += 1
         else:
-            prefetch(a)
-            set_row(row, a + header, length - header, buffer, a)
+            prefetch(a + header)
+            set_row(row, a + header, length - header, buffer)
             octets += length - header
         taken += 1
     d.used_seen = (d.used_seen + taken) & 0xFFFF
@@ -124,7 +125,7 @@ def driver_rx(queue, batch):
 
 @kernel
 def driver_give_back(queue, batch):
-    """Post the buffers of all rows again."""
+    """Post the buffers of all rows again (the caller kicks)."""
     d = driver_at(queue)
     b = batch_at(batch)
     for k in range(b.n):
@@ -152,7 +153,7 @@ def reap(queue):
 def driver_tx(queue, batch, selected, n):
     """Copy the n rows listed at ``selected`` into transmit buffers; -> frames sent.
 
-    Frames without a buffer are counted as dropped. One publication, at most one kick.
+    Frames without a buffer are counted as dropped. One publication; the caller kicks.
     """
     d = driver_at(queue)
     if d.nfree < n:

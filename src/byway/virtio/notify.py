@@ -24,11 +24,13 @@ def crossed(event, new, old):
 
 @kernel
 def call_driver(queue):
-    """Tell the driver about used buffers, if it wants to know. After the index is published."""
+    """Tell the driver about used buffers, if it wants to know.
+
+    After the index is published and a full fence; one fence serves all queues of a batch.
+    """
     q = vq_at(queue)
     if q.call < 0:
         return
-    fence()
     wanted = False
     if q.event_idx != 0:
         event = ld16_once(q.avail + ENTRIES + 2 * q.size)
@@ -66,11 +68,13 @@ def refuse_kicks(queue):
 
 @kernel
 def kick_device(queue):
-    """Tell the device about available buffers, if it wants to know. After publishing."""
+    """Tell the device about available buffers, if it wants to know.
+
+    After the index is published and a full fence.
+    """
     d = driver_at(queue)
     if d.kick < 0:
         return
-    fence()
     wanted = False
     if d.event_idx != 0:
         event = ld16_once(d.used + ENTRIES + 8 * d.size)

@@ -25,7 +25,7 @@ class RingError(IntEnum):
 
     sentence: str
 
-    def __new__(cls, value: int, sentence: str) -> "RingError":
+    def __new__(cls, value: int, sentence: str = "") -> "RingError":
         made = int.__new__(cls, value)
         made._value_ = value
         made.sentence = sentence

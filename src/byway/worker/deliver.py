@@ -9,11 +9,11 @@ of equal destinations instead, so that flooded and directed frames do not overta
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, st64, unlikely
+from byway.machine.mem import fence, ld64, st64, unlikely
 from byway.packet.batch import FLOOD, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
-from byway.ports.dispatch import port_tx
+from byway.ports.dispatch import port_tell_rx, port_tell_tx, port_tx
 from byway.ports.record import P
 from byway.switch.network import network_at
 from byway.worker.plan import plan_at
@@ -40,8 +40,16 @@ def send(plan, port, out, batch, selected, n):
 
 
 @kernel
+def tell(plan, out):
+    """Notify port number ``out`` of what was delivered. After a full fence."""
+    destination = ld64(plan_at(plan).ports + 8 * out)
+    if destination != 0:
+        port_tell_tx(destination)
+
+
+@kernel
 def flood(plan, port, batch, selected, n):
-    """Deliver n rows to every other port of the network."""
+    """Deliver n rows to every other port of the network, and notify them."""
     p = plan_at(plan)
     network = network_at(p.networks + 64 * ld64(port + P.network))
     own = ld64(port + P.index)
@@ -55,6 +63,8 @@ def flood(plan, port, batch, selected, n):
             if destination != 0:
                 reached += 1
                 port_tx(destination, batch, selected, n)
+                fence()
+                port_tell_tx(destination)
     if reached == 0:
         count_drops(ld64(port + P.rx), _NO_DESTINATION if others == 0 else _PORT_DOWN, n)
 
@@ -73,6 +83,8 @@ def deliver_runs(plan, port, batch, sort):
             k += 1
         if out >= 0:
             send(plan, port, out, batch, sort, n)
+            fence()
+            tell(plan, out)
         elif out == FLOOD:
             flood(plan, port, batch, sort, n)
         else:
@@ -132,28 +144,37 @@ def clear(groups, sort, lines):
 def count_dropped(port, batch):
     """Count the rows that carry a drop reason, at the port they came from."""
     b = batch_at(batch)
-    total = 0
     for k in range(b.n):
         out = ld64(b.rows + 64 * k + R.out)
         if out < FLOOD:
             count_drops(ld64(port + P.rx), dropped(out), 1)
-            total += 1
-    return total
 
 
 @kernel
 def deliver(plan, port, batch, sort):
-    """Deliver every row of a batch that came in on ``port``, or count why not."""
+    """Deliver every row of a batch that came in on ``port``, or count why not.
+
+    -> destinations that are to be told (``tell_all``).
+    """
     lines = group(plan, port, batch, sort)
     if unlikely(lines < 0):
         deliver_runs(plan, port, batch, sort)
-        return
+        return 0
     total = 0
     for line in range(lines):
         n = ld64(sort + COUNTS + 8 * line)
         send(plan, port, ld64(sort + DESTINATIONS + 8 * line), batch, sort + LINE * line, n)
         total += n
-    if lines > 0:
-        clear(plan_at(plan).groups, sort, lines)
+    clear(plan_at(plan).groups, sort, lines)
     if unlikely(total < batch_at(batch).n):
         count_dropped(port, batch)
+    return lines
+
+
+@kernel
+def tell_all(plan, port, sort, lines):
+    """Notify the sender and the destinations of a batch, with one fence for all."""
+    fence()
+    port_tell_rx(port)
+    for line in range(lines):
+        tell(plan, ld64(sort + DESTINATIONS + 8 * line))

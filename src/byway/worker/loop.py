@@ -28,7 +28,7 @@ from byway.ports.dispatch import port_give_back, port_rx, port_sleep, port_wake
 from byway.ports.record import P
 from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
-from byway.worker.deliver import deliver
+from byway.worker.deliver import deliver, tell_all
 from byway.worker.plan import COLD, HOT, plan_at
 
 # Written by the control thread. plan is stored before generation.
@@ -88,8 +88,9 @@ def serve(worker, port, now):
     look(batch)
     network = plan_at(w.plan).networks + 64 * ld64(port + P.network)
     decide(batch, network, ld64(port + P.index))
-    deliver(w.plan, port, batch, w.sort)
+    lines = deliver(w.plan, port, batch, w.sort)
     port_give_back(port, batch)
+    tell_all(w.plan, port, w.sort, lines)
     return n
 
 
