@@ -53,7 +53,8 @@ def test_what_the_driver_writes(features: int, length: int) -> None:
     region = Region.create(1 << 14)
     region.view[:] = 0xFF
     queue = DriverQueue(region, 0, 0, 4, 2048, False)
-    queue.start(features, address_of(alloc(COUNTERS, 1)), 1514)
+    counters = alloc(COUNTERS, 1)
+    queue.start(features, address_of(counters), 1514)
     sender = Device([(0, 1 << 40, 1)], 1, 0, 0, 0, features)
     frame = bytes(range(1, 61))
     sender.place([frame])

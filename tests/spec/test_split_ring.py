@@ -127,9 +127,12 @@ def test_where_the_device_writes_what_it_wants_to_be_told(memory: Region) -> Non
     assert got(memory, USED, 2) == "0000"
 
 
+COUNTING = alloc(COUNTERS, 1)
+
+
 def driver(memory: Region, features: int, receive: bool) -> DriverQueue:
     made = DriverQueue(memory, 0, 0x10000, 4, 0x800, receive)
-    made.start(features, address_of(alloc(COUNTERS, 1)), 1514)
+    made.start(features, address_of(COUNTING), 1514)
     return made
 
 
