@@ -90,3 +90,20 @@ def test_a_call_counter_that_is_full_blocks_nobody() -> None:
     assert (device.calls, len(driver.reap())) == (1, 1)
     os.close(fd)
     memory.close()
+
+
+def test_nothing_used_nothing_called() -> None:
+    """A destination without buffers is not interrupted for what it did not get."""
+    fd = os.eventfd(0, os.EFD_NONBLOCK)
+    memory = Guarded(1 << 16)
+    plain = PlainMemory([(0, memory.address, memory.size)])
+    driver = PlainDriver(plain, 8, VERSION_1, receive=True)
+    device = Device([(0, memory.address, memory.size)], 8, plain.host(driver.desc),
+                    plain.host(driver.avail), plain.host(driver.used), VERSION_1, call=fd)
+    driver.add(100, Layout())
+    driver.publish()
+    for _ in range(3):
+        device.deliver([bytes(60)])
+    assert device.calls == os.eventfd_read(fd) == 1
+    os.close(fd)
+    memory.close()

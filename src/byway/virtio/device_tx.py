@@ -7,7 +7,8 @@ Used by ports (vhost-user). The theory of operation stands in device_rx.py.
 from byway.machine.copying import copy_frame
 from byway.machine.jit import kernel
 from byway.machine.mem import (
-    copy64, ld16_once, ld64, ld64_once, likely, st16, st16_rel, st32, st64, unlikely,
+    copy64, ld16_once, ld64, ld64_once, likely, st16, st16_rel, st32, st64, st64_rel,
+    unlikely,
 )
 from byway.machine.system import prefetch, prefetchw
 from byway.packet.batch import HEAD, MAX_CHAIN, SEGMENT, SEGMENTS, R, batch_at, copy_rest
@@ -15,7 +16,7 @@ from byway.packet.counters import count_drops, count_frames
 from byway.packet.reason import Reason
 from byway.virtio.device_rx import BAD_HEAD, available, total_bytes
 from byway.virtio.memtab import memtab_at, xlate
-from byway.virtio.ring import ENTRIES, INDEX, WRITE, vq_at
+from byway.virtio.ring import ENTRIES, INDEX, WRITE, Q, vq_at
 from byway.virtio.walk import walk
 
 _OVER_MTU = int(Reason.OVER_MTU)
@@ -168,8 +169,9 @@ def device_tx(queue, batch, selected, n):
         count_drops(q.counters, _NO_BUFFERS, n - k)
     if taken > 0:
         q.last_avail = (q.last_avail + taken) & 0xFFFF
-        q.used_idx = (q.used_idx + taken) & 0xFFFF
-        st16_rel(q.used + INDEX, q.used_idx)
+        idx = (q.used_idx + taken) & 0xFFFF
+        st16_rel(q.used + INDEX, idx)
+        st64_rel(queue + Q.used_idx, idx)  # after the ring's: see call_driver
         count_frames(q.counters, sent, octets)
     return sent
 

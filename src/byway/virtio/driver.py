@@ -15,7 +15,8 @@ Receive: all buffers are posted at the start and again as soon as their frame wa
 
 from byway.machine.jit import kernel
 from byway.machine.mem import (
-    fence, ld16_acq, ld64, ld64_once, memzero, shr64, st16, st16_rel, st64, unlikely,
+    fence, ld16_acq, ld64, ld64_once, memzero, shr64, st16, st16_rel, st64, st64_rel,
+    unlikely,
 )
 from byway.machine.system import prefetch
 from byway.packet.batch import (
@@ -24,7 +25,7 @@ from byway.packet.batch import (
 from byway.packet.counters import count_drops, count_frames
 from byway.packet.reason import Reason
 from byway.virtio.notify import kick_device
-from byway.virtio.ring import ENTRIES, INDEX, WRITE, RingError, driver_at
+from byway.virtio.ring import ENTRIES, INDEX, WRITE, D, RingError, driver_at
 
 _OVER_MTU = int(Reason.OVER_MTU)
 _NO_BUFFERS = int(Reason.NO_BUFFERS)
@@ -75,8 +76,9 @@ def post(queue, k, buffer, length, flags):
 def publish(queue, n):
     """Make n posted entries available (the caller kicks)."""
     d = driver_at(queue)
-    d.avail_idx = (d.avail_idx + n) & 0xFFFF
-    st16_rel(d.avail + INDEX, d.avail_idx)
+    idx = (d.avail_idx + n) & 0xFFFF
+    st16_rel(d.avail + INDEX, idx)
+    st64_rel(queue + D.avail_idx, idx)  # after the ring's: see call_driver
 
 
 @kernel(entry=True)

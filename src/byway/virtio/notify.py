@@ -9,10 +9,12 @@ looks at the index once more. One of the two always sees the other: no wake-up i
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import fence, ld16_acq, ld16_once, st16_once
+from byway.machine.mem import (
+    fence, ld16_acq, ld16_once, ld64_acq, ld64_once, st16_once, st64_once,
+)
 from byway.machine.system import SYS_WRITE, syscall3
 from byway.virtio.ring import (
-    AVAIL_NO_INTERRUPT, ENTRIES, INDEX, USED_NO_NOTIFY, driver_at, vq_at,
+    AVAIL_NO_INTERRUPT, ENTRIES, INDEX, USED_NO_NOTIFY, D, Q, driver_at, vq_at,
 )
 
 
@@ -26,18 +28,24 @@ def crossed(event, new, old):
 def call_driver(queue):
     """Tell the driver about used buffers, if it wants to know.
 
-    After the index is published and a full fence; one fence serves all queues of a batch.
+    After the index is published and a full fence; one fence serves all queues of a batch. Several
+    workers may deliver to one queue and call at once: each index is read once, and our own is
+    stored after the ring's, so whoever sees it speaks for it. (After a (re)start it is unknown
+    what the driver was told: call once.)
     """
     q = vq_at(queue)
+    new = ld64_acq(queue + Q.used_idx)
+    old = ld64_once(queue + Q.signalled)
+    known = q.signalled_valid != 0
+    if known and new == old:
+        return
+    st64_once(queue + Q.signalled, new)
+    q.signalled_valid = 1
     if q.call < 0:
         return
     wanted = False
     if q.event_idx != 0:
-        event = ld16_once(q.avail + ENTRIES + 2 * q.size)
-        # After a (re)start the old index is unknown: call once.
-        wanted = q.signalled_valid == 0 or crossed(event, q.used_idx, q.signalled)
-        q.signalled_valid = 1
-        q.signalled = q.used_idx
+        wanted = not known or crossed(ld16_once(q.avail + ENTRIES + 2 * q.size), new, old)
     else:
         wanted = ld16_once(q.avail) & AVAIL_NO_INTERRUPT == 0
     if wanted:
@@ -70,16 +78,17 @@ def refuse_kicks(queue):
 def kick_device(queue):
     """Tell the device about available buffers, if it wants to know.
 
-    After the index is published and a full fence.
+    After the index is published and a full fence; several workers as in call_driver.
     """
     d = driver_at(queue)
-    if d.kick < 0:
+    new = ld64_acq(queue + D.avail_idx)
+    old = ld64_once(queue + D.kicked)
+    if d.kick < 0 or new == old:
         return
+    st64_once(queue + D.kicked, new)
     wanted = False
     if d.event_idx != 0:
-        event = ld16_once(d.used + ENTRIES + 8 * d.size)
-        wanted = crossed(event, d.avail_idx, d.kicked)
-        d.kicked = d.avail_idx
+        wanted = crossed(ld16_once(d.used + ENTRIES + 8 * d.size), new, old)
     else:
         wanted = ld16_once(d.used) & USED_NO_NOTIFY == 0
     if wanted:

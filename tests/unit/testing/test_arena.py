@@ -48,7 +48,7 @@ def test_every_kind_of_access_is_seen(area: np.ndarray, what: str) -> None:
         touch(what, start + 100 - n, address_of(other))
         touch(what, start, address_of(other))
         for place in (start + 100 - n + 1, start - 1):
-            with pytest.raises(BadAccess, match="area|no known memory"):
+            with pytest.raises(BadAccess, match=r"area|no known memory"):
                 touch(what, place, address_of(other))
 
 

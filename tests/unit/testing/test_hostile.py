@@ -38,6 +38,5 @@ def test_what_is_checked(field: str, rule: str, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(rings, "_drive", wrong)
     with pytest.raises(HostileError, match=rf"HostileRings\(5\).run\(\d+\): {rule}"):
-        for number in range(20):
-            rings.run(number)
+        [rings.run(number) for number in range(20)]
     rings.close()

@@ -145,8 +145,9 @@ class TestUsedRing:
 
 class TestLayouts:
     @pytest.mark.parametrize(("layout", "taken", "sizes"), [
-        (Layout(), 1, [72]), (Layout((12,)), 2, [12, 60]), (Layout((12, 0, 20)), 4, [12, 0, 20, 40]),
-        (Layout((12, 20), direct=0), 1, [12, 20, 40]), (Layout((12, 20), direct=1), 2, [12, 20, 40]),
+        (Layout(), 1, [72]), (Layout((12,)), 2, [12, 60]),
+        (Layout((12, 0, 20)), 4, [12, 0, 20, 40]), (Layout((12, 20), direct=0), 1, [12, 20, 40]),
+        (Layout((12, 20), direct=1), 2, [12, 20, 40]),
         (Layout((100,)), 1, [72]), (Layout((12,), direct=9), 2, [12, 60])])
     def test_pieces_and_descriptors(self, layout: Layout, taken: int, sizes: list[int]) -> None:
         d = LyingDevice(VERSION_1 | INDIRECT_DESC, receive=False)
