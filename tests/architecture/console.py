@@ -5,7 +5,8 @@ Used by test_docs.py. A page's ```console blocks are one session, run in order i
 that holds a copy of examples/, with .venv/bin on the PATH:
 
     $ command            run by bash; must exit 0, unless the next command begins with `echo $?`
-    $ command &          runs on; the next command waits for its first complete output line
+    $ command &          runs on; the next command waits for the output shown, or for a switch
+                         that says it is up
     $ kill -TERM %1      signals the first background command; those left get SIGTERM at the end
     $ export NAME=VALUE  holds for the commands that follow
     output               what it prints; `...` stands for anything; blanks count as one; a block
@@ -39,7 +40,7 @@ _BLOCK = re.compile(
 _EXPORT = re.compile(r"export (?P<name>\w+)=(?P<value>\S+)")
 _KILL = re.compile(r"kill -(?P<signal>\w+) %(?P<number>\d+)")
 _TITLE = re.compile(r'title="([^"]+)"')
-START_SECONDS = 60
+START_SECONDS = 90
 COMMAND_SECONDS = 120
 STOP_SECONDS = 10
 
@@ -172,9 +173,10 @@ class Session:
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
             )
         self._background.append((step.command, process, log))
-        ready = [line for line in step.output if line.strip()]
+        ready = [line for line in step.output if line.strip()] or ["...is up:..."]
+        pattern = re.compile("^" + _pattern(ready), re.DOTALL | re.MULTILINE)
         end = time.monotonic() + START_SECONDS
-        while not _matches(ready or ["...\n"], log.read_text()):
+        while not pattern.search(log.read_text()):
             assert process.poll() is None, f"$ {step.command}\nended early\n{log.read_text()}"
             assert time.monotonic() < end, f"$ {step.command}\nnot ready\n{log.read_text()}"
             time.sleep(0.05)
@@ -203,12 +205,12 @@ class Session:
 
 def _matches(shown: list[str], output: str) -> bool:
     """Does the output begin with the lines shown? `...` is anything, also several lines."""
-    pattern = r"\s*" + r"\s+".join(_line_pattern(line) for line in shown)
-    return re.match(pattern, output, re.DOTALL) is not None and output.endswith("\n")
+    return re.match(r"\s*" + _pattern(shown), output, re.DOTALL) is not None
 
 
-def _line_pattern(line: str) -> str:
-    words = []
-    for word in line.split():
-        words.append(".*?".join(re.escape(part) for part in word.split("...")))
-    return r"\s+".join(words)
+def _pattern(shown: list[str]) -> str:
+    return r"\s+".join(
+        ".*?".join(re.escape(part) for part in word.split("..."))
+        for line in shown
+        for word in line.split()
+    )
