@@ -18,7 +18,7 @@ Show = Callable[[Sequence[Row], Sequence[Row], Sequence[Row], float], None]
 def rates(previous: Sequence[Row], ports: Sequence[Row], seconds: float) -> list[tuple[str, ...]]:
     """name, network, frames in and out a second, bits out a second, drops, for each port."""
     before = {p["name"]: p for p in previous}
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for port in ports:
         def per_second(key: str, port: Row = port) -> float:
             return float(port[key] - before[port["name"]][key]) / seconds

@@ -50,7 +50,7 @@ class Dual(_Intrinsic):  # type: ignore[misc]
     @classmethod
     def _rebuild(cls, uuid: Any, name: str, defn: Any, plain: Any) -> "Dual":
         if uuid in cls._memo:
-            return cls._memo[uuid]  # type: ignore[no-any-return]
+            return cls._memo[uuid]
         made = cls(name, defn, plain)
         made._register()
         made._set_uuid(uuid)

@@ -26,7 +26,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from numba import njit, types
 from numba.core import config
@@ -46,7 +46,7 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
         self._py_func = py_func
 
     def digest(self) -> str:
-        packages = COMPILED_PACKAGES
+        packages: tuple[str, ...] = COMPILED_PACKAGES
         if self._py_func.__module__.startswith(f"byway.{TESTING}."):
             packages = (*packages, TESTING)
         return sources_digest(packages)
@@ -71,11 +71,12 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
         os.makedirs(path, mode=0o700, exist_ok=True)
         found = os.stat(path)
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PermissionError(f"{path}: others may write here; set BYWAY_CACHE to a private one")
+            raise PermissionError(f"{path}: others may write here; set BYWAY_CACHE to a private"
+                                  " directory")
 
 
 class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
-    _locator_classes = [_Locator]
+    _locator_classes: ClassVar = [_Locator]
 
 
 class _Cache(FunctionCache):  # type: ignore[misc]

@@ -23,6 +23,11 @@ CACHE_LINE = 64
 Field = str | tuple[str, str] | tuple[str, str, tuple[int, ...]]
 
 
+def _fields(dtype: np.dtype[Any]) -> dict[str, Any]:
+    """The fields of a record type by name: (type, offset)."""
+    return dict(dtype.fields or {})
+
+
 def _accessors(dtype: np.dtype[Any]) -> dict[str, Any]:
     """Properties over raw memory: plain Python ints, stores that wrap as in C.
 
@@ -31,7 +36,7 @@ def _accessors(dtype: np.dtype[Any]) -> dict[str, Any]:
     """
     made: dict[str, Any] = {}
     for name in dtype.names or ():
-        kind, offset = (dtype.fields or {})[name][:2]
+        kind, offset = _fields(dtype)[name][:2]
         ctype: Any = np.ctypeslib.as_ctypes_type(kind.base)
         for length in reversed(kind.shape):
             ctype = ctype * length
@@ -61,18 +66,18 @@ def record(name: str, fields: Sequence[Field], size: int = 0) -> tuple[Any, Any,
     its fields; default: rounded up to whole cache lines.
     """
     described = [(f, "<i8") if isinstance(f, str) else f for f in fields]
-    packed = np.dtype(described)  # type: ignore[arg-type]
+    packed = np.dtype(described)
     size = size or -(-packed.itemsize // CACHE_LINE) * CACHE_LINE
     if packed.itemsize > size:
         raise ValueError(f"record {name}: fields take {packed.itemsize} bytes, not {size}")
-    known = packed.fields or {}
+    known = _fields(packed)
     names = list(packed.names or ())
     dtype: Any = np.dtype({
         "names": names,
         "formats": [known[n][0] for n in names],
         "offsets": [known[n][1] for n in names],
         "itemsize": size,
-    })  # type: ignore[call-overload]
+    })
     compiled_type = from_dtype(dtype)
 
     def emit(context: Any, builder: Any, address: Any) -> Any:

@@ -202,7 +202,8 @@ def _emit_masked(b: Any, destination: Any, source: Any, n: Any) -> None:
     pointer, i32 = vector.as_pointer(), INT[32]
     mask = b.bitcast(b.lshr(i64(-1), b.sub(i64(64), n)), mask_type)
     load = b.module.declare_intrinsic(
-        "llvm.masked.load.v64i8.p0", fnty=ir.FunctionType(vector, [pointer, i32, mask_type, vector]))
+        "llvm.masked.load.v64i8.p0",
+        fnty=ir.FunctionType(vector, [pointer, i32, mask_type, vector]))
     store = b.module.declare_intrinsic(
         "llvm.masked.store.v64i8.p0",
         fnty=ir.FunctionType(ir.VoidType(), [vector, pointer, i32, mask_type]))

@@ -72,7 +72,7 @@ class Region:
     def view(self) -> Any:
         """The bytes as a NumPy array; not to be used after ``close()``."""
         cells = (ctypes.c_uint8 * self.size).from_address(self.address)
-        return np.frombuffer(cells, np.uint8)
+        return np.frombuffer(memoryview(cells).cast("B"), np.uint8)
 
     def close(self) -> None:
         """Unmap; nobody may use the address afterwards. Idempotent."""

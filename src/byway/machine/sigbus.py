@@ -32,7 +32,14 @@ from byway.machine.jit import INTERPRETED, Native
 from byway.machine.layout import address_of, alloc, record
 from byway.machine.mem import add64, ld64, ld64_acq, st64_rel
 from byway.machine.system import (
-    SYS_MMAP, SYS_RT_SIGACTION, SYS_WRITE, plain_syscall, symbol, syscall3, syscall4, syscall6,
+    SYS_MMAP,
+    SYS_RT_SIGACTION,
+    SYS_WRITE,
+    plain_syscall,
+    symbol,
+    syscall3,
+    syscall4,
+    syscall6,
 )
 
 MAX_REGIONS = 4096

@@ -13,11 +13,16 @@ from byway.packet.reason import Reason
 from byway.ports.null import null_tx
 from byway.ports.pcap_kernels import pcap_rx, pcap_tx
 from byway.ports.record import Kind, P, port_at
-from byway.virtio.device_rx import device_give_back, device_rx
+from byway.virtio.device_rx import device_give_back, device_near, device_rx
 from byway.virtio.device_tx import device_tx
 from byway.virtio.driver import driver_give_back, driver_rx, driver_tx
 from byway.virtio.notify import (
-    call_driver, kick_device, refuse_calls, refuse_kicks, want_calls, want_kicks,
+    call_driver,
+    kick_device,
+    refuse_calls,
+    refuse_kicks,
+    want_calls,
+    want_kicks,
 )
 from byway.virtio.ring import D, Q
 
@@ -51,6 +56,14 @@ def discard(batch):
     for k in range(b.n):
         if ld64(b.rows + 64 * k + R.out) == UNDECIDED:
             st64(b.rows + 64 * k + R.out, dropped(_RING_DISABLED))
+
+
+@kernel
+def port_near(port):
+    """Ask for what port_rx looks at first, while another port is served."""
+    p = port_at(port)
+    if p.kind == _VHOST_USER:
+        device_near(p.rxq)
 
 
 @kernel

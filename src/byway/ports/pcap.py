@@ -59,7 +59,7 @@ class PcapPort(Port):
 
     def _start_writing(self, path: Path) -> None:
         try:
-            self._file = open(path, "wb")
+            self._file = path.open("wb")
         except OSError as error:
             raise PortError("write", f"{path}: {error.strerror}",
                             "give a file that can be written") from None
@@ -75,10 +75,13 @@ class PcapPort(Port):
 
     def _on_wake(self) -> None:
         os.eventfd_read(self._wake)
-        self.drain()
+        try:
+            self.drain()
+        except OSError as error:
+            self._stop_writing(f"{self.config.write}: {error.strerror}")
 
     def drain(self) -> None:
-        """Write what is in the ring to the file."""
+        """Write what is in the ring to the file (OSError: it cannot be written)."""
         row = self._out[0]
         tail, head, now = int(row["tail"]), int(row["head"]), time.time()
         start = address_of(self._ring)
@@ -96,14 +99,24 @@ class PcapPort(Port):
         if self._file:
             self._file.flush()
 
-    def close(self) -> None:
-        self.take_down("closed")
-        if self._file:
-            self.host.loop.remove_reader(self._wake)
+    def _stop_writing(self, reason: str) -> None:
+        """Leave the plan, write what is left, and go down for good with ``reason``."""
+        self.take_down(reason)
+        file = self._file
+        if not file:
+            return
+        self.host.loop.remove_reader(self._wake)
+        try:
             self.drain()
-            self._file.close()
-            os.close(self._wake)
-            self._file = None
+            file.close()
+        except OSError as error:
+            self.reason = f"{self.config.write}: {error.strerror}"
+            file.raw.close()  # type: ignore[attr-defined]  # what is buffered cannot be written
+        os.close(self._wake)
+        self._file = None
+
+    def close(self) -> None:
+        self._stop_writing("closed")
 
     def details(self) -> dict[str, Any]:
         return {"peer": self.config.read or self.config.write}

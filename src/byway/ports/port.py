@@ -103,13 +103,14 @@ class Port:
 
     def bring_up(self) -> None:
         """The queues are ready: let workers serve them."""
-        self.record["fault"] = self.record["error"] = 0
         self.state, self.reason = "up", ""
         self.host.attach(self)
 
     def take_down(self, reason: str, state: State = "down") -> None:
-        """Leave the plan; afterwards the queues and their memory are ours to change."""
+        """Leave the plan and the peer, whatever was wrong with it; afterwards the queues and their
+        memory are ours to change."""
         self.host.detach(self)
+        self.record["fault"] = self.record["error"] = 0
         self.state, self.reason = state, reason
 
     def trouble(self) -> str:

@@ -11,6 +11,7 @@ One connection at a time; a second one is hung up on.
 
 import ctypes
 import os
+import select
 import socket
 from contextlib import suppress
 from typing import Any
@@ -53,6 +54,7 @@ class VhostUserPort(Port):
         self._back_end: BackEnd | None = None
         self._retry: Any = None
         self._served = False  # the rings' positions are those of the virtqueue records
+        self._blocked = False  # the peer made us wait for it
 
     # ------------------------------------------------------------ the socket
     def open(self) -> None:
@@ -94,7 +96,7 @@ class VhostUserPort(Port):
 
     def _converse(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        self._connection = Connection(sock)
+        self._connection, self._blocked = Connection(sock), False
         self._back_end = BackEnd(
             self, features=self.offered, protocol_features=PROTOCOL_OFFERED)
         self._back_end.connection = self._connection
@@ -119,6 +121,7 @@ class VhostUserPort(Port):
         """Leave the peer: workers first, then memory, then the socket."""
         connection, back_end = self._connection, self._back_end
         self._connection = self._back_end = None
+        self._blocked = False
         if connection:
             self.host.loop.remove_reader(connection.fileno())
         self.take_down(reason, state)
@@ -213,11 +216,18 @@ class VhostUserPort(Port):
 
     # ------------------------------------------------------------ for the control thread
     def unblock(self) -> None:
-        """A front end may have filled a call counter and made its event fd blocking: empty it."""
+        """Empty a call counter that the front end filled and made blocking; it has to go."""
         for ring in self._back_end.rings if self._back_end else ():
-            if ring.call >= 0:
+            if ring.call >= 0 and os.get_blocking(ring.call) and not _writable(ring.call):
+                os.set_blocking(ring.call, False)
                 with suppress(OSError):
                     os.preadv(ring.call, [bytearray(8)], -1, os.RWF_NOWAIT)
+                self._blocked = True
+                os.eventfd_write(self.host.alarm, 1)
+
+    def trouble(self) -> str:
+        return super().trouble() or (
+            "the peer made its call event fd block" if self._blocked else "")
 
     def details(self) -> dict[str, Any]:
         acked = self._back_end.features if self._back_end else 0
@@ -235,6 +245,17 @@ def used_index(used: int) -> int:
     return ctypes.c_uint16.from_address(used + INDEX).value
 
 
+def _writable(fd: int) -> bool:
+    """Would a write to an event fd go through at once?"""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
+
+
 def _signal(fd: int) -> None:
-    with suppress(BlockingIOError):
-        os.eventfd_write(fd, 1)
+    """Write to a peer's event fd, unless its counter is full: the peer shares the file and may
+    have made it blocking again."""
+    os.set_blocking(fd, False)
+    if _writable(fd):
+        with suppress(BlockingIOError):
+            os.eventfd_write(fd, 1)

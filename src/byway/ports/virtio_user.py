@@ -95,7 +95,8 @@ class VirtioUserPort(Port):
                 raise ProtocolError("the back end does not offer VERSION_1 (a legacy device)")
             assert self._region
             front.set_memory([self._region], [GPA])
-            for index, queue, counters in ((0, self._receive, self.rx), (1, self._transmit, self.tx)):
+            sides = ((0, self._receive, self.rx), (1, self._transmit, self.tx))
+            for index, queue, counters in sides:
                 queue.start(features, address_of(counters), longest_frame(self.mtu))
                 front.start_ring(index, queue.size, 0, queue.desc, queue.avail, queue.used,
                                  queue.kick, queue.call)

@@ -45,7 +45,7 @@ class Arp:
     @classmethod
     def parse(cls, frame: bytes) -> "Arp | None":
         """The ARP message in a frame, None where it holds none."""
-        if len(frame) < 42 or frame[12:14] != b"\x08\x06" or frame[14:20] != b"\0\x01\x08\0\x06\x04":
+        if len(frame) < 42 or frame[12:20] != b"\x08\x06\0\x01\x08\0\x06\x04":
             return None
         return cls(struct.unpack_from(">H", frame, 20)[0], frame[22:28],
                    socket.inet_ntoa(frame[28:32]), frame[32:38], socket.inet_ntoa(frame[38:42]))
@@ -54,7 +54,7 @@ class Arp:
 def checksum(data: bytes) -> int:
     """The Internet checksum (RFC 1071)."""
     data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f">{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f">{len(data) // 2}H", data))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return ~total & 0xFFFF

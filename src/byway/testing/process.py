@@ -8,6 +8,7 @@ out the answer, or {"error": ...}.
 A guest answers ARP requests and pings for its address while it resolves or pings others.
 """
 
+import functools
 import json
 import subprocess
 import sys
@@ -78,7 +79,7 @@ class Station:
             request = Echo(ECHO_REQUEST, self.address, address, 1, sequence)
             began = time.perf_counter()
             self.guest.send([request.frame(mac(to), self.guest.mac)])
-            if self.take(1.0, lambda frame, s=sequence: _is_reply(frame, s)):
+            if self.take(1.0, functools.partial(_is_reply, sequence)):
                 times.append(time.perf_counter() - began)
         return times
 
@@ -96,7 +97,7 @@ def _owner(frame: bytes, address: str) -> str | None:
     return None
 
 
-def _is_reply(frame: bytes, sequence: int) -> bool | None:
+def _is_reply(sequence: int, frame: bytes) -> bool | None:
     echo = Echo.parse(frame)
     return True if echo and echo.kind == ECHO_REPLY and echo.sequence == sequence else None
 

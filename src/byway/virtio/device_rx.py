@@ -26,22 +26,38 @@ One worker at a time may be in a queue (the plan gives rx queues an owner; dispa
 
 from byway.machine.jit import kernel
 from byway.machine.mem import (
-    ld16_acq, ld16_once, ld64, ld64_once, likely, st16_rel, st64, unlikely,
+    ld16_acq,
+    ld16_once,
+    ld64,
+    ld64_once,
+    likely,
+    st16_rel,
+    st64,
+    unlikely,
 )
 from byway.machine.system import prefetch, prefetchw
 from byway.packet.batch import (
-    HEAD, MAX_CHAIN, MAX_FRAME, MIN_FRAME, ROWS, SEGMENT, SEGMENTS, R, batch_at, set_dropped,
+    MAX_CHAIN,
+    MAX_FRAME,
+    MIN_FRAME,
+    ROWS,
+    SEGMENT,
+    SEGMENTS,
+    R,
+    batch_at,
+    set_dropped,
     set_row,
 )
 from byway.packet.counters import count_frames
 from byway.packet.reason import Reason
 from byway.virtio.memtab import memtab_at, xlate
-from byway.virtio.ring import ENTRIES, INDEX, RingError, vq_at
+from byway.virtio.ring import DESCRIPTOR, ENTRIES, INDEX, RingError, vq_at
 from byway.virtio.walk import walk
 
 _RUNT = int(Reason.RUNT)
 _OVER_MTU = int(Reason.OVER_MTU)
 _AVAIL_JUMP = int(RingError.AVAIL_JUMP)
+LINE = 64  # bytes of a cache line
 BAD_HEAD = int(RingError.BAD_HEAD)
 
 
@@ -111,24 +127,42 @@ def borrow_chain(queue, batch, row, head, gpa, word):
 
 
 @kernel
+def prefetch_ring(q, next_avail, next_used, n):
+    """Ask for everything that the next n entries touch in the ring itself, all at once.
+
+    Available entries, the descriptors that they probably name, and used entries lie in lines that
+    the driver wrote last. Read one after the other they cost three waits; asked for together, one.
+    """
+    mask = q.mask
+    avail, used, desc = q.avail + ENTRIES, q.used + ENTRIES, q.desc
+    prefetch(avail + 2 * (next_avail & mask))
+    prefetch(avail + 2 * ((next_avail + n - 1) & mask))
+    head = q.likely_head
+    for k in range(0, n, 4):  # four descriptors a line
+        prefetch(desc + DESCRIPTOR * ((head + k) & mask))
+    for k in range(0, n + 7, 8):  # eight used entries a line
+        prefetchw(used + 8 * ((next_used + k) & mask))
+
+
+@kernel
 def take_heads(queue, batch, n):
     """Read n available entries into the rows' tokens and have what they name brought near.
 
-    -> n, or fewer where an entry names no descriptor. Nothing is waited for: what other processors
-    wrote arrives while the next entries are read, and so in the loops below.
+    -> n, or fewer where an entry names no descriptor.
     """
     q = vq_at(queue)
     rows = batch_at(batch).rows
     last, mask, size, desc, avail = q.last_avail, q.mask, q.size, q.desc, q.avail + ENTRIES
+    prefetch_ring(q, last, q.used_idx, n)
+    head = 0
     for k in range(n):
         head = ld16_once(avail + 2 * ((last + k) & mask))
         if unlikely(head >= size):
             q.error = BAD_HEAD
             return k
-        prefetch(desc + 16 * head)
-        if k & 7 == 0:
-            prefetchw(q.used + ENTRIES + 8 * ((last + k) & mask))
+        prefetch(desc + DESCRIPTOR * head)
         st64(rows + 64 * k + R.token, head)
+    q.likely_head = head + 1
     return n
 
 
@@ -156,7 +190,7 @@ def device_rx(queue, batch):
     while taken < n:
         row = rows + 64 * taken
         head = ld64(row + R.token)
-        at = desc + 16 * head
+        at = desc + DESCRIPTOR * head
         gpa = ld64_once(at)
         word = ld64_once(at + 8)  # len:32 flags:16 next:16
         length = word & 0xFFFFFFFF
@@ -172,7 +206,8 @@ def device_rx(queue, batch):
             a += header
             length -= header
             prefetch(a)
-            prefetch(a + min(length, HEAD) - 1)
+            if length > LINE:
+                prefetch(a + LINE)
             set_row(row, a, length, head)
             octets += length
         else:
@@ -203,3 +238,9 @@ def device_give_back(queue, batch):
         st64(used + 8 * ((idx + k) & mask), ld64(rows + 64 * k + R.token))
     q.used_idx = (idx + n) & 0xFFFF
     st16_rel(q.used + INDEX, q.used_idx)
+
+
+@kernel
+def device_near(queue):
+    """Ask for what device_rx looks at first; the caller has something else to do meanwhile."""
+    prefetch(vq_at(queue).avail + INDEX)

@@ -7,16 +7,25 @@ Used by ports (vhost-user). The theory of operation stands in device_rx.py.
 from byway.machine.copying import copy_frame
 from byway.machine.jit import kernel
 from byway.machine.mem import (
-    copy64, ld16_once, ld64, ld64_once, likely, st16, st16_rel, st32, st64, st64_rel,
+    copy64,
+    ld16_once,
+    ld64,
+    ld64_once,
+    likely,
+    st16,
+    st16_rel,
+    st32,
+    st64,
+    st64_rel,
     unlikely,
 )
 from byway.machine.system import prefetch, prefetchw
 from byway.packet.batch import HEAD, MAX_CHAIN, SEGMENT, SEGMENTS, R, batch_at, copy_rest
 from byway.packet.counters import count_drops, count_frames
 from byway.packet.reason import Reason
-from byway.virtio.device_rx import BAD_HEAD, available, total_bytes
+from byway.virtio.device_rx import BAD_HEAD, LINE, available, prefetch_ring, total_bytes
 from byway.virtio.memtab import memtab_at, xlate
-from byway.virtio.ring import ENTRIES, INDEX, WRITE, Q, vq_at
+from byway.virtio.ring import DESCRIPTOR, ENTRIES, INDEX, WRITE, Q, vq_at
 from byway.virtio.walk import walk
 
 _OVER_MTU = int(Reason.OVER_MTU)
@@ -39,29 +48,37 @@ def put_header(header, destination, buffers):
 
 
 @kernel
-def plain_buffer(q, gpa, word, need):
-    """Host address of a buffer that takes ``need`` bytes in one descriptor, or 0."""
-    if unlikely((word >> 32) & 0xFFFF != WRITE or word & 0xFFFFFFFF < need):
-        return 0
-    m = memtab_at(q.memtab)
-    offset = gpa - m.gpa[0]
-    if likely(offset >= 0 and offset <= m.size[0] - need):
-        return gpa + m.delta[0]
-    return xlate(q.memtab, gpa, need)
-
-
-@kernel
-def deliver_plain(q, row, a, length):
+def deliver_plain(row, a, header, length):
     """Write header and frame to ``a``."""
-    put_header(q.header, a, 1)
-    a += q.header
+    put_header(header, a, 1)
+    a += header
     source = ld64(row + R.head)
     if length <= HEAD:
         copy_frame(a, source, length)
     else:
         copy64(a, source)
-        copy64(a + 64, source + 64)
+        copy64(a + LINE, source + LINE)
         copy_rest(row, a + HEAD)
+
+
+@kernel
+def read_heads(queue, batch, n, taken):
+    """Read n available entries after ``taken`` into BUFFERs; -> n, or fewer at a bad one."""
+    q = vq_at(queue)
+    buffers = batch_at(batch).scratch
+    next_avail = q.last_avail + taken
+    mask, size, desc, avail = q.mask, q.size, q.desc, q.avail + ENTRIES
+    prefetch_ring(q, next_avail, q.used_idx + taken, n)
+    head = 0
+    for k in range(n):
+        head = ld16_once(avail + 2 * ((next_avail + k) & mask))
+        if unlikely(head >= size):
+            q.error = BAD_HEAD
+            return k
+        prefetch(desc + DESCRIPTOR * head)
+        st64(buffers + BUFFER * k + BUFFER_HEAD, head)
+    q.likely_head = head + 1
+    return n
 
 
 @kernel
@@ -74,33 +91,34 @@ def prepare_plain(queue, batch, selected, n, taken):
     the descriptor of one that is not plain. (Entries after that one are read again later; nothing
     was done with them.)
     """
+    n = read_heads(queue, batch, n, taken)
     q = vq_at(queue)
     buffers = batch_at(batch).scratch
-    next_avail, next_used = q.last_avail + taken, q.used_idx + taken
-    mask, size, desc, avail, header = q.mask, q.size, q.desc, q.avail + ENTRIES, q.header
+    desc, header, memtab, longest = q.desc, q.header, q.memtab, q.max_frame
+    m = memtab_at(memtab)
+    gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
     for k in range(n):
-        head = ld16_once(avail + 2 * ((next_avail + k) & mask))
-        if unlikely(head >= size):
-            q.error = BAD_HEAD
-            n = k
-            break
-        prefetch(desc + 16 * head)
-        if k & 7 == 0:
-            prefetchw(q.used + ENTRIES + 8 * ((next_used + k) & mask))
-        st64(buffers + BUFFER * k + BUFFER_HEAD, head)
-    for k in range(n):
-        at = desc + 16 * ld64(buffers + BUFFER * k + BUFFER_HEAD)
+        at = desc + DESCRIPTOR * ld64(buffers + BUFFER * k + BUFFER_HEAD)
         gpa = ld64_once(at)
-        word = ld64_once(at + 8)
+        word = ld64_once(at + 8)  # len:32 flags:16 next:16
         length = ld64(ld64(selected + 8 * k) + R.len)
-        a = plain_buffer(q, gpa, word, length + header)
-        if unlikely(a == 0 or length > q.max_frame):
+        need = length + header
+        a = 0
+        if likely((word >> 32) & 0xFFFF == WRITE and word & 0xFFFFFFFF >= need
+                  and length <= longest):
+            offset = gpa - gpa0
+            if likely(offset >= 0 and offset <= size0 - need):
+                a = gpa + delta0
+            else:
+                a = xlate(memtab, gpa, need)
+        if unlikely(a == 0):
             st64(buffers + BUFFER * k, gpa)
             st64(buffers + BUFFER * k + BUFFER_WORD, word)
             return k
         prefetchw(a)
         prefetchw(a + header)
-        prefetchw(a + header + min(length, HEAD) - 1)
+        if length > LINE:
+            prefetchw(a + header + LINE)
         st64(buffers + BUFFER * k, a)
     return n
 
@@ -115,7 +133,7 @@ def fill_plain(queue, batch, selected, n, taken):
     for k in range(n):
         row = ld64(selected + 8 * k)
         length = ld64(row + R.len)
-        deliver_plain(q, row, ld64(buffers + BUFFER * k), length)
+        deliver_plain(row, ld64(buffers + BUFFER * k), header, length)
         st64(used + 8 * ((idx + k) & mask),
              ld64(buffers + BUFFER * k + BUFFER_HEAD) | (length + header) << 32)
         octets += length

@@ -15,12 +15,27 @@ Receive: all buffers are posted at the start and again as soon as their frame wa
 
 from byway.machine.jit import kernel
 from byway.machine.mem import (
-    fence, ld16_acq, ld64, ld64_once, memzero, shr64, st16, st16_rel, st64, st64_rel,
+    fence,
+    ld16_acq,
+    ld64,
+    ld64_once,
+    memzero,
+    shr64,
+    st16,
+    st16_rel,
+    st64,
+    st64_rel,
     unlikely,
 )
 from byway.machine.system import prefetch
 from byway.packet.batch import (
-    MIN_FRAME, ROWS, R, batch_at, copy_whole, set_dropped, set_row,
+    MIN_FRAME,
+    ROWS,
+    R,
+    batch_at,
+    copy_whole,
+    set_dropped,
+    set_row,
 )
 from byway.packet.counters import count_drops, count_frames
 from byway.packet.reason import Reason

@@ -5,7 +5,6 @@ Used by the virtio-user port and byway.testing's guest; the kernels are in drive
 """
 
 import os
-from typing import Any
 
 import numpy as np
 

@@ -10,11 +10,24 @@ looks at the index once more. One of the two always sees the other: no wake-up i
 
 from byway.machine.jit import kernel
 from byway.machine.mem import (
-    fence, ld16_acq, ld16_once, ld64_acq, ld64_once, st16_once, st64_once,
+    fence,
+    ld16_acq,
+    ld16_once,
+    ld64_acq,
+    ld64_once,
+    st16_once,
+    st64_once,
 )
 from byway.machine.system import SYS_WRITE, syscall3
 from byway.virtio.ring import (
-    AVAIL_NO_INTERRUPT, ENTRIES, INDEX, USED_NO_NOTIFY, D, Q, driver_at, vq_at,
+    AVAIL_NO_INTERRUPT,
+    ENTRIES,
+    INDEX,
+    USED_NO_NOTIFY,
+    D,
+    Q,
+    driver_at,
+    vq_at,
 )
 
 

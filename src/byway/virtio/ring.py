@@ -50,11 +50,13 @@ def used_bytes(size: int, event: bool) -> int:
 # The device's side (a guest's virtqueue that Byway serves).
 # desc, avail, used: host addresses. header: bytes of virtio_net_hdr. last_avail: next entry to
 # take. avail_seen: available index as last read. used_idx: our private copy, the ring's is never
-# read back. signalled: used index when the driver was last considered for a call. call: event fd
-# or -1. one: address of the 8 bytes written to it. max_frame: longest frame delivered.
+# read back. likely_head: what the next available entry probably names (drivers recycle descriptors
+# in order; a guess is only prefetched). signalled: used index when the driver was last considered
+# for a call. call: event fd or -1. one: address of the 8 bytes written to it. max_frame: longest
+# frame delivered.
 VQ, vq_at, Q = record("vq", [
     "desc", "avail", "used", "size", "mask", "header", "memtab", "counters",
-    "last_avail", "avail_seen", "used_idx", "signalled", "signalled_valid", "error",
+    "last_avail", "avail_seen", "used_idx", "likely_head", "signalled", "signalled_valid", "error",
     "event_idx", "indirect", "merge", "call", "one", "max_frame", "discard", "calls"], size=256)
 
 # The driver's side (a virtqueue of a device that Byway, or a fake guest, drives). Buffer i is

@@ -24,7 +24,7 @@ from byway.machine.layout import record
 from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
 from byway.machine.system import EINTR, SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
 from byway.packet.batch import batch_at, look
-from byway.ports.dispatch import port_give_back, port_rx, port_sleep, port_wake
+from byway.ports.dispatch import port_give_back, port_near, port_rx, port_sleep, port_wake
 from byway.ports.record import P
 from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
@@ -103,6 +103,8 @@ def one_pass(worker, now):
     while k < w.nhot:
         entry = w.hot + HOT_ENTRY * k
         port = ld64(entry)
+        if k + 1 < w.nhot:
+            port_near(ld64(entry + HOT_ENTRY))
         n = serve(worker, port, now)
         if n > 0:
             st64(entry + 8, now)

@@ -24,7 +24,13 @@ from byway.packet.batch import Batch
 from byway.switch.fdb import ENTRIES as FDB_ENTRIES
 from byway.worker.deliver import SORT_BYTES
 from byway.worker.loop import (
-    CONTROL, EVENT_SIZE, EVENTS, HOT_ENTRY, WORKER, worker_loop, worker_step,
+    CONTROL,
+    EVENT_SIZE,
+    EVENTS,
+    HOT_ENTRY,
+    WORKER,
+    worker_loop,
+    worker_step,
 )
 from byway.worker.plan import Plan, empty_plan
 
@@ -60,6 +66,7 @@ class Worker:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._control_epoll(EPOLL_CTL_ADD, self._wake_fd, WAKE_UP)
         self._thread: threading.Thread | None = None
+        self._passes_seen = -1
         self.plan = empty_plan()
         hz = measure_hz()
         row = self.record[0]
@@ -138,19 +145,27 @@ class Worker:
         """One pass in the calling thread (no thread may be running); -> rows moved."""
         return int(worker_step(self.address, int(tsc()) if now is None else now))
 
-    def stop(self) -> None:
-        """End the thread after its pass. Idempotent."""
+    def stalled(self) -> bool:
+        """Is it awake, and has ended no pass since this was asked before?"""
+        before, self._passes_seen = self._passes_seen, int(self.record[0]["passes"])
+        return self.running and not self.record[0]["asleep"] and before == self._passes_seen
+
+    def stop(self, late: Callable[[], None]) -> None:
+        """End the thread after its pass; ``late`` as in ``wait``. Idempotent."""
         if self._thread is not None:
             self.control[0]["stop"] = 1
             os.eventfd_write(self._wake_fd, 1)
-            self._thread.join(ANSWER_SECONDS)
-            if self._thread.is_alive():
-                raise WorkerStuckError(f"the worker on CPU {self.cpu} does not stop")
+            end = time.monotonic() + ANSWER_SECONDS
+            self._thread.join(LATE_SECONDS)
+            while self._thread.is_alive():
+                if time.monotonic() > end:
+                    raise WorkerStuckError(f"the worker on CPU {self.cpu} does not stop")
+                late()
+                self._thread.join(LATE_SECONDS)
             self._thread = None
 
     def close(self) -> None:
-        """Stop and give everything back."""
-        self.stop()
+        """Give everything back; no thread may be running."""
         if self._wake_fd >= 0:
             self._epoll.close()
             os.close(self._wake_fd)

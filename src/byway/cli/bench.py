@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`byway bench vm2vm`: what the data path costs on this machine, between two fake guests.
+
+Used by cli.run. The switch is `byway run` in a process of its own, its worker on the first CPU
+that may be used; the guests are the two ends of an exchange in this process, in one thread on the
+last one. *Busy cycles a frame* are those of the time stamp counter in passes that moved frames, as
+the worker counts them itself: they do not depend on how fast the guests are, but they do on
+whoever else runs on the worker's CPU.
+"""
+
+import json
+import os
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from byway.cli.lab import Lab, usable_cpus
+
+if TYPE_CHECKING:
+    from byway.testing.exchange import Exchange
+
+MACS = ("02:00:00:00:00:01", "02:00:00:00:00:02")
+RING = 1024
+WINDOW = 256
+WARM_UP_SECONDS = 0.3
+MIN_SIZE, MAX_SIZE = 60, 1522
+
+
+@dataclass(frozen=True)
+class Row:
+    """One frame size: ``frame`` as asked for; rates count both directions."""
+
+    frame: str
+    seconds: float
+    frames: int
+    mpps: float
+    gbit_per_second: float
+    cycles_per_frame: float
+    frames_per_pass: float
+    lost: int
+
+
+def frame_sizes(text: str) -> tuple[int, ...]:
+    """Lengths for a number of bytes (without frame check sequence, as virtio carries frames) or
+    "imix". ValueError for what is neither."""
+    from byway.testing.exchange import IMIX
+
+    if text == "imix":
+        return IMIX
+    if not text.isdigit() or not MIN_SIZE <= int(text) <= MAX_SIZE:
+        raise ValueError(f"{text!r} is no frame size: give {MIN_SIZE} to {MAX_SIZE}, or imix")
+    return (int(text),)
+
+
+def run_vm2vm(frames: list[str], seconds: float, json_file: str | None) -> int:
+    """Measure each of ``frames`` for ``seconds``; -> 0, or 2 for a frame size that is none."""
+    try:
+        sizes = {text: frame_sizes(text) for text in frames}
+    except ValueError as error:
+        print(f"byway bench vm2vm: --frame: {error}", file=sys.stderr)
+        return 2
+    cpus = usable_cpus()
+    if len(cpus) < 2:
+        print("byway bench vm2vm: only one CPU: switch and guests take turns on it, and the"
+              " cycles of both are counted", file=sys.stderr)
+    rows = []
+    with Lab({"blue": ["vm1", "vm2"]}, workers=cpus[:1]) as lab:
+        os.sched_setaffinity(0, {cpus[-1]})
+        lab.wait_ready()
+        print(f"{'frame':>6} {'Mpps':>8} {'Gbit/s':>8} {'cycles/frame':>13} {'frames/pass':>12}"
+              f" {'lost':>6}")
+        for text, lengths in sizes.items():
+            row = _measure(lab, text, lengths, seconds)
+            rows.append(row)
+            print(f"{row.frame:>6} {row.mpps:8.2f} {row.gbit_per_second:8.2f}"
+                  f" {row.cycles_per_frame:13.1f} {row.frames_per_pass:12.1f} {row.lost:6}",
+                  flush=True)
+        os.sched_setaffinity(0, cpus)
+    if json_file:
+        Path(json_file).write_text(json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+    return 0
+
+
+def _measure(lab: Lab, text: str, lengths: tuple[int, ...], seconds: float) -> Row:
+    from byway.testing.exchange import Exchange
+    from byway.testing.frames import mac
+    from byway.testing.guest import Guest
+
+    one, other = (Guest.connect(lab.socket(name), mac=address, size=RING)
+                  for name, address in zip(("vm1", "vm2"), MACS, strict=True))
+    with one, other:
+        first = Exchange(one, mac(MACS[1]), sizes=lengths, window=WINDOW, check=False)
+        second = Exchange(other, mac(MACS[0]), sizes=lengths, window=WINDOW, check=False)
+        first.run_with(second, WARM_UP_SECONDS)
+        before, octets = lab.client.workers()[0], _octets(first, second)
+        began = time.perf_counter()
+        first.run_with(second, seconds)
+        elapsed = time.perf_counter() - began
+        after = lab.client.workers()[0]
+        moved = after["frames"] - before["frames"]
+        passes = after["busy_passes"] - before["busy_passes"]
+        lost = first.statistics()["lost"] + second.statistics()["lost"]
+        return Row(
+            frame=text, seconds=round(elapsed, 3), frames=moved,
+            mpps=round(moved / elapsed / 1e6, 3),
+            gbit_per_second=round(8 * (_octets(first, second) - octets) / elapsed / 1e9, 3),
+            cycles_per_frame=round((after["busy_cycles"] - before["busy_cycles"])
+                                   / max(moved, 1), 1),
+            frames_per_pass=round(moved / max(passes, 1), 1), lost=lost)
+
+
+def _octets(*exchanges: "Exchange") -> int:
+    return sum(e.statistics()["octets"] for e in exchanges)
