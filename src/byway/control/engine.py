@@ -15,8 +15,10 @@ ports cost two plans: one without what goes, one with what comes.
 A port is received from by one worker, chosen when it is first attached (the one with the fewest)
 and kept: two workers following different plans for a moment must never both take a queue.
 
-Timers: once a second old fdb entries are removed. The alarm event fd is written by a worker that
-found a broken ring and by the SIGBUS guard; the engine then asks every port for trouble.
+Timers: once a second old fdb entries are removed. Ten times a second it is asked whether a worker
+hangs in the middle of a pass: a peer can make a write to its call event fd block, and ports can
+undo that. The alarm event fd is written by a worker that found a broken ring and by the SIGBUS
+guard; the engine then asks every port for trouble.
 """
 
 import asyncio
@@ -42,6 +44,7 @@ from byway.worker.worker import Worker
 from byway.worker.worker import prepare as prepare_workers
 
 AGEING_SECONDS = 1.0
+STALL_SECONDS = 0.1  # a worker that ends no pass for so long hangs in a system call
 PORT_CLASSES: dict[str, type[Port]] = {
     "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "null": NullPort, "pcap": PcapPort,
 }
@@ -82,7 +85,7 @@ class Engine:
         self._watched: dict[int, int] = {}  # port number -> event fd in its worker's epoll set
         self._gathering = False
         self._hz = measure_hz()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers = [Worker(cpu) for cpu in switch.workers or (None,)]
 
     # ------------------------------------------------------------ life
@@ -96,44 +99,59 @@ class Engine:
             except OSError as error:
                 raise EngineError(f"switch: workers: {error}", "name CPUs that may be used") \
                     from None
-        self._timer = self.loop.call_later(AGEING_SECONDS, self._on_timer)
+        self._on_ageing()
+        self._on_watch()
 
     def close(self) -> None:
         """Stop the workers, close every port. Idempotent."""
         for worker in self._workers:
-            worker.stop()
+            worker.stop(self._unblock)
         for port in self._ports.values():
             port.close()
         self._ports.clear()
         self._attached.clear()
         for worker in self._workers:
             worker.close()
-        if self._timer:
-            self._timer.cancel()
-            self._timer = None
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
         if self.alarm >= 0:
             sigbus.set_alarm(-1)
             self.loop.remove_reader(self.alarm)
             os.close(self.alarm)
             self.alarm = -1
 
-    def step(self) -> int:
-        """One pass of every worker in the calling thread, for tests without threads; -> rows."""
-        return sum(worker.step() for worker in self._workers)
+    def step(self, now: int | None = None) -> int:
+        """One pass of every worker in the calling thread, at tick ``now``; -> rows moved.
 
-    def _on_timer(self) -> None:
-        now = int(tsc())
-        for network in self._networks.values():
-            if len(network.fdb):
-                oldest = now - int(network.config.ageing * self._hz)
-                network.fdb.expire(oldest >> CLOCK_SHIFT)
-        self._timer = self.loop.call_later(AGEING_SECONDS, self._on_timer)
+        For tests without worker threads; answers alarms as well.
+        """
+        moved = sum(worker.step(now) for worker in self._workers)
+        self._on_alarm()
+        return moved
+
+    def expire(self, now: int) -> int:
+        """Remove fdb entries that at tick ``now`` are older than their network's ageing time;
+        -> how many."""
+        return sum(
+            network.fdb.expire((now - int(network.config.ageing * self._hz)) >> CLOCK_SHIFT)
+            for network in self._networks.values() if len(network.fdb))
+
+    def _on_ageing(self) -> None:
+        self.expire(int(tsc()))
+        self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
+
+    def _on_watch(self) -> None:
+        stalled = [worker for worker in self._workers if worker.stalled()]  # each is asked
+        if stalled:
+            self._unblock()
+        self._timers["watch"] = self.loop.call_later(STALL_SECONDS, self._on_watch)
 
     def _on_alarm(self) -> None:
         with suppress(BlockingIOError):
             os.eventfd_read(self.alarm)
         for port in list(self._ports.values()):
-            if port.trouble() and port.index in self._attached:
+            if port.trouble():
                 port.on_trouble()
 
     # ------------------------------------------------------------ plans (ports call these)
@@ -196,9 +214,11 @@ class Engine:
     def apply(self, actions: Sequence[Action]) -> None:
         """Carry out all actions with at most two plans, or raise EngineError and undo them."""
         done: list[Action] = []
+        leaving = [self._ports[a.name] for a in actions
+                   if isinstance(a, RemovePort) and a.name in self._ports]
         self._gathering = True
         try:
-            self._detach_all([self._ports[a.name] for a in actions if isinstance(a, RemovePort)])
+            self._detach_all(leaving)
             for action in actions:
                 undo = self._undo(action)
                 self._carry_out(action)
@@ -207,6 +227,9 @@ class Engine:
             for action in reversed(done):
                 with suppress(EngineError):
                     self._carry_out(action)
+            for port in leaving:  # those that have stayed are served again
+                if self._ports.get(port.name) is port and port.state == "up":
+                    self.attach(port)
             raise
         finally:
             self._gathering = False
