@@ -141,11 +141,12 @@ def deliver_to(port, batch, selected, n):
 @kernel
 def port_tx(port, batch, selected, n):
     """Deliver the n rows listed at ``selected``; -> frames delivered, the others are counted."""
-    if ld64(port + P.shared) == 0:
-        return deliver_to(port, batch, selected, n)
-    acquire(port + P.lock)
+    shared = ld64(port + P.shared) != 0
+    if shared:
+        acquire(port + P.lock)
     sent = deliver_to(port, batch, selected, n)
-    st64_rel(port + P.lock, 0)
+    if shared:
+        st64_rel(port + P.lock, 0)
     return sent
 
 
