@@ -17,6 +17,7 @@ from byway.packet.batch import FLOOD, ROWS, UNDECIDED
 from byway.packet.counters import COUNTERS, drops_by_name
 from byway.packet.reason import Reason
 from byway.testing import plain_driver
+from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.entries import guest_borrow, guest_give_back, guest_send
 from byway.testing.kernels import driver_reap
@@ -74,6 +75,19 @@ def both(region: Region, size: int, features: int, receive: bool) -> Iterator[Bo
     made = Both(region, size, features, receive)
     yield made
     made.driver.close()
+
+
+@contextlib.contextmanager
+def watched(b: Both, region: Region) -> Iterator[None]:
+    """Interpreted: the driver touches its own memory and what it shares."""
+    arena = Arena()
+    b.guest.allow(arena)
+    arena.allow("shared", region.address, region.size)
+    for name in ("record", "_free", "_busy", "_one"):
+        arena.allow_array(name, getattr(b.driver, name))
+    arena.allow_array("counted", b.counters)
+    with arena if INTERPRETED else contextlib.nullcontext():
+        yield
 
 
 def frame(seed: int, n: int) -> bytes:
@@ -156,10 +170,17 @@ class TestLyingDevice:
         ([(3, 72), (3, 72)], None, RingError.BAD_ID, 1)])
     def test_the_ring_is_left_alone(self, region: Region, entries: list[tuple[int, int]],
                                     idx: int | None, error: RingError, rows: int) -> None:
-        with both(region, 8, FEATURES[1], True) as b:
+        with both(region, 8, FEATURES[1], True) as b, watched(b, region):
             self.claim(b, entries, idx)
             assert len(b.receive()) == rows
             assert b.error == error
+
+    def test_more_than_was_sent(self, region: Region) -> None:
+        with both(region, 8, FEATURES[1], False) as b:
+            b.send([bytes(60)] * 2)
+            self.claim(b, [(7, 0), (6, 0), (5, 0)])
+            driver_reap(b.driver.address)
+            assert b.error == RingError.USED_JUMP
 
     @pytest.mark.parametrize("length", [0, 11, 25, BUFFER + 1, 0xFFFFFFFF])
     def test_a_length_that_cannot_be_drops_one_frame(self, region: Region, length: int) -> None:

@@ -112,6 +112,20 @@ class TestForwardingDatabase:
         learn(fdb, 0x020000000001, 1, now=1000)
         assert lookup(fdb, 0x020000000001) == 1
 
+    def test_the_oldest_of_the_largest_makes_way(self) -> None:
+        limit = WAYS * EVICTION_BUCKETS // 2
+        fdb = Fdb(limit, seed=4711)
+        ages = np.random.default_rng(5).permutation(limit - 4).tolist()
+        for k, age in enumerate(ages):
+            learn(fdb, 0x060000000000 + k, 0, now=100 + age)
+        for k in range(4):
+            learn(fdb, 0x020000000000 + k, 1, now=k)  # older, but few
+        for k in range(5):
+            learn(fdb, 0x0A0000000000 + k, 2, now=5000 + k)
+        assert fdb.statistics()["evicted"] == 5
+        gone = {ages.index(age) for age in range(5)}
+        assert {k for k in range(len(ages)) if lookup(fdb, 0x060000000000 + k) < 0} == gone
+
     def test_equal_shares_replace_their_own(self) -> None:
         limit = 16
         fdb = Fdb(limit, seed=7)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The device's side: limits of a batch, buffers that do not fit, and sleeping beside a driver."""
 
+import contextlib
 import os
 import select
 import threading
@@ -14,6 +15,7 @@ from byway.machine.layout import address_of, alloc
 from byway.machine.regions import Region
 from byway.packet.batch import MAX_CHAIN, ROWS, SEGMENTS
 from byway.packet.counters import COUNTERS
+from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.entries import guest_send
 from byway.testing.guarded import Guarded
@@ -26,6 +28,7 @@ from byway.testing.plain_driver import (
     PlainDriver,
     PlainMemory,
 )
+from byway.virtio.device_tx import SCRATCH
 from byway.virtio.driver_queue import DriverQueue
 from byway.virtio.features import Feature, mask
 
@@ -45,6 +48,19 @@ def pair(memory: Guarded, size: int, features: int, receive: bool,
                     plain.host(driver.avail), plain.host(driver.used), features,
                     max_frame=max_frame)
     return driver, device
+
+
+@contextlib.contextmanager
+def watched(device: Device, memory: Guarded) -> Iterator[None]:
+    """Interpreted: the device touches its own memory and the guest's."""
+    arena = Arena()
+    device.allow(arena)
+    arena.allow("guest", memory.address, memory.size)
+    with arena if INTERPRETED else contextlib.nullcontext():
+        yield
+
+
+FRAME = bytes(range(60))
 
 
 class TestLimitsOfABatch:
@@ -82,6 +98,16 @@ class TestReceiveBuffers:
         assert device.drops == {"small_buffer": 1}
         assert driver.receive_frames() == [bytes([1]) * 88]
 
+    @pytest.mark.parametrize("features", [0, VERSION_1, VERSION_1 | MRG_RXBUF])
+    def test_exactly_enough(self, memory: Guarded, features: int) -> None:
+        driver, device = pair(memory, 8, features, True)
+        for room in (driver.header + 60, driver.header + 59, 4):
+            driver.add(room, Layout(gap=8))
+        driver.publish()
+        merged = bool(features & MRG_RXBUF)
+        assert device.deliver([FRAME, FRAME]) == 1 + merged
+        assert driver.receive_frames() == [FRAME] * (1 + merged)
+
     def test_empty_buffers_go_back(self, memory: Guarded) -> None:
         driver, device = pair(memory, 8, VERSION_1, True)
         driver.add(0, Layout())
@@ -99,6 +125,20 @@ class TestReceiveBuffers:
         assert device.deliver([bytes(9000)]) == 0
         assert device.drops == {"small_buffer": 1}
         assert 1500 < driver.used_idx < 4000
+
+    def test_shreds_in_long_chains(self, memory: Guarded) -> None:
+        """As many segments as a delivery may have, and no more: they are private memory."""
+        driver, device = pair(memory, 64, VERSION_1 | MRG_RXBUF | INDIRECT_DESC, True)
+        for _ in range(40):
+            driver.add(127, Layout((1,) * 126, 0, gap=1))
+        driver.publish()
+        with watched(device, memory):
+            assert device.deliver([bytes(5000)]) == 0
+        assert device.drops == {"small_buffer": 1}
+        assert driver.used_idx == SCRATCH // 127
+        with watched(device, memory):
+            assert device.deliver([FRAME * 30]) == 1
+        assert driver.receive_frames()[-1] == FRAME * 30
 
     def test_a_frame_that_is_too_long_for_the_port(self, memory: Guarded) -> None:
         driver, device = pair(memory, 8, VERSION_1, True, max_frame=1522)

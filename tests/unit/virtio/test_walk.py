@@ -165,6 +165,28 @@ def test_a_buffer_across_two_regions(memory: tuple[Guarded, Guarded]) -> None:
 
 
 @pytest.mark.parametrize("towards", [False, True])
+@pytest.mark.parametrize(("offset", "fits"), [(-1, False), (0, True), (1, False)])
+@pytest.mark.parametrize("end", [False, True])
+def test_the_edges_of_the_only_region(memory: tuple[Guarded, Guarded], towards: bool, end: bool,
+                                      offset: int, fits: bool) -> None:
+    """A plain buffer at the very start or end of memory, and one byte beside it."""
+    guest = Guest(memory)
+    at = guest.first.address
+    device = Device([(GPA, at, guest.first.size)], SIZE, at + DESC, at + AVAIL, at + USED, FEATURES)
+    gpa = GPA + (guest.first.size - 72 if end else 0) + offset
+    fits |= offset == (-1 if end else 1)
+    guest.table(DESC, {200: (gpa, 72, WRITE if towards else 0, 0)})
+    guest.make_available(200)
+    if towards:
+        assert device.deliver([bytes(60)]) == fits
+        assert device.drops == ({} if fits else {"bad_address": 1})
+    elif fits:
+        assert device.take() == [bytes(guest.first.view[gpa - GPA + 12 : gpa - GPA + 72])]
+    else:
+        assert device.take() == [Reason.BAD_ADDRESS]
+
+
+@pytest.mark.parametrize("towards", [False, True])
 @pytest.mark.parametrize(("idx", "heads", "error"), [
     (SIZE + 1, [0], RingError.AVAIL_JUMP), (65535, [0], RingError.AVAIL_JUMP),
     (2, [0, SIZE], RingError.BAD_HEAD), (2, [0, 65535], RingError.BAD_HEAD)])
