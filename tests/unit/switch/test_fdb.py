@@ -3,7 +3,7 @@
 
 import pytest
 
-from byway.switch.fdb import WAYS, Fdb, mac_text
+from byway.switch.fdb import GOLDEN, WAYS, Fdb, mac_text
 from byway.testing.kernels import learn_address, look_up
 
 MAC = 0x0200_0000_0001
@@ -59,6 +59,31 @@ def test_refused_where_all_are_smaller() -> None:
     assert fdb.statistics()["evicted"] == 4
     learn(fdb, MAC + 200, 9, now=3)
     assert len(fdb) == 4
+
+
+def bucket(fdb: Fdb, mac: int) -> int:
+    """Where an address belongs (who knows the seed can tell)."""
+    row = fdb.record[0]
+    return (((mac << 16) ^ int(row["seed"])) * GOLDEN % (1 << 64)) >> int(row["shift"])
+
+
+def test_a_full_bucket() -> None:
+    """With room in the table: the largest port makes way, and replaces nobody smaller."""
+    fdb = Fdb(100, seed=3)
+    macs = [m for m in range(MAC, MAC + 5000) if bucket(fdb, m) == 7][: WAYS + 2]
+    others = [m for m in range(MAC, MAC + 5000) if bucket(fdb, m) != 7][:20]
+    for now, mac in enumerate(macs[:WAYS]):
+        learn(fdb, mac, 1, now)
+    for mac in others:
+        learn(fdb, mac, 2, now=50)
+    learned = len(fdb)
+    learn(fdb, macs[WAYS], 2, now=60)
+    assert look_up(fdb.address, macs[WAYS] << 16) == -1
+    assert (fdb.statistics()["refused"], len(fdb)) == (1, learned)
+    learn(fdb, macs[WAYS + 1], 3, now=61)
+    assert look_up(fdb.address, macs[WAYS + 1] << 16) == 3
+    assert look_up(fdb.address, macs[0] << 16) == -1, "the oldest one"
+    assert (fdb.statistics()["evicted"], len(fdb)) == (1, learned)
 
 
 def test_text() -> None:
