@@ -14,7 +14,7 @@ import ctypes
 import os
 import select
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -45,17 +45,19 @@ class GuestError(RuntimeError):
 class Guest:
     """One guest with one queue pair over a connected front end, which it owns.
 
-    ``size``: entries of each ring; ``mtu``: bytes; ``features``: wanted besides VERSION_1.
+    ``size``: entries of each ring; ``mtu``: bytes; ``features``: wanted besides VERSION_1;
+    ``memory``: makes the shared memory of so many bytes, of such a name.
     """
 
     def __init__(self, front: FrontEnd, mac: str, size: int = 256, mtu: int = 1500,
-                 features: int = 0) -> None:
+                 features: int = 0,
+                 memory: Callable[[int, str], Region] = Region.create) -> None:
         self.front = front
         self.mac = mac_bytes(mac)
         longest = longest_frame(mtu)
         buffer = -(-(longest + 12) // 256) * 256
         each = DriverQueue.bytes_needed(size, buffer)
-        self.region = Region.create(2 * each, f"guest {mac}")
+        self.region = memory(2 * each, f"guest {mac}")
         self.rx_queue = DriverQueue(self.region, 0, GPA, size, buffer, receive=True)
         self.tx_queue = DriverQueue(self.region, each, GPA, size, buffer, receive=False)
         self.received, self.sent = alloc(COUNTERS, 1), alloc(COUNTERS, 1)
@@ -67,9 +69,10 @@ class Guest:
 
     @classmethod
     def connect(cls, path: str, mac: str, size: int = 256, mtu: int = 1500, features: int = 0,
-                timeout: float = 5.0) -> Self:
+                timeout: float = 5.0,
+                memory: Callable[[int, str], Region] = Region.create) -> Self:
         """A guest of the back end that listens at ``path``."""
-        return cls(FrontEnd.connect(path, timeout), mac, size, mtu, features)
+        return cls(FrontEnd.connect(path, timeout), mac, size, mtu, features, memory)
 
     def start(self, features: int = 0) -> None:
         """Negotiate, share the memory, start both rings."""
