@@ -116,9 +116,9 @@ class _PartCompiler(Compiler):  # type: ignore[misc]
         return super().compile_extra(function)
 
 
-def _building_block(function: Callable[..., Any]) -> Any:
+def _building_block(function: Callable[..., Any], inline: bool) -> Any:
     dispatcher = njit(pipeline_class=_PartCompiler, no_cpython_wrapper=True,
-                      no_cfunc_wrapper=True, **OPTIONS)(function)
+                      no_cfunc_wrapper=True, forceinline=inline, **OPTIONS)(function)
 
     def linked_only(flags: Any) -> Any:
         flags.no_compile = True
@@ -149,18 +149,21 @@ def _widen_literals(dispatcher: Any) -> Any:
     return dispatcher
 
 
-def kernel(function: Callable[..., Any] | None = None, *, entry: bool = False) -> Any:
+def kernel(function: Callable[..., Any] | None = None, *, entry: bool = False,
+           inline: bool = False) -> Any:
     """Compile ``function`` to machine code on first use; interpreted runs call it as it is.
 
-    A building block (default) may take and return any kernel types. An entry takes int64
-    arguments only, has one signature, releases the GIL, and is loaded from the cache.
+    A building block (default) may take and return any kernel types; with ``inline`` it becomes
+    part of its caller even where LLVM finds it long (a call costs some ten cycles, which matters
+    once a frame). An entry takes int64 arguments only, has one signature, releases the GIL, and is
+    loaded from the cache.
     """
     if function is None:
-        return lambda f: kernel(f, entry=entry)
+        return lambda f: kernel(f, entry=entry, inline=inline)
     if INTERPRETED:
         return function
     if not entry:
-        return _building_block(function)
+        return _building_block(function, inline)
     dispatcher = njit(nogil=True, **OPTIONS)(function)
     dispatcher._cache = _Cache(function)
     return dispatcher

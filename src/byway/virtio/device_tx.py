@@ -35,6 +35,7 @@ SCRATCH = 2 * SEGMENTS  # segments that the batch's scratch has room for
 # A receive buffer about to be filled: host address (or the descriptor's own address), descriptor
 # head, second word of the descriptor. They lie in the batch's scratch.
 BUFFER, BUFFER_HEAD, BUFFER_WORD = 24, 8, 16
+BODY = 2048  # bytes of a frame that are asked for ahead of the copy
 
 
 @kernel
@@ -47,7 +48,7 @@ def put_header(header, destination, buffers):
         st16(destination + 8, 0)
 
 
-@kernel
+@kernel(inline=True)
 def deliver_plain(row, a, header, length):
     """Write header and frame to ``a``."""
     put_header(header, a, 1)
@@ -124,6 +125,16 @@ def prepare_plain(queue, batch, selected, n, taken):
 
 
 @kernel
+def prefetch_body(row, a, length):
+    """Ask for the part of a frame after its head, where it lies and where it is going to."""
+    if ld64(row + R.nsegs) == 0:
+        source = ld64(row + R.addr)
+        for offset in range(HEAD, min(length, BODY), LINE):
+            prefetch(source + offset)
+            prefetchw(a + offset)
+
+
+@kernel
 def fill_plain(queue, batch, selected, n, taken):
     """Write n frames into the buffers that prepare_plain found; -> their bytes."""
     q = vq_at(queue)
@@ -133,6 +144,10 @@ def fill_plain(queue, batch, selected, n, taken):
     for k in range(n):
         row = ld64(selected + 8 * k)
         length = ld64(row + R.len)
+        if length > HEAD and k + 1 < n:
+            following = ld64(selected + 8 * (k + 1))
+            prefetch_body(following, ld64(buffers + BUFFER * (k + 1)) + header,
+                          ld64(following + R.len))
         deliver_plain(row, ld64(buffers + BUFFER * k), header, length)
         st64(used + 8 * ((idx + k) & mask),
              ld64(buffers + BUFFER * k + BUFFER_HEAD) | (length + header) << 32)

@@ -156,8 +156,8 @@ def worker_loop(worker):
     """Run passes until told to stop; -> 0."""
     w = worker_at(worker)
     generation = ld64(worker + W.seen)
+    now = rdtsc()
     while ld64_acq(w.control + C.stop) == 0:
-        now = rdtsc()
         wanted = ld64_acq(w.control + C.generation)
         if unlikely(wanted != generation):
             take_up(worker, wanted, now)
@@ -167,13 +167,18 @@ def worker_loop(worker):
         if moved > 0:
             w.busy_passes += 1
             w.frames += moved
-            w.busy_ticks += rdtsc() - now
+            end = rdtsc()  # of this pass, and the beginning of the next
+            w.busy_ticks += end - now
+            now = end
         else:
             pause()
+            now = rdtsc()
         if unlikely(w.nhot == 0):
             sleep(worker, generation)
+            now = rdtsc()
         elif unlikely(now - w.looked > w.look_ticks):
             collect(worker, 0)
+            now = rdtsc()
     return 0
 
 
