@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The forwarding database against a dict, decisions and delivery against plain functions."""
 
+import threading
 from collections import Counter
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ from byway.testing.kernels import (
     decide_batch,
     deliver_batch,
     learn_address,
+    learn_many,
     look_at,
     look_up,
 )
@@ -135,6 +137,28 @@ class TestForwardingDatabase:
         for k in range(8, 40):
             learn(fdb, 0x060000000000 + k, 2, now=3 + k)
         assert Counter(port for _, port, _ in fdb.entries()) == {1: 8, 2: 8}
+
+
+@pytest.mark.parametrize("limit", [64, 1000])
+def test_workers_learn_side_by_side(limit: int) -> None:
+    """Three threads learn overlapping addresses while entries expire and are forgotten."""
+    fdb = Fdb(limit, seed=17)
+    rounds = 500 if INTERPRETED else 200_000
+    threads = [threading.Thread(target=learn_many, args=(
+        fdb.address, 0x020000000000 + 100 * port, 300, port, rounds)) for port in range(3)]
+    for thread in threads:
+        thread.start()
+    removed = 0
+    while any(thread.is_alive() for thread in threads):
+        removed += fdb.expire(rounds // 2) + fdb.forget(1)
+    for thread in threads:
+        thread.join()
+    entries = fdb.entries()
+    assert len(fdb) == len(entries) <= limit + len(threads)
+    assert fdb._per_port[:3].tolist() == [
+        sum(port == p for _, port, _ in entries) for p in range(3)]
+    s = fdb.statistics()
+    assert s["learned"] - s["evicted"] - removed == s["count"]
 
 
 # ---------------------------------------------------------------- decide

@@ -50,6 +50,7 @@ from byway.machine.mem import (
 from byway.machine.system import SYS_SCHED_YIELD, pause, rdtsc, syscall0
 from byway.packet.batch import B, R, batch_at, copy_whole, dropped, look
 from byway.packet.counters import count_drops
+from byway.ports.dispatch import port_tell_tx, port_tx
 from byway.switch.decide import decide
 from byway.switch.fdb import learn, lookup
 from byway.virtio.device_rx import device_give_back, device_rx
@@ -179,6 +180,14 @@ def learn_address(fdb, key, port, now):
 
 
 @kernel(entry=True)
+def learn_many(fdb, first, n, port, rounds):
+    """Learn n addresses from ``first`` on, many times, scattered as a worker would; -> how many."""
+    for k in range(rounds):
+        learn(fdb, (first + (k * 7919) % n) << 16, port, k)
+    return rounds
+
+
+@kernel(entry=True)
 def look_up(fdb, key):
     """-> the port behind an address, or -1."""
     return lookup(fdb, key)
@@ -255,6 +264,17 @@ def device_wake(queue):
     """Polling again."""
     refuse_kicks(queue)
     return 0
+
+
+@kernel(entry=True)
+def port_deliver(port, batch, selected, n, rounds):
+    """Deliver n rows to a port and notify its peer, as one of several workers; -> frames."""
+    sent = 0
+    for _ in range(rounds):
+        sent += port_tx(port, batch, selected, n)
+        fence()
+        port_tell_tx(port)
+    return sent
 
 
 @kernel(entry=True)
