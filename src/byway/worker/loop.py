@@ -189,6 +189,7 @@ def worker_step(worker, now):
     wanted = ld64_acq(w.control + C.generation)
     if wanted != ld64(worker + W.seen):
         take_up(worker, wanted, now)
+    collect(worker, 0)  # a step may come long after the one before: ports have gone to sleep
     moved = one_pass(worker, now)
     w.passes += 1
     w.frames += moved
