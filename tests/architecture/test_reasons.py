@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every drop reason happens in some test: in a scenario's counters, or in a test named here."""
+
+import ast
+import tomllib
+
+from byway.packet.reason import Reason
+from tests.architecture.sources import ROOT, dotted, tree
+
+# What needs a peer that breaks the rules: the test, which asserts the reason.
+ELSEWHERE = {
+    Reason.BAD_ADDRESS: "tests/unit/virtio/test_walk.py",
+    Reason.BAD_CHAIN: "tests/unit/virtio/test_walk.py",
+    Reason.BAD_DIRECTION: "tests/unit/virtio/test_walk.py",
+    Reason.LONG_CHAIN: "tests/unit/virtio/test_walk.py",
+    Reason.BAD_LENGTH: "tests/oracles/test_driver.py",
+}
+
+
+def in_scenarios() -> set[Reason]:
+    """The reasons that some scenario counts."""
+    names = {reason.name.lower(): reason for reason in Reason}
+    found = set()
+    for path in (ROOT / "tests" / "scenarios").glob("*.toml"):
+        for counted in tomllib.loads(path.read_text())["counters"].values():
+            words = {word.partition("=")[0] for word in counted.split()}
+            found |= {reason for name, reason in names.items() if name in words}
+    return found
+
+
+def test_every_reason_happens() -> None:
+    assert in_scenarios().isdisjoint(ELSEWHERE), "the table names what a scenario shows already"
+    assert in_scenarios() | set(ELSEWHERE) == set(Reason)
+
+
+def test_the_table_is_true() -> None:
+    for reason, place in ELSEWHERE.items():
+        used = {dotted(node) for node in ast.walk(tree(ROOT / place))}
+        assert f"Reason.{reason.name}" in used, f"{place} says nothing of {reason.name}"
