@@ -15,8 +15,8 @@ from byway.testing.frames import TEST_ETHERTYPE, ethernet
 from byway.testing.guest import Guest
 from byway.virtio.driver_queue import DriverQueue
 from byway.virtio.ring import ENTRIES, INDEX, RingError
-from tests.running import RunningSwitch
 from tests.exchanging import SIZES, both, exchanging, introduce, running
+from tests.running import RunningSwitch
 
 pytestmark = pytest.mark.compiled_only
 

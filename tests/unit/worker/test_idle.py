@@ -11,8 +11,8 @@ from byway.machine.jit import INTERPRETED
 from byway.testing.frames import TEST_ETHERTYPE, ethernet
 from byway.virtio.features import Feature, mask
 from byway.worker.worker import IDLE_SECONDS
-from tests.running import RunningSwitch
 from tests.exchanging import both, exchanging, introduce
+from tests.running import RunningSwitch
 
 REPETITIONS = 100 if INTERPRETED else 2000
 SEED = 1

@@ -9,8 +9,8 @@ import pytest
 
 from byway.control.diff import AddPort, RemovePort
 from byway.virtio.features import Feature, mask
-from tests.running import RunningSwitch
 from tests.exchanging import both, exchanging, introduce
+from tests.running import RunningSwitch
 
 pytestmark = pytest.mark.compiled_only
 
