@@ -25,19 +25,24 @@ class Exchange:
     """Numbered, checked traffic between ``guest`` and ``peer`` (6 bytes; b"" asks nobody).
 
     ``foreign``: the address of a station that must never be heard. ``sizes``: frame lengths in
-    turn (at least 28 bytes). ``window``: requests unanswered at a time, a power of two.
+    turn (at least 28 bytes, at most what the guest's MTU allows). ``window``: requests unanswered
+    at a time, a power of two.
     """
 
     def __init__(self, guest: Guest, peer: bytes = b"", foreign: bytes = b"",
                  sizes: Sequence[int] = IMIX, window: int = 64, check: bool = True) -> None:
         if min(sizes) < MIN_TEST_FRAME:
             raise ValueError(f"test frames have at least {MIN_TEST_FRAME} bytes")
+        longest = int(guest.tx_queue.record["max_frame"][0])
+        if max(sizes) > longest:
+            raise ValueError(f"test frames have at most {longest} bytes, as the guest's MTU says")
         if window & (window - 1) or window > guest.tx_queue.size // 2:
             raise ValueError("the window is a power of two, at most half a ring")
         self._guest = guest
         self._batches = Batch(), Batch()
         self._selected = np.zeros(ROWS, np.int64)
-        self._room = np.zeros((ROWS, -(-max(sizes) // 64) * 64 + 64), np.uint8)
+        # An answer is as long as its request, whatever our own sizes are.
+        self._room = np.zeros((ROWS, -(-longest // 64) * 64 + 64), np.uint8)
         repeated = [sizes[k % len(sizes)] for k in range(1 << (4 * len(sizes) - 1).bit_length())]
         self._sizes = np.array(repeated, np.int64)
         self._answered = np.zeros(window, np.int64)
