@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The loop, pass by pass: which ports are polled, which sleep, and what wakes them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from byway.machine.clock import tsc
+from byway.packet.batch import ROWS
+from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
+from byway.testing.guest import Guest
+from byway.worker.loop import EVENTS, heat
+from tests.running import RunningSwitch
+
+LATER = 1 << 40  # ticks: some minutes
+
+
+@pytest.fixture
+def switch(tmp_path: Path) -> Iterator[RunningSwitch]:
+    with RunningSwitch(tmp_path, stepped=True) as made:
+        made.network()
+        yield made
+
+
+def hello(guest: Guest) -> bytes:
+    return ethernet(BROADCAST, guest.mac, TEST_ETHERTYPE, b"")
+
+
+def hot(switch: RunningSwitch) -> int:
+    return int(switch.worker()["hot_ports"])
+
+
+def fall_asleep(switch: RunningSwitch) -> None:
+    """Two passes with much time between them."""
+    for k in (1, 2):
+        switch.step(now=int(tsc()) + k * LATER)
+    assert hot(switch) == 0
+
+
+def test_idle_ports_cool_down_and_warm_up(switch: RunningSwitch) -> None:
+    switch.vhost("vm1", "vm2")
+    with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
+        switch.step()
+        assert hot(switch) == 2, "every port is looked at when a plan is new"
+        fall_asleep(switch)
+        one.send([hello(one)])
+        assert switch.step() == 1
+        assert hot(switch) == 1, "only the one that was kicked"
+        assert two.receive() == [hello(one)]
+
+
+def test_a_frame_that_comes_while_the_port_falls_asleep(switch: RunningSwitch) -> None:
+    """It is seen by the last look: no kick was asked for when it was sent."""
+    switch.vhost("vm1", "vm2")
+    with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
+        switch.step()
+        kicks = int(one.tx_queue.record["kicks"][0])
+        one.send([hello(one)])
+        assert int(one.tx_queue.record["kicks"][0]) == kicks
+        assert switch.step(now=int(tsc()) + LATER) == 1
+        assert two.receive() == [hello(one)]
+
+
+def test_a_pass_takes_a_batch_from_each(switch: RunningSwitch) -> None:
+    switch.vhost("vm1", "vm2", "vm3")
+    with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
+        one.send([hello(one)] * (ROWS + 10))
+        two.send([hello(two)] * (ROWS + 20))
+        assert [switch.step() for _ in range(3)] == [2 * ROWS, 30, 0]
+
+
+def test_more_wake_ups_than_one_look_takes(switch: RunningSwitch) -> None:
+    """All of them are heard in the end."""
+    ports = [f"vm{k}" for k in range(EVENTS + 6)]
+    switch.add("null", "sink")
+    switch.vhost(*ports)
+    with ExitStack() as stack:
+        guests = [stack.enter_context(switch.guest(name, k % 200, size=2))
+                  for k, name in enumerate(ports)]
+        fall_asleep(switch)
+        for guest in guests:
+            guest.send([hello(guest)])
+        switch.settle()
+        assert switch.port("sink")["tx_frames"] == len(guests)
+
+
+def test_a_kick_without_a_frame(switch: RunningSwitch) -> None:
+    switch.vhost("vm1")
+    with switch.guest("vm1", 1) as one:
+        fall_asleep(switch)
+        os.eventfd_write(one.tx_queue.kick, 1)
+        assert switch.step() == 0
+        assert hot(switch) == 1
+        fall_asleep(switch)
+
+
+@pytest.mark.interpreted_only
+def test_events_of_ports_that_are_not_there(switch: RunningSwitch) -> None:
+    """Late events of a plan before this one."""
+    switch.vhost("vm1", "vm2")
+    with switch.guest("vm1", 1):
+        switch.step()
+        fall_asleep(switch)
+        worker = switch.engine._workers[0]
+        for number in (-1, 1, 2, 1 << 31):
+            heat(worker.address, worker.plan.address, number, 0)
+        assert hot(switch) == 0
+        heat(worker.address, worker.plan.address, 0, 0)
+        heat(worker.address, worker.plan.address, 0, 0)
+        assert hot(switch) == 1
