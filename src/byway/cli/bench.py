@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from byway.cli.lab import Lab, usable_cpus
+from byway.cli.lab import Lab
+from byway.machine.cpu import usable_cpus
 
 if TYPE_CHECKING:
     from byway.testing.exchange import Exchange

@@ -6,7 +6,6 @@ sockets in a temporary directory.
 """
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -95,8 +94,3 @@ class Lab:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
         self.close()
-
-
-def usable_cpus() -> list[int]:
-    """The CPUs that this process may use."""
-    return sorted(os.sched_getaffinity(0))

@@ -48,10 +48,10 @@ def show(
 
 
 def _description(port: dict[str, Any]) -> list[str]:
-    lines = [
-        f"{key.replace('_', ' '):<10}  {text(port.get(key))}"
-        for key in ("name", "network", "kind", "state", "reason", "peer", "mac", "mtu", "queues")
-    ]
+    keys = ["name", "network", "kind", "state", "reason", "peer", "mac", "mtu", "queues"]
+    lines = [f"{key:<10}  {text(port[key])}" for key in keys]
+    if trouble := port.get("last_trouble"):
+        lines.insert(5, f"{'last down':<10}  {trouble}")
     for key in ("offered", "acked"):
         lines.append(f"{key:<10}  {text(port['features'][key])}")
     for way in ("rx", "tx"):

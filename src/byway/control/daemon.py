@@ -18,6 +18,7 @@ the difference; what came through the API since stays, and a file with a problem
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import socket
 import struct
@@ -43,6 +44,9 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None) -> int
     stderr). `data_path` loads the engine (the compiled one by default).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the loop has its own
+    # Each guest brings a dozen file descriptors: as many as we may have without asking.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
         config = load(path)
         if problems := check_machine(config):

@@ -15,14 +15,16 @@ ports cost two plans: one without what goes, one with what comes.
 A port is received from by one worker, chosen when it is first attached (the one with the fewest)
 and kept: two workers following different plans for a moment must never both take a queue.
 
-Timers: once a second old fdb entries are removed. Ten times a second it is asked whether a worker
-hangs in the middle of a pass: a peer can make a write to its call event fd block, and ports can
-undo that. The alarm event fd is written by a worker that found a broken ring and by the SIGBUS
-guard; the engine then asks every port for trouble.
+Timers: once a second old fdb entries are removed. Twenty times a second it is asked whether a
+worker hangs in the middle of a pass: a peer can make a write to its event fd block, and a signal
+gets the worker out of it (machine.interrupt). The alarm event fd is written by a worker that
+found a broken ring and by the SIGBUS guard; the engine then asks every port for trouble.
 """
 
 import asyncio
+import faulthandler
 import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -40,11 +42,12 @@ from byway.ports.vhost_user import VhostUserPort
 from byway.ports.virtio_user import VirtioUserPort
 from byway.switch.fdb import CLOCK_SHIFT, MAX_PORTS, Fdb, mac_text
 from byway.worker.plan import NetworkRow, Plan, Tables
-from byway.worker.worker import Worker
+from byway.worker.worker import Worker, WorkerStuckError
 from byway.worker.worker import prepare as prepare_workers
 
 AGEING_SECONDS = 1.0
-STALL_SECONDS = 0.1  # a worker that ends no pass for so long hangs in a system call
+STALL_SECONDS = 0.05  # a worker that ends no pass for so long hangs in a system call
+STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
 PORT_CLASSES: dict[str, type[Port]] = {
     "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "null": NullPort, "pcap": PcapPort,
 }
@@ -105,7 +108,7 @@ class Engine:
     def close(self) -> None:
         """Stop the workers, close every port. Idempotent."""
         for worker in self._workers:
-            worker.stop(self._unblock)
+            worker.stop(worker.interrupt)
         for port in self._ports.values():
             port.close()
         self._ports.clear()
@@ -142,9 +145,9 @@ class Engine:
         self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
 
     def _on_watch(self) -> None:
-        stalled = [worker for worker in self._workers if worker.stalled()]  # each is asked
-        if stalled:
-            self._unblock()
+        for worker in self._workers:
+            if worker.stalled():
+                worker.interrupt()
         self._timers["watch"] = self.loop.call_later(STALL_SECONDS, self._on_watch)
 
     def _on_alarm(self) -> None:
@@ -152,7 +155,12 @@ class Engine:
             os.eventfd_read(self.alarm)
         for port in list(self._ports.values()):
             if port.trouble():
-                port.on_trouble()
+                try:
+                    port.on_trouble()
+                except OSError as error:  # the others' alarms are not to be lost
+                    self.loop.call_exception_handler(
+                        {"message": f"port {port.name} could not be taken down",
+                         "exception": error})
 
     # ------------------------------------------------------------ plans (ports call these)
     def attach(self, port: Port) -> None:
@@ -180,8 +188,11 @@ class Engine:
         self._forget(port)
 
     def settle(self) -> None:
-        """Returns when every worker has ended the pass it was in. Pauses no worker."""
-        self._publish()
+        """Returns when every worker has ended the pass it was in, and looked at its plan anew.
+        Pauses no worker."""
+        for worker in self._workers:
+            worker.publish(worker.plan)
+        self._wait()
 
     def _forget(self, port: Port) -> None:
         self._unwatch(port.index)
@@ -203,12 +214,18 @@ class Engine:
         tables = Tables(ports, networks, keep)
         for k, worker in enumerate(self._workers):
             worker.publish(Plan(tables, sorted(n for n in ports if self._owner[n] == k)))
-        for worker in self._workers:
-            worker.wait(self._unblock)
+        self._wait()
 
-    def _unblock(self) -> None:
-        for port in self._ports.values():
-            port.unblock()
+    def _wait(self) -> None:
+        """Until every worker follows its newest plan. One that does not, for many seconds, may
+        touch memory that was to be unmapped: there is no safe way on, so the process ends."""
+        try:
+            for worker in self._workers:
+                worker.wait(worker.interrupt)
+        except WorkerStuckError as error:
+            sys.stderr.write(f"byway: {error}; the switch cannot go on\n")
+            faulthandler.dump_traceback()
+            os._exit(STUCK_STATUS)
 
     # ------------------------------------------------------------ changes
     def apply(self, actions: Sequence[Action]) -> None:
@@ -223,7 +240,7 @@ class Engine:
                 undo = self._undo(action)
                 self._carry_out(action)
                 done.append(undo)
-        except EngineError:
+        except BaseException:
             for action in reversed(done):
                 with suppress(EngineError):
                     self._carry_out(action)
@@ -302,6 +319,10 @@ class Engine:
             self.remove_port(config.name)
             raise EngineError(f'port "{config.name}": {error.key}: {error.problem}',
                               error.fix) from None
+        except OSError as error:
+            self.remove_port(config.name)
+            raise EngineError(f'port "{config.name}" cannot be opened: {error}',
+                              "see `byway doctor` for limits of this machine") from None
         self._publish()
 
     def remove_port(self, name: str) -> None:

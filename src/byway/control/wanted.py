@@ -4,7 +4,7 @@
 Used by the daemon (start, reload) and the API. Uses diff, the configuration checks and an engine.
 
 A change is a new Config. It is checked whole, compared with the present one, and the actions go
-to the engine in one call, so that hundreds of ports cost one plan. The engine applies all of them
+to the engine in one call, so that hundreds of ports cost two plans. The engine applies all of them
 or raises and applies none; `config` therefore always says what the engine has.
 """
 
@@ -27,7 +27,7 @@ class SwitchEngine(Protocol):
         """Stop the workers, close every port, remove their sockets."""
 
     def apply(self, actions: Sequence[Action]) -> None:
-        """Carry out all actions with one plan, or raise and carry out none."""
+        """Carry out all actions with at most two plans, or raise and undo them."""
 
     def ports(self) -> list[dict[str, Any]]:
         """The state and the counters of every port."""

@@ -5,7 +5,7 @@ Used by worker, one branch a batch. The only place that knows all kinds.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import cas64, ld64, ld64_acq, st64, st64_rel, unlikely
+from byway.machine.mem import cas64, fence, ld64, ld64_acq, st64, st64_rel, unlikely
 from byway.machine.system import SYS_SCHED_YIELD, SYS_WRITE, pause, syscall0, syscall3
 from byway.packet.batch import UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
@@ -156,8 +156,10 @@ def port_tell_rx(port):
     p = port_at(port)
     if p.kind == _VHOST_USER:
         call_driver(p.rxq)
+        fail(port, ld64(p.rxq + Q.error))
     elif p.kind == _VIRTIO_USER:
         kick_device(p.rxq)
+        fail(port, ld64(p.rxq + D.error))
 
 
 @kernel
@@ -170,8 +172,10 @@ def port_tell_tx(port):
     if usable(port) and p.txq != 0:
         if p.kind == _VHOST_USER:
             call_driver(p.txq)
+            fail(port, ld64(p.txq + Q.error))
         elif p.kind == _VIRTIO_USER:
             kick_device(p.txq)
+            fail(port, ld64(p.txq + D.error))
 
 
 @kernel
@@ -191,10 +195,18 @@ def port_sleep(port):
 
 @kernel
 def port_wake(port):
-    """Polled again: no wake-ups needed."""
+    """Polled again: no wake-ups needed, on neither queue; and tell the peer of what it may not
+    know yet (a queue that has just been attached)."""
     p = port_at(port)
-    if usable(port):
-        if p.kind == _VHOST_USER:
-            refuse_kicks(p.rxq)
-        elif p.kind == _VIRTIO_USER:
-            refuse_calls(p.rxq)
+    if not usable(port):
+        return
+    if p.kind == _VHOST_USER:
+        refuse_kicks(p.rxq)
+        if p.txq != 0:
+            refuse_kicks(p.txq)
+    elif p.kind == _VIRTIO_USER:
+        refuse_calls(p.rxq)
+        refuse_calls(p.txq)
+    fence()
+    port_tell_rx(port)
+    port_tell_tx(port)

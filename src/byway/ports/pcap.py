@@ -58,6 +58,8 @@ class PcapPort(Port):
         self.record["rxq"] = address_of(self._in)
 
     def _start_writing(self, path: Path) -> None:
+        if path.is_fifo():  # opening it would wait for a reader
+            raise PortError("write", f"{path} is a named pipe", "give the path of a file")
         try:
             self._file = path.open("wb")
         except OSError as error:

@@ -12,6 +12,8 @@ in between.
 import asyncio
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from byway.machine.layout import address_of, alloc
 from byway.packet.counters import COUNTERS, drops_by_name
 from byway.ports.record import PORT, Kind, P
@@ -52,7 +54,7 @@ class Host(Protocol):
         """Returns when no worker touches the port's queues. Idempotent."""
 
     def settle(self) -> None:
-        """Returns when every worker has ended the pass it was in."""
+        """Returns when every worker has ended the pass it was in, and looked at all its ports."""
 
 
 class Port:
@@ -68,13 +70,14 @@ class Port:
         self.mtu = mtu
         self.state: State = "down"
         self.reason = "not opened yet"
+        self.last_trouble: str | None = None  # why it last went down; outlives the next connection
         # the event fd that wakes a worker for this port (-1: the port never sleeps, or never sends)
         self.wake_fd = -1
         self.record = alloc(PORT, 1)
         self.rx = alloc(COUNTERS, 1)
         self.tx = alloc(COUNTERS, 1)
-        self.one = alloc(COUNTERS, 1)
-        self.one["frames"] = 1  # the 8 bytes that are written to event fds
+        self.one = alloc(np.dtype("<i8"), 1)
+        self.one[0] = 1  # the 8 bytes that are written to event fds
         row = self.record[0]
         row["kind"], row["index"] = int(self.kind), index
         row["rx"], row["tx"] = address_of(self.rx), address_of(self.tx)
@@ -98,13 +101,10 @@ class Port:
         """What only this kind has to tell (merged into status)."""
         return {}
 
-    def unblock(self) -> None:
-        """A worker seems stuck: undo whatever a peer could have done to make it wait."""
-
     def bring_up(self) -> None:
         """The queues are ready: let workers serve them."""
-        self.state, self.reason = "up", ""
         self.host.attach(self)
+        self.state, self.reason = "up", ""
 
     def take_down(self, reason: str, state: State = "down") -> None:
         """Leave the plan and the peer, whatever was wrong with it; afterwards the queues and their
@@ -112,6 +112,8 @@ class Port:
         self.host.detach(self)
         self.record["fault"] = self.record["error"] = 0
         self.state, self.reason = state, reason
+        if state == "down" and reason:
+            self.last_trouble = reason
 
     def trouble(self) -> str:
         """What a worker or the SIGBUS guard found wrong with the port ("": nothing)."""
@@ -133,6 +135,7 @@ class Port:
             "kind": self.config.kind,
             "state": self.state,
             "reason": self.reason,
+            "last_trouble": self.last_trouble,
             "index": self.index,
             "mac": getattr(self.config, "mac", None),
             "queues": getattr(self.config, "queues", 1),

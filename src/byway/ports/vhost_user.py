@@ -10,10 +10,7 @@ One connection at a time; a second one is hung up on.
 """
 
 import ctypes
-import os
-import select
 import socket
-from contextlib import suppress
 from typing import Any
 
 from byway.machine import unixsocket
@@ -25,7 +22,7 @@ from byway.vhost.backend import BackEnd
 from byway.vhost.connection import Closed, Connection
 from byway.vhost.messages import ProtocolError, ProtocolFeature
 from byway.virtio.features import Feature, has, header_length, mask, names
-from byway.virtio.ring import INDEX, VQ
+from byway.virtio.ring import INDEX, VQ, RingError
 
 OFFERED = mask(
     Feature.VERSION_1, Feature.MRG_RXBUF, Feature.INDIRECT_DESC, Feature.EVENT_IDX,
@@ -36,7 +33,8 @@ PROTOCOL_OFFERED = sum(1 << f for f in (
 # The rings as the guest numbers them (VIRTIO 1.2, 5.1.2): it receives on 0, transmits on 1.
 GUEST_RECEIVES, GUEST_TRANSMITS = 0, 1
 RETRY_SECONDS = 0.5  # between two attempts to reach a front end that does not listen
-MESSAGES_A_TURN = 64  # before others on the control thread have theirs
+MESSAGES_A_TURN = 8  # before others on the control thread have theirs
+PENALTY_SECONDS, MAX_PENALTY_SECONDS = 1.0, 60.0  # doubled each time
 
 
 class VhostUserPort(Port):
@@ -54,7 +52,7 @@ class VhostUserPort(Port):
         self._back_end: BackEnd | None = None
         self._retry: Any = None
         self._served = False  # the rings' positions are those of the virtqueue records
-        self._blocked = False  # the peer made us wait for it
+        self._penalty = 0.0  # seconds that a peer has to wait which made us wait
 
     # ------------------------------------------------------------ the socket
     def open(self) -> None:
@@ -74,20 +72,28 @@ class VhostUserPort(Port):
 
     def _accept(self) -> None:
         assert self._listener
-        with suppress(BlockingIOError):
+        try:
             sock, _ = self._listener.accept()
-            if self._connection:
-                sock.close()
-            else:
-                self._converse(sock)
+        except BlockingIOError:
+            return
+        except OSError as error:  # no file descriptors left, for instance
+            self.reason = f"a front end could not be accepted ({error.strerror})"
+            self._rest(RETRY_SECONDS)
+            return
+        if self._connection:
+            sock.close()
+        else:
+            self._converse(sock)
 
     def _dial(self) -> None:
         self._retry = None
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        sock = None
         try:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
             sock.connect(self.config.socket)
         except OSError as error:
-            sock.close()
+            if sock:
+                sock.close()
             self.state = "waiting"
             self.reason = f"no front end listens at {self.config.socket} ({error.strerror})"
             self._retry = self.host.loop.call_later(RETRY_SECONDS, self._dial)
@@ -96,7 +102,7 @@ class VhostUserPort(Port):
 
     def _converse(self, sock: socket.socket) -> None:
         sock.setblocking(False)
-        self._connection, self._blocked = Connection(sock), False
+        self._connection = Connection(sock)
         self._back_end = BackEnd(
             self, features=self.offered, protocol_features=PROTOCOL_OFFERED)
         self._back_end.connection = self._connection
@@ -116,12 +122,14 @@ class VhostUserPort(Port):
             self._hang_up("waiting", f"the front end hung up ({closed.reason})")
         except ProtocolError as error:
             self._hang_up("down", f"the front end broke the protocol: {error.reason}")
+        except OSError as error:
+            self._hang_up("down", f"the front end cannot be served: {error}")
 
-    def _hang_up(self, state: Any, reason: str) -> None:
-        """Leave the peer: workers first, then memory, then the socket."""
+    def _hang_up(self, state: Any, reason: str, rest: float = 0.0) -> None:
+        """Leave the peer: workers first, then memory, then the socket. The next one is welcome
+        after ``rest`` seconds."""
         connection, back_end = self._connection, self._back_end
         self._connection = self._back_end = None
-        self._blocked = False
         if connection:
             self.host.loop.remove_reader(connection.fileno())
         self.take_down(reason, state)
@@ -130,7 +138,20 @@ class VhostUserPort(Port):
         if connection:
             connection.close()
             if self.config.mode == "client":
-                self._retry = self.host.loop.call_later(RETRY_SECONDS, self._dial)
+                self._retry = self.host.loop.call_later(max(rest, RETRY_SECONDS), self._dial)
+            elif rest:
+                self._rest(rest)
+
+    def _rest(self, seconds: float) -> None:
+        """Accept nobody for a while; who connects meanwhile waits."""
+        if self._listener:
+            self.host.loop.remove_reader(self._listener.fileno())
+            self._retry = self.host.loop.call_later(seconds, self._listen_again)
+
+    def _listen_again(self) -> None:
+        self._retry = None
+        if self._listener:
+            self.host.loop.add_reader(self._listener.fileno(), self._accept)
 
     def close(self) -> None:
         self._hang_up("down", "closed")
@@ -143,12 +164,10 @@ class VhostUserPort(Port):
             self._listener = None
 
     def on_trouble(self) -> None:
-        reason = self.trouble()
-        if self._back_end:
-            for ring in self._back_end.rings:
-                if ring.err >= 0:
-                    _signal(ring.err)
-        self._hang_up("down", reason)
+        # The ring's error fd is not written: it is the peer's, and could make us wait.
+        if int(self.record["error"][0]) == RingError.BLOCKED:
+            self._penalty = min(max(2 * self._penalty, PENALTY_SECONDS), MAX_PENALTY_SECONDS)
+        self._hang_up("down", self.trouble(), self._penalty)
 
     # ------------------------------------------------------------ what BackEnd asks of its target
     def detach(self) -> None:
@@ -171,10 +190,6 @@ class VhostUserPort(Port):
         row["awake"] = transmit.kick < 0
         self.wake_fd = transmit.kick
         self.bring_up()
-        # Buffers may have been used, and not been told of, before we came.
-        for ring in (receive, transmit):
-            if ring.call >= 0:
-                _signal(ring.call)
 
     def _fill(self, ring: Any, counters: Any) -> None:
         assert self._back_end
@@ -190,6 +205,7 @@ class VhostUserPort(Port):
         # ring's own used index is where its driver goes on from, also after a back end was killed.
         position = used_index(ring.used)
         row["last_avail"] = row["avail_seen"] = row["used_idx"] = position
+        # Buffers may have been used, and not been told of, before we came: the worker calls once.
         row["signalled_valid"], row["error"] = 0, 0
         row["call"], row["one"] = ring.call, address_of(self.one)
         row["max_frame"] = longest_frame(min(self.mtu, self._back_end.mtu or self.mtu))
@@ -202,11 +218,9 @@ class VhostUserPort(Port):
 
     def call_changed(self, index: int) -> None:
         assert self._back_end
-        call = self._back_end.rings[index].call
-        self._queues["call"][index] = call
+        self._queues["call"][index] = self._back_end.rings[index].call
+        self._queues["signalled_valid"][index] = 0  # the old one may have been called in vain
         self.host.settle()
-        if call >= 0:
-            _signal(call)
 
     def mtu_changed(self, mtu: int) -> bool:
         if mtu > self.mtu:
@@ -214,21 +228,7 @@ class VhostUserPort(Port):
         self._queues["max_frame"][GUEST_RECEIVES] = longest_frame(mtu)
         return True
 
-    # ------------------------------------------------------------ for the control thread
-    def unblock(self) -> None:
-        """Empty a call counter that the front end filled and made blocking; it has to go."""
-        for ring in self._back_end.rings if self._back_end else ():
-            if ring.call >= 0 and os.get_blocking(ring.call) and not _writable(ring.call):
-                os.set_blocking(ring.call, False)
-                with suppress(OSError):
-                    os.preadv(ring.call, [bytearray(8)], -1, os.RWF_NOWAIT)
-                self._blocked = True
-                os.eventfd_write(self.host.alarm, 1)
-
-    def trouble(self) -> str:
-        return super().trouble() or (
-            "the peer made its call event fd block" if self._blocked else "")
-
+    # ------------------------------------------------------------ for the API
     def details(self) -> dict[str, Any]:
         acked = self._back_end.features if self._back_end else 0
         return {
@@ -243,19 +243,3 @@ class VhostUserPort(Port):
 def used_index(used: int) -> int:
     """The used index in a ring at host address ``used`` (VIRTIO 1.2, 2.7.8)."""
     return ctypes.c_uint16.from_address(used + INDEX).value
-
-
-def _writable(fd: int) -> bool:
-    """Would a write to an event fd go through at once?"""
-    poll = select.poll()
-    poll.register(fd, select.POLLOUT)
-    return bool(poll.poll(0))
-
-
-def _signal(fd: int) -> None:
-    """Write to a peer's event fd, unless its counter is full: the peer shares the file and may
-    have made it blocking again."""
-    os.set_blocking(fd, False)
-    if _writable(fd):
-        with suppress(BlockingIOError):
-            os.eventfd_write(fd, 1)

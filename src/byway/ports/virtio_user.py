@@ -57,12 +57,13 @@ class VirtioUserPort(Port):
         except unixsocket.SocketError as error:
             raise PortError("socket", f"{self.config.socket} {error.problem}",
                             error.fix) from None
-        self._make_queues()
         self.state, self.reason = "waiting", "no back end yet"
         if self.config.mode == "client":
             self._begin()
 
     def _make_queues(self) -> None:
+        """Memory for one conversation: the next back end gets other memory, because this one may
+        keep its mapping."""
         longest = longest_frame(self.mtu)
         buffer = max(MIN_BUFFER, -(-(longest + 12) // 256) * 256)
         each = DriverQueue.bytes_needed(RING_SIZE, buffer)
@@ -79,15 +80,20 @@ class VirtioUserPort(Port):
         self._timer = None
         if self._busy or self._front or self._closed:
             return
-        self._busy = True
         if self._listener:  # until this back end is gone
             self.host.loop.remove_reader(self._listener.fileno())
-        future = self.host.loop.run_in_executor(None, self._converse)
+        try:
+            self._make_queues()
+        except OSError as error:
+            self._again(f"no memory to share: {error}")
+            return
+        self._busy = True
+        future = self.host.loop.run_in_executor(None, self._converse, self._listener)
         future.add_done_callback(self._finish)
 
-    def _converse(self) -> FrontEnd:
+    def _converse(self, listener: socket.socket | None) -> FrontEnd:
         """In a thread: connect, negotiate, hand over memory and rings."""
-        front = (FrontEnd.accept(self._listener, TIMEOUT_SECONDS) if self._listener
+        front = (FrontEnd.accept(listener, TIMEOUT_SECONDS) if listener
                  else FrontEnd.connect(self.config.socket, TIMEOUT_SECONDS))
         try:
             features = front.negotiate(WANTED)
@@ -100,7 +106,7 @@ class VirtioUserPort(Port):
                 queue.start(features, address_of(counters), longest_frame(self.mtu))
                 front.start_ring(index, queue.size, 0, queue.desc, queue.avail, queue.used,
                                  queue.kick, queue.call)
-            self._receive.post_all()
+            self._receive.post_all(kick=False)  # the worker's first look kicks
             for index in (0, 1):
                 front.enable_ring(index, True)
         except BaseException:
@@ -119,12 +125,12 @@ class VirtioUserPort(Port):
             return
         if error is None:
             future.result().close()
-        elif not isinstance(error, (OSError, ProtocolError, Closed)):
-            raise error
-        if self._closed:
-            self._free()
-        else:
+        self._free()
+        if not self._closed:
             self._again(str(error))
+        if error is not None and not isinstance(error, (OSError, ProtocolError, Closed)):
+            self.host.loop.call_exception_handler(
+                {"message": f"port {self.name}: the conversation failed", "exception": error})
 
     def _again(self, reason: str) -> None:
         self.state, self.reason = "waiting", reason
@@ -139,6 +145,8 @@ class VirtioUserPort(Port):
             self.host.loop.remove_reader(self._front.fileno())
             self._front.close()
             self._front = None
+        if not self._busy:
+            self._free()
 
     def _on_hang_up(self) -> None:
         # A back end says nothing unasked: the socket is readable because it ended.
@@ -159,8 +167,6 @@ class VirtioUserPort(Port):
             self.host.loop.remove_reader(self._listener.fileno())
             unixsocket.close(self._listener)
             self._listener = None
-        if not self._busy:
-            self._free()
 
     def _free(self) -> None:
         if self._region:

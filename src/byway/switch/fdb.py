@@ -29,7 +29,16 @@ import numpy as np
 from byway.machine.jit import kernel
 from byway.machine.layout import address_of, alloc, record
 from byway.machine.mem import (
-    add64, cas64, ld64, ld64_once, likely, mul64, shr64, st64, st64_once, unlikely,
+    add64,
+    cas64,
+    ld64,
+    ld64_once,
+    likely,
+    mul64,
+    shr64,
+    st64,
+    st64_once,
+    unlikely,
 )
 
 WAYS = 8

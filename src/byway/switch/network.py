@@ -8,4 +8,6 @@ from byway.machine.layout import record
 
 # members: address of int64[nmembers], the numbers of the ports in the network. max_frame: bytes of
 # the longest untagged frame (packet.ethernet); each of at most two VLAN tags may add 4.
-NETWORK, network_at, N = record("network", ["fdb", "members", "nmembers", "max_frame"])
+# nports: how many the plan knows. A worker with a newer plan may have learned a higher one.
+NETWORK, network_at, N = record(
+    "network", ["fdb", "members", "nmembers", "max_frame", "nports"])

@@ -15,7 +15,7 @@ from byway.packet.batch import ROWS, Batch
 from byway.testing.guest import Guest
 from byway.testing.traffic import MIN_TEST_FRAME, TRAFFIC, traffic_pair, traffic_run
 
-PATIENCE_SECONDS = 0.5
+PATIENCE_SECONDS = 5.0
 IMIX = (60,) * 7 + (590,) * 4 + (1514,)  # the "simple Internet mix", without the frame checksum
 COUNTERS = ("sent", "received", "checked", "answers", "lost", "bad", "unexpected", "leaked",
             "other", "octets", "waiting")

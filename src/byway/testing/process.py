@@ -2,8 +2,7 @@
 """A guest in a process of its own, told what to do by lines of JSON.
 
 Used by the demo, the benchmarks and the system tests. ``GuestProcess`` is the handle; the process
-runs PROGRAM. Each line in is {"do": ...}, each line
-out the answer, or {"error": ...}.
+runs PROGRAM. Each line in is {"do": ...}, each line out the answer, or {"error": ...}.
 
 A guest answers ARP requests and pings for its address while it resolves or pings others.
 """

@@ -243,10 +243,20 @@ def nap(traffic):
     refuse_calls(t.rx)
 
 
+@kernel
+def begin(traffic):
+    """Poll both queues; patience counts from now on."""
+    t = traffic_at(traffic)
+    refuse_calls(t.rx)
+    refuse_calls(t.tx)
+    t.since = rdtsc()
+
+
 @kernel(entry=True)
 def traffic_run(traffic, until, asking):
     """Exchange until tick ``until`` or told to stop; sleeps when there is nothing to do; -> 0."""
     t = traffic_at(traffic)
+    begin(traffic)
     idle = 0
     while rdtsc() < until and ld64_acq(traffic + T.stop) == 0 and ld64(t.rx + D.error) == 0:
         if round_trip(traffic, asking != 0) > 0:
@@ -263,6 +273,8 @@ def traffic_run(traffic, until, asking):
 @kernel(entry=True)
 def traffic_pair(one, other, until):
     """Two guests in one thread that never sleep, both asking and answering; -> 0."""
+    begin(one)
+    begin(other)
     while rdtsc() < until:
         if round_trip(one, True) + round_trip(other, True) == 0:
             pause()

@@ -20,8 +20,9 @@ Every change of memory, addresses, features, enabling or kick runs as
     change               and rings' positions taken back into ``base``
     target.attach()      the target serves what is ready
 
-and a message that changes nothing does not disturb the workers. ``base`` is always the position
-to continue from at the next attach.
+and a message that changes nothing does not disturb the workers. ``base`` is what the
+front end said, or where the target had come; a target may know better from the ring itself (after
+a back end was killed, its used index is where the driver goes on).
 
 What is wrong raises ProtocolError after a refusal was sent to a front end that wants one; then the
 owner closes the BackEnd and the connection. A request that is merely not served is refused and

@@ -42,7 +42,6 @@ MAX_PAYLOAD = 4096
 MAX_TABLE_REGIONS = 8
 MAX_FDS = 32
 NO_FD = 0x100  # SET_VRING_KICK, _CALL, _ERR: bits 0-7 ring index, bit 8 "no fd"
-MAX_RINGS = 256
 
 
 class ProtocolFeature(IntEnum):

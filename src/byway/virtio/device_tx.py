@@ -35,6 +35,7 @@ SCRATCH = 2 * SEGMENTS  # segments that the batch's scratch has room for
 # A receive buffer about to be filled: host address (or the descriptor's own address), descriptor
 # head, second word of the descriptor. They lie in the batch's scratch.
 BUFFER, BUFFER_HEAD, BUFFER_WORD = 24, 8, 16
+MAX_MERGED = 128  # buffers that one frame is spread over: bounds the walks of a hostile ring
 BODY = 2048  # bytes of a frame that are asked for ahead of the copy
 
 
@@ -278,7 +279,8 @@ def deliver_chains(queue, batch, row, taken, head, gpa, word):
         if slots > 0:
             if q.merge == 0:
                 return 0, _SMALL_BUFFER
-            if n > SCRATCH - MAX_CHAIN:  # shreds: useless for any frame of this size
+            if n > SCRATCH - MAX_CHAIN or slots >= MAX_MERGED:
+                # Shreds: useless for any frame of this size.
                 refuse_chains(queue, taken, slots)
                 return slots, _SMALL_BUFFER
             if available(queue, taken + slots + 1) <= taken + slots:

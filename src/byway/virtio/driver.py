@@ -97,15 +97,16 @@ def publish(queue, n):
 
 
 @kernel(entry=True)
-def driver_fill(queue):
-    """Post every receive buffer (once, when the queue starts)."""
+def driver_fill(queue, kick):
+    """Post every receive buffer (once, when the queue starts); ``kick``: and tell the device."""
     d = driver_at(queue)
     for buffer in range(d.size):
         post(queue, buffer, buffer, d.buffer_size, WRITE)
     d.nfree = 0
     publish(queue, d.size)
-    fence()
-    kick_device(queue)
+    if kick != 0:
+        fence()
+        kick_device(queue)
     return d.size
 
 

@@ -15,7 +15,7 @@ from byway.virtio.features import Feature, has, header_length
 from byway.virtio.ring import DESCRIPTOR, DRIVER, avail_bytes, used_bytes
 
 PAGE = 4096
-LINE = 64
+CACHE_LINE = 64
 
 
 def _up(n: int, align: int) -> int:
@@ -57,8 +57,8 @@ class DriverQueue:
     @staticmethod
     def parts(size: int) -> tuple[int, int, int, int]:
         """Offsets of descriptor table, available ring, used ring and buffers."""
-        avail = _up(DESCRIPTOR * size, LINE)
-        used = _up(avail + avail_bytes(size, True), LINE)
+        avail = _up(DESCRIPTOR * size, CACHE_LINE)
+        used = _up(avail + avail_bytes(size, True), CACHE_LINE)
         return 0, avail, used, _up(used + used_bytes(size, True), PAGE)
 
     @classmethod
@@ -83,9 +83,9 @@ class DriverQueue:
         for name in ("avail_idx", "used_seen", "kicked", "error"):
             row[name] = 0
 
-    def post_all(self) -> None:
-        """Give all buffers of a receive queue to the device."""
-        driver_fill(self.address)
+    def post_all(self, kick: bool = True) -> None:
+        """Give all buffers of a receive queue to the device, and tell it so."""
+        driver_fill(self.address, int(kick))
 
     def close(self) -> None:
         """Close the event fds. Idempotent; the device must be gone, or not care."""

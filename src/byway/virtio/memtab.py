@@ -53,6 +53,7 @@ def fill(table: Any, regions: list[tuple[int, int, int]]) -> None:
     for gpa, size, _ in regions:
         if size <= 0 or gpa < 0 or gpa + size > ADDRESS_LIMIT:
             raise ValueError(f"memory region at {gpa:#x} of {size:#x} bytes is out of range")
+    table["size"][:] = 0  # kernels look at the first region without asking how many there are
     for i, (gpa, size, host) in enumerate(sorted(regions, key=lambda r: -r[1])):
         table["gpa"][i], table["size"][i], table["delta"][i] = gpa, size, host - gpa
     table["n"] = len(regions)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Notifications of split virtqueues: when to call or kick, how to ask for and to refuse them.
 
-Used by device.py and driver.py; VIRTIO 1.2, sections 2.7.7 and 2.7.10, and 2.7.13.4.1 for fences.
+Used by ports and worker; VIRTIO 1.2, sections 2.7.7 and 2.7.10, and 2.7.13.4.1 for fences.
 
 Both directions are alike: a side publishes an index, then (after a full fence) reads what the
 other side asked for. A side that wants to sleep asks for notifications, then (after a full fence)
@@ -18,7 +18,7 @@ from byway.machine.mem import (
     st16_once,
     st64_once,
 )
-from byway.machine.system import SYS_WRITE, syscall3
+from byway.machine.system import EINTR, SYS_WRITE, syscall3
 from byway.virtio.ring import (
     AVAIL_NO_INTERRUPT,
     ENTRIES,
@@ -26,9 +26,13 @@ from byway.virtio.ring import (
     USED_NO_NOTIFY,
     D,
     Q,
+    RingError,
     driver_at,
     vq_at,
 )
+
+# A write that the peer made wait was interrupted (machine.interrupt).
+_BLOCKED = int(RingError.BLOCKED)
 
 
 @kernel
@@ -63,7 +67,8 @@ def call_driver(queue):
         wanted = ld16_once(q.avail) & AVAIL_NO_INTERRUPT == 0
     if wanted:
         q.calls += 1
-        syscall3(SYS_WRITE, q.call, q.one, 8)
+        if syscall3(SYS_WRITE, q.call, q.one, 8) == -EINTR:
+            q.error = _BLOCKED
 
 
 @kernel
@@ -106,7 +111,8 @@ def kick_device(queue):
         wanted = ld16_once(d.used) & USED_NO_NOTIFY == 0
     if wanted:
         d.kicks += 1
-        syscall3(SYS_WRITE, d.kick, d.one, 8)
+        if syscall3(SYS_WRITE, d.kick, d.one, 8) == -EINTR:
+            d.error = _BLOCKED
 
 
 @kernel

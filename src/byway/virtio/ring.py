@@ -35,6 +35,7 @@ class RingError(IntEnum):
     BAD_HEAD = 2, "the available ring names a descriptor outside the table"
     USED_JUMP = 3, "the used index is ahead of what was made available"
     BAD_ID = 4, "the used ring names a buffer that the device did not have"
+    BLOCKED = 5, "its event fd was made to block"
 
 
 def avail_bytes(size: int, event: bool) -> int:
@@ -49,11 +50,11 @@ def used_bytes(size: int, event: bool) -> int:
 
 # The device's side (a guest's virtqueue that Byway serves).
 # desc, avail, used: host addresses. header: bytes of virtio_net_hdr. last_avail: next entry to
-# take. avail_seen: available index as last read. used_idx: our private copy, the ring's is never
-# read back. likely_head: what the next available entry probably names (drivers recycle descriptors
-# in order; a guess is only prefetched). signalled: used index when the driver was last considered
-# for a call. call: event fd or -1. one: address of the 8 bytes written to it. max_frame: longest
-# frame delivered.
+# take. avail_seen: available index as last read. used_idx: our private copy; the ring's is read at
+# the start only. likely_head: what the next available entry probably names (drivers recycle
+# descriptors in order; a guess is only prefetched). signalled: used index when the driver was last
+# considered for a call. call: event fd or -1. one: address of the 8 bytes written to it. max_frame:
+# longest frame delivered.
 VQ, vq_at, Q = record("vq", [
     "desc", "avail", "used", "size", "mask", "header", "memtab", "counters",
     "last_avail", "avail_seen", "used_idx", "likely_head", "signalled", "signalled_valid", "error",

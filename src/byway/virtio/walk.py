@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chain walk: a guest's descriptor chain -> segments of host memory. Bounded and checked.
 
-Used by device.py for every chain that is not one plain descriptor.
+Used by device_rx.py and device_tx.py for every chain that is not one plain descriptor.
 
 Theory of operation
 -------------------

@@ -21,10 +21,10 @@ from byway.worker.plan import plan_at
 _PORT_DOWN = int(Reason.PORT_DOWN)
 _NO_DESTINATION = int(Reason.NO_DESTINATION)
 
-# Where a worker sorts: selected is int64[ROWS + 1][ROWS], one line of row addresses for each
+# Where a worker sorts: selected is int64[ROWS + 1][ROWS], one group of row addresses for each
 # destination (the last for what was dropped), then counts and destinations, int64[ROWS] each.
-LINE = 8 * ROWS
-COUNTS = LINE * (ROWS + 1)
+GROUP = 8 * ROWS
+COUNTS = GROUP * (ROWS + 1)
 DESTINATIONS = COUNTS + 8 * ROWS
 SORT_BYTES = DESTINATIONS + 8 * ROWS
 
@@ -126,7 +126,7 @@ def group(plan, port, batch, sort):
             else:
                 length = ld64(sort + COUNTS + 8 * line)
         if out >= 0:
-            st64(sort + LINE * line + 8 * length, row)
+            st64(sort + GROUP * line + 8 * length, row)
             length += 1
     if current >= 0:
         st64(sort + COUNTS + 8 * line, length)
@@ -163,7 +163,7 @@ def deliver(plan, port, batch, sort):
     total = 0
     for line in range(lines):
         n = ld64(sort + COUNTS + 8 * line)
-        send(plan, port, ld64(sort + DESTINATIONS + 8 * line), batch, sort + LINE * line, n)
+        send(plan, port, ld64(sort + DESTINATIONS + 8 * line), batch, sort + GROUP * line, n)
         total += n
     clear(plan_at(plan).groups, sort, lines)
     if unlikely(total < batch_at(batch).n):

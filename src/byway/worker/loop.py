@@ -22,7 +22,7 @@ longer touched once the worker has answered with the plan's generation (plan.py)
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
-from byway.machine.system import EINTR, SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
+from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
 from byway.packet.batch import batch_at, look
 from byway.ports.dispatch import port_give_back, port_near, port_rx, port_sleep, port_wake
 from byway.ports.record import P
@@ -38,7 +38,7 @@ CONTROL, control_at, C = record("control", ["generation", "plan", "stop"])
 WORKER, worker_at, W = record("worker", [
     "control", "epoll", "events", "batch", "sort", "hot", "idle_ticks", "look_ticks",
     "seen", "plan", "asleep", "passes", "busy_passes", "frames", "busy_ticks", "sleeps",
-    "wakes", "nhot", "looked", "error"], size=256)
+    "wakes", "nhot", "looked"], size=256)
 # A hot port: its address, when it last gave a frame.
 HOT_ENTRY = 16
 EVENTS, EVENT_SIZE, EVENT_DATA = 64, 12, 4  # struct epoll_event is packed on x86-64
@@ -128,8 +128,6 @@ def collect(worker, milliseconds):
     """Look at the epoll set for at most ``milliseconds`` (-1: until something happens)."""
     w = worker_at(worker)
     n = syscall6(SYS_EPOLL_PWAIT, w.epoll, w.events, EVENTS, milliseconds, 0, 8)
-    if n < 0 and n != -EINTR:
-        w.error = -n
     now = rdtsc()
     w.looked = now
     for k in range(n):

@@ -46,8 +46,7 @@ class Tables:
 
     def __init__(self, ports: Mapping[int, int], networks: Mapping[int, NetworkRow],
                  keep: Any = ()) -> None:
-        self.nports = max(ports, default=-1) + 1
-        nports = max([self.nports, *(max(n.members, default=-1) + 1 for n in networks.values())])
+        nports = 1 + max([-1, *ports, *(m for n in networks.values() for m in n.members)])
         self.nports = nports
         self.ports = np.zeros(max(nports, 1), np.int64)
         for number, address in ports.items():
@@ -60,6 +59,7 @@ class Tables:
             row = self.networks[number]
             row["fdb"], row["max_frame"] = network.fdb, network.max_frame
             row["members"], row["nmembers"] = address_of(members), len(members)
+            row["nports"] = nports
         self._keep = keep  # whatever must live as long as the plan
 
 

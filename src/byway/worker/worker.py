@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 
 from byway.machine.clock import measure_hz, tsc
-from byway.machine.cpu import pin_this_thread
+from byway.machine.cpu import usable_cpus
+from byway.machine.interrupt import install as install_interrupt
+from byway.machine.interrupt import interrupt
 from byway.machine.jit import prepare as prepare_entries
 from byway.machine.layout import address_of, alloc
 from byway.machine.system import SYS_EPOLL_CTL, plain_syscall
@@ -130,16 +132,22 @@ class Worker:
 
     def start(self) -> None:
         """Run the loop in a thread, pinned where a CPU was given (OSError: not allowed there)."""
-        if self.cpu is not None and self.cpu not in os.sched_getaffinity(0):
+        if self.cpu is not None and self.cpu not in usable_cpus():
             raise OSError(f"CPU {self.cpu} is not usable by this process")
+        install_interrupt()
         self.control[0]["stop"] = 0
         self._thread = threading.Thread(target=self._run, name=f"worker-{self.cpu}", daemon=True)
         self._thread.start()
+        if self.cpu is not None:
+            os.sched_setaffinity(self._thread.native_id or 0, {self.cpu})
 
     def _run(self) -> None:
-        if self.cpu is not None:
-            pin_this_thread(self.cpu)
         worker_loop(self.address)
+
+    def interrupt(self) -> None:
+        """End a system call that a peer made the worker wait in: the peer's port then breaks."""
+        if self._thread is not None:
+            interrupt(self._thread)
 
     def step(self, now: int | None = None) -> int:
         """One pass in the calling thread (no thread may be running); -> rows moved."""
