@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from byway.machine.jit import prepare
 from byway.testing.exchange import Exchange
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from byway.testing.guest import Guest
 from byway.testing.traffic import traffic_run
+from tests.running import RunningSwitch
 
 SIZES = (60, 590, 1514, 64, 128, 129, 300)
 FOR_EVER = 600.0
@@ -73,6 +75,22 @@ def exchanging(asks: Sequence[tuple[Guest, Guest | None]],
     settle(exchanges)
     for exchange in exchanges:
         check(exchange)
+
+
+@contextmanager
+def chain(folder: Path) -> Iterator[tuple[Guest, Guest]]:
+    """Two guests in two networks, which a virtio-user and a vhost-user port join."""
+    with RunningSwitch(folder) as switch:
+        switch.network("blue")
+        switch.network("green")
+        switch.vhost("vm1")
+        switch.vhost("vm2", "trunk", network="green")
+        switch.add("virtio-user", "uplink", socket=switch.socket("trunk"))
+        switch.until(lambda: {switch.port(p)["state"] for p in ("uplink", "trunk")} == {"up"})
+        with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
+            introduce(one, two)
+            yield one, two
+        assert switch.drops() == {}
 
 
 def settle(exchanges: Sequence[Exchange], rounds: int = 200) -> None:

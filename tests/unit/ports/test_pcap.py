@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pcap port: files that cannot be used, what is written when, and a disk that is full."""
 
+import fcntl
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from byway.packet.pcapfile import read_frames, write_frame, write_header
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from tests.running import RunningSwitch
 
+F_ADD_SEALS, F_SEAL_GROW = 1033, 4
 FRAMES = [ethernet(BROADCAST, b"\x02\0\0\0\0\x07", TEST_ETHERTYPE, bytes([k]) * (50 + k))
           for k in range(100)]
 
@@ -69,13 +72,17 @@ def test_files_that_cannot_be_used(switch: RunningSwitch, tmp_path: Path,
     assert switch.call(switch.engine.ports) == []
 
 
-def test_a_full_disk(switch: RunningSwitch, tmp_path: Path) -> None:
-    """The port goes down and says why; the others go on."""
-    switch.add("pcap", "out", write="/dev/full")
+def test_a_file_that_cannot_grow(switch: RunningSwitch, tmp_path: Path) -> None:
+    """As on a disk that is full: the port goes down and says why; the others go on."""
+    fd = os.memfd_create("full", os.MFD_ALLOW_SEALING)
+    fcntl.fcntl(fd, F_ADD_SEALS, F_SEAL_GROW)
+    path = f"/proc/self/fd/{fd}"
+    switch.add("pcap", "out", write=path)
     switch.add("null", "sink")
     switch.add("pcap", "in", read=capture(tmp_path / "in.pcap", FRAMES))
     switch.until(lambda: switch.port("out")["state"] == "down")
-    assert switch.port("out")["reason"] == "/dev/full: No space left on device"
+    assert switch.port("out")["reason"] == f"{path}: Operation not permitted"
     switch.settle()
     assert switch.port("sink")["tx_frames"] == 100
     switch.remove("out")
+    os.close(fd)

@@ -2,6 +2,7 @@
 """Ports that fall asleep and wake up: no wake-up is lost, on either side."""
 
 import random
+import threading
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from byway.machine.jit import INTERPRETED
 from byway.testing.frames import TEST_ETHERTYPE, ethernet
 from byway.virtio.features import Feature, mask
 from byway.worker.worker import IDLE_SECONDS
-from tests.exchanging import both, exchanging, introduce
+from tests.exchanging import both, chain, exchanging, introduce
 from tests.running import RunningSwitch
 
 REPETITIONS = 100 if INTERPRETED else 2000
@@ -45,6 +46,45 @@ def test_a_frame_after_any_pause_arrives(tmp_path: Path, features: int) -> None:
             assert switch.drops() == {}
             if not INTERPRETED:  # both kinds of pauses happened
                 assert REPETITIONS / 20 < switch.worker()["wakes"] - before < REPETITIONS
+
+
+def test_a_call_fd_that_changes_all_the_time(tmp_path: Path) -> None:
+    """Frames come while the receiver's front end replaces the fd it is called by."""
+    with RunningSwitch(tmp_path) as switch:
+        switch.network()
+        switch.vhost("vm1", "vm2")
+        with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
+            introduce(one, two)
+            done = threading.Event()
+
+            def change() -> None:
+                while not done.is_set():
+                    two.front.set_call(0, two.rx_queue.call)
+
+            thread = threading.Thread(target=change)
+            thread.start()
+            try:
+                for number in range(REPETITIONS // 4):
+                    frame = ethernet(two.mac, one.mac, TEST_ETHERTYPE, number.to_bytes(4, "big"))
+                    assert one.send([frame]) == 1
+                    assert two.wait(2.0), f"frame {number} never came"
+                    assert two.receive() == [frame]
+            finally:
+                done.set()
+                thread.join()
+
+
+def test_a_chain_that_sleeps(tmp_path: Path) -> None:
+    """A virtio-user port is woken by calls, and wakes its device by kicks."""
+    chance = random.Random(SEED)
+    with chain(tmp_path) as (one, two):
+        for number in range(REPETITIONS // 4):
+            frame = ethernet(two.mac, one.mac, TEST_ETHERTYPE, number.to_bytes(4, "big"))
+            spin(chance.uniform(0.0, 3 * IDLE_SECONDS))
+            assert one.send([frame]) == 1
+            assert two.wait(2.0), f"frame {number} (of seed {SEED}) never came"
+            assert two.receive() == [frame]
+            one, two = two, one
 
 
 @pytest.mark.compiled_only

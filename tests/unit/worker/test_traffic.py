@@ -9,7 +9,7 @@ import pytest
 
 from byway.control.diff import AddPort, RemovePort
 from byway.virtio.features import Feature, mask
-from tests.exchanging import both, exchanging, introduce
+from tests.exchanging import both, chain, exchanging, introduce
 from tests.running import RunningSwitch
 
 pytestmark = pytest.mark.compiled_only
@@ -65,6 +65,12 @@ def test_two_workers(tmp_path: Path) -> None:
         assert switch.drops() == {}
         for guest in guests:
             guest.close()
+
+
+def test_a_chain(tmp_path: Path) -> None:
+    """Through a virtio-user port and the vhost-user port at its other end."""
+    with chain(tmp_path) as (one, two), exchanging(both(one, two)):
+        run_for(0.5)
 
 
 @pytest.mark.parametrize("network", ["blue", "green"])
