@@ -202,7 +202,7 @@ frames = st.builds(lambda d, s, k, n: (d + s + k).ljust(n, b"x")[:n], addresses,
                         max_size=6))
 def test_decisions(batches: list[tuple[int, list[tuple[bytes, bool]]]]) -> None:
     fdb, batch, network = Fdb(64, 1), Batch(), alloc(NETWORK, 1)
-    network["fdb"], network["max_frame"] = fdb.address, 114
+    network["fdb"], network["max_frame"], network["nports"] = fdb.address, 114, 1 << 16
     table: dict[bytes, int] = {}
     for port, made in batches:
         expected = []

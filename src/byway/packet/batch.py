@@ -102,20 +102,18 @@ def copy_whole(row, destination):
 
 
 @kernel
-def set_row(row, addr, n, token):
-    """An undecided frame of ``n`` bytes in one piece at ``addr``."""
+def set_row(row, addr, n):
+    """An undecided frame of ``n`` bytes in one piece at ``addr`` (the token is the caller's)."""
     st64(row + R.addr, addr)
     st64(row + R.len, n)
-    st64(row + R.token, token)
     st64(row + R.out, UNDECIDED)
     st64(row + R.nsegs, 0)
 
 
 @kernel
-def set_dropped(row, reason, token):
+def set_dropped(row, reason):
     """A row with no frame: its buffer only has to be given back, and the drop to be counted."""
     st64(row + R.len, 0)
-    st64(row + R.token, token)
     st64(row + R.out, dropped(reason))
     st64(row + R.nsegs, 0)
 

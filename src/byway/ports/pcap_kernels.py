@@ -40,7 +40,7 @@ def pcap_rx(source, batch):
     position = s.position
     while n < ROWS and position < s.end:
         length = ld64(position)
-        set_row(b.rows + 64 * n, position + 8, length, 0)
+        set_row(b.rows + 64 * n, position + 8, length)
         octets += length
         position += 8 + ((length + 7) & ~7)
         n += 1

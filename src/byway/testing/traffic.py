@@ -112,7 +112,7 @@ def build(traffic, k, destination, kind, number, length):
     if t.check != 0:
         write_pattern(at + PATTERN, length - PATTERN, number)
     row = batch_at(t.tx_batch).rows + 64 * k
-    set_row(row, at, length, 0)
+    set_row(row, at, length)
     copy_frame(ld64(row + R.head), at, min(length, HEAD))
     st64(t.selected + 8 * k, row)
 

@@ -99,7 +99,7 @@ def skip_bytes(segs, n):
 
 
 @kernel
-def borrow_chain(queue, batch, row, head, gpa, word):
+def borrow_chain(queue, batch, row, gpa, word):
     """Fill ``row`` from any chain (slow lane): header in any layout, frame in segments.
 
     ``gpa``, ``word``: the first descriptor as it was loaded.
@@ -112,14 +112,14 @@ def borrow_chain(queue, batch, row, head, gpa, word):
     if n > 0:
         total = total_bytes(segs, n) - q.header
     if n < 0:
-        set_dropped(row, -n, head)
+        set_dropped(row, -n)
     elif total < MIN_FRAME:
-        set_dropped(row, _RUNT, head)
+        set_dropped(row, _RUNT)
     elif total > MAX_FRAME:
-        set_dropped(row, _OVER_MTU, head)
+        set_dropped(row, _OVER_MTU)
     else:
         first = skip_bytes(segs, q.header)
-        set_row(row, ld64(segs + SEGMENT * first), total, head)
+        set_row(row, ld64(segs + SEGMENT * first), total)
         if n - first > 1:
             st64(row + R.segs, segs + SEGMENT * first)
             st64(row + R.nsegs, n - first)
@@ -148,12 +148,15 @@ def prefetch_ring(q, next_avail, next_used, n):
 def take_heads(queue, batch, n):
     """Read n available entries into the rows' tokens and have what they name brought near.
 
+    Their used entries are written at once, with length 0, as a device writes nothing into what the
+    guest sends (2.7.8): the driver sees them when device_give_back publishes them.
     -> n, or fewer where an entry names no descriptor.
     """
     q = vq_at(queue)
     rows = batch_at(batch).rows
     last, mask, size, desc, avail = q.last_avail, q.mask, q.size, q.desc, q.avail + ENTRIES
-    prefetch_ring(q, last, q.used_idx, n)
+    used, idx = q.used + ENTRIES, q.used_idx
+    prefetch_ring(q, last, idx, n)
     head = 0
     for k in range(n):
         head = ld16_once(avail + 2 * ((last + k) & mask))
@@ -162,6 +165,7 @@ def take_heads(queue, batch, n):
             return k
         prefetch(desc + DESCRIPTOR * head)
         st64(rows + 64 * k + R.token, head)
+        st64(used + 8 * ((idx + k) & mask), head)
     q.likely_head = head + 1
     return n
 
@@ -189,8 +193,7 @@ def device_rx(queue, batch):
     taken = 0
     while taken < n:
         row = rows + 64 * taken
-        head = ld64(row + R.token)
-        at = desc + DESCRIPTOR * head
+        at = desc + DESCRIPTOR * ld64(row + R.token)
         gpa = ld64_once(at)
         word = ld64_once(at + 8)  # len:32 flags:16 next:16
         length = word & 0xFFFFFFFF
@@ -208,12 +211,12 @@ def device_rx(queue, batch):
             prefetch(a)
             if length > LINE:
                 prefetch(a + LINE)
-            set_row(row, a, length, head)
+            set_row(row, a, length)
             octets += length
         else:
             if b.nsegs > SEGMENTS - MAX_CHAIN:
                 break  # no room for another chain: it waits for the next pass
-            borrow_chain(queue, batch, row, head, gpa, word)
+            borrow_chain(queue, batch, row, gpa, word)
             octets += ld64(row + R.len)
             if ld64(row + R.len) == 0:
                 unusable += 1
@@ -226,17 +229,9 @@ def device_rx(queue, batch):
 
 @kernel
 def device_give_back(queue, batch):
-    """Return the buffers of all rows, in order, and publish once (the caller calls the driver).
-
-    The length is 0: a device writes nothing into what the guest sends (2.7.8).
-    """
+    """Return the buffers of all rows with one publication (the caller calls the driver)."""
     q = vq_at(queue)
-    b = batch_at(batch)
-    n, rows = b.n, b.rows
-    idx, used, mask = q.used_idx, q.used + ENTRIES, q.mask
-    for k in range(n):
-        st64(used + 8 * ((idx + k) & mask), ld64(rows + 64 * k + R.token))
-    q.used_idx = (idx + n) & 0xFFFF
+    q.used_idx = (q.used_idx + batch_at(batch).n) & 0xFFFF
     st16_rel(q.used + INDEX, q.used_idx)
 
 

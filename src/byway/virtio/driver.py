@@ -125,13 +125,14 @@ def driver_rx(queue, batch):
         if buffer < 0:
             break
         row = rows + 64 * taken
+        st64(row + R.token, buffer)
         a = d.buffers + buffer * d.buffer_size
         if length < header + MIN_FRAME or length > d.buffer_size:
-            set_dropped(row, _BAD_LENGTH, buffer)
+            set_dropped(row, _BAD_LENGTH)
             bad += 1
         else:
             prefetch(a + header)
-            set_row(row, a + header, length - header, buffer)
+            set_row(row, a + header, length - header)
             octets += length - header
         taken += 1
     d.used_seen = (d.used_seen + taken) & 0xFFFF
