@@ -31,6 +31,7 @@ class PortAnswer(_Answer):
     kind: str
     state: Literal["up", "waiting", "down"]
     reason: str
+    last_trouble: str | None = None
     index: int
     mac: str | None
     queues: int
