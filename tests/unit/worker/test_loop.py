@@ -52,8 +52,8 @@ def test_idle_ports_cool_down_and_warm_up(switch: RunningSwitch) -> None:
         assert two.receive() == [hello(one)]
 
 
-def test_a_frame_that_comes_while_the_port_falls_asleep(switch: RunningSwitch) -> None:
-    """It is seen by the last look: no kick was asked for when it was sent."""
+def test_a_hot_port_needs_no_kick(switch: RunningSwitch) -> None:
+    """None is asked for, and the pass sees the frame by itself before it puts the port to sleep."""
     switch.vhost("vm1", "vm2")
     with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
         switch.step()
