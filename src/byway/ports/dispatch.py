@@ -151,15 +151,21 @@ def port_tx(port, batch, selected, n):
 
 
 @kernel
+def tell(port, queue):
+    """Notify the peer of what was published on one of the port's queues, if it wants that."""
+    kind = ld64(port + P.kind)
+    if kind == _VHOST_USER:
+        call_driver(queue)
+        fail(port, ld64(queue + Q.error))
+    elif kind == _VIRTIO_USER:
+        kick_device(queue)
+        fail(port, ld64(queue + D.error))
+
+
+@kernel
 def port_tell_rx(port):
     """Notify the peer of what port_give_back returned, if it wants that. After a full fence."""
-    p = port_at(port)
-    if p.kind == _VHOST_USER:
-        call_driver(p.rxq)
-        fail(port, ld64(p.rxq + Q.error))
-    elif p.kind == _VIRTIO_USER:
-        kick_device(p.rxq)
-        fail(port, ld64(p.rxq + D.error))
+    tell(port, ld64(port + P.rxq))
 
 
 @kernel
@@ -168,14 +174,9 @@ def port_tell_tx(port):
 
     Two workers may do so at once: the worst that can come of it is a notification too many.
     """
-    p = port_at(port)
-    if usable(port) and p.txq != 0:
-        if p.kind == _VHOST_USER:
-            call_driver(p.txq)
-            fail(port, ld64(p.txq + Q.error))
-        elif p.kind == _VIRTIO_USER:
-            kick_device(p.txq)
-            fail(port, ld64(p.txq + D.error))
+    queue = ld64(port + P.txq)
+    if usable(port) and queue != 0:
+        tell(port, queue)
 
 
 @kernel
