@@ -65,7 +65,11 @@ class Guest:
         self._selected = np.zeros(ROWS, np.int64)
         self._room = np.zeros((ROWS, buffer), np.uint8)
         self._longest = longest
-        self.start(features)
+        try:
+            self.start(features)
+        except BaseException:
+            self.close()
+            raise
 
     @classmethod
     def connect(cls, path: str, mac: str, size: int = 256, mtu: int = 1500, features: int = 0,
