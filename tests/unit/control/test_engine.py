@@ -2,13 +2,15 @@
 """The engine: what it refuses, what a change costs and undoes, what it tells, how it ends."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
-from byway.control.engine import Engine
+from byway.control.engine import STUCK_STATUS, Engine
 from byway.control.model import NetworkConfig, SwitchConfig
 from byway.control.problem import EngineError
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
@@ -208,6 +210,32 @@ class TestLife:
                 assert crosses(switch, one, two)
                 assert crosses(switch, two, one)
             assert [w["frames"] for w in switch.call(switch.engine.workers)] == [1, 1]
+
+
+STUCK = """
+import asyncio, threading
+from byway.control.engine import Engine
+from byway.control.model import KINDS, NetworkConfig, SwitchConfig
+from byway.worker import worker
+
+worker.ANSWER_SECONDS = 0.1
+worker.Worker._run = lambda self: threading.Event().wait()
+
+async def main():
+    engine = Engine(SwitchConfig(), asyncio.get_running_loop())
+    engine.start()
+    engine.add_network(NetworkConfig(name="blue"))
+    engine.add_port(KINDS["null"](kind="null", name="sink", network="blue"))
+
+asyncio.run(main())
+"""
+
+
+def test_a_worker_that_is_stuck_for_good() -> None:
+    """Nothing that it may touch can be freed any more: the process ends, and says why."""
+    done = subprocess.run([sys.executable, "-c", STUCK], capture_output=True, text=True, timeout=60)
+    assert done.returncode == STUCK_STATUS
+    assert "did not end its pass; the switch cannot go on" in done.stderr
 
 
 def test_old_entries_are_removed_in_time(tmp_path: Path) -> None:

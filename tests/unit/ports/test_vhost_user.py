@@ -2,6 +2,7 @@
 """The vhost-user port: its states and reasons, its socket, rings that stop, start and change."""
 
 import os
+import resource
 import socket
 import stat
 from pathlib import Path
@@ -66,6 +67,26 @@ def test_one_front_end_at_a_time(switch: RunningSwitch) -> None:
             second.negotiate(SOME)
         second.close()
         assert said(switch) == ("up", "")
+
+
+def test_no_file_descriptors_left(switch: RunningSwitch) -> None:
+    """A front end that cannot be accepted is accepted later."""
+    switch.vhost("vm1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with socket.socket(socket.AF_UNIX) as raw:
+        said(switch)
+        used = max(int(name) for name in os.listdir("/proc/self/fd"))
+        spare = [os.dup(0) for _ in range(used)]  # no holes below the limit
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(spare[-1], soft), hard))
+        try:
+            raw.connect(switch.socket("vm1"))
+            switch.until(lambda: "could not be accepted" in said(switch)[1])
+            assert said(switch)[0] == "waiting"
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for fd in spare:
+                os.close(fd)
+        switch.until(lambda: "has not started its rings" in said(switch)[1])
 
 
 class TestSocket:
