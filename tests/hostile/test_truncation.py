@@ -2,6 +2,7 @@
 """A guest that spoils its memory or its rings at full speed: its port goes down, others go on."""
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -164,6 +165,34 @@ def test_a_call_event_fd_that_blocks(tmp_path: Path) -> None:
                 three.send([ethernet(guest.mac, three.mac, TEST_ETHERTYPE, b"")])
                 switch.until(lambda: switch.port("vm4")["state"] == "down")
                 assert "block" in switch.port("vm4")["reason"]
+
+
+def test_a_back_end_that_blocks_our_kick(tmp_path: Path) -> None:
+    """The same from the other side: a virtio-user port drops its device, and begins anew."""
+    with lab(tmp_path) as (switch, three):
+        switch.network("red")
+        switch.vhost("vm5", "trunk", network="red")
+        switch.add("virtio-user", "uplink", "green", socket=switch.socket("trunk"))
+        switch.until(lambda: switch.port("uplink")["state"] == "up")
+        with switch.guest("vm5", 5) as five:
+            introduce(three, five)
+            pause = threading.Event()
+            kick = switch.engine._ports["uplink"]._transmit.kick  # type: ignore[attr-defined]
+            os.eventfd_write(kick, FULL - 1)
+            os.set_blocking(kick, True)
+            reasons = set()
+
+            def dropped() -> bool:
+                pause.wait(0.005)  # longer than the trunk needs to fall asleep and ask for a kick
+                three.send([ethernet(five.mac, three.mac, TEST_ETHERTYPE, b"")])
+                status = switch.port("uplink")
+                reasons.add(status["reason"])
+                return bool(status["state"] != "up")
+
+            switch.until(dropped)
+            assert any("block" in reason for reason in reasons), reasons
+            switch.until(lambda: switch.port("uplink")["state"] == "up")
+            introduce(three, five)
 
 
 def test_guests_that_hang_up_at_full_speed(tmp_path: Path) -> None:
