@@ -52,7 +52,7 @@ class VhostUserPort(Port):
         self._back_end: BackEnd | None = None
         self._retry: Any = None
         self._served = False  # the rings' positions are those of the virtqueue records
-        self._penalty = 0.0  # seconds that a peer has to wait which made us wait
+        self._penalty = PENALTY_SECONDS  # for which a peer has to wait that made us wait
 
     # ------------------------------------------------------------ the socket
     def open(self) -> None:
@@ -165,9 +165,11 @@ class VhostUserPort(Port):
 
     def on_trouble(self) -> None:
         # The ring's error fd is not written: it is the peer's, and could make us wait.
+        rest = 0.0
         if int(self.record["error"][0]) == RingError.BLOCKED:
-            self._penalty = min(max(2 * self._penalty, PENALTY_SECONDS), MAX_PENALTY_SECONDS)
-        self._hang_up("down", self.trouble(), self._penalty)
+            rest = self._penalty
+            self._penalty = min(2 * self._penalty, MAX_PENALTY_SECONDS)
+        self._hang_up("down", self.trouble(), rest)
 
     # ------------------------------------------------------------ what BackEnd asks of its target
     def detach(self) -> None:

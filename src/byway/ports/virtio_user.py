@@ -67,9 +67,14 @@ class VirtioUserPort(Port):
         longest = longest_frame(self.mtu)
         buffer = max(MIN_BUFFER, -(-(longest + 12) // 256) * 256)
         each = DriverQueue.bytes_needed(RING_SIZE, buffer)
-        self._region = Region.create(2 * each, f"byway {self.name}")
-        self._receive = DriverQueue(self._region, 0, GPA, RING_SIZE, buffer, receive=True)
-        self._transmit = DriverQueue(self._region, each, GPA, RING_SIZE, buffer, receive=False)
+        region = Region.create(2 * each, f"byway {self.name}")
+        try:
+            self._receive = DriverQueue(region, 0, GPA, RING_SIZE, buffer, receive=True)
+            self._transmit = DriverQueue(region, each, GPA, RING_SIZE, buffer, receive=False)
+        except OSError:  # no file descriptors left
+            region.close()
+            raise
+        self._region = region
         row = self.record[0]
         row["rxq"], row["txq"] = self._receive.address, self._transmit.address
         self.wake_fd = self._receive.call

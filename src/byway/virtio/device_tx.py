@@ -36,7 +36,6 @@ SCRATCH = 2 * SEGMENTS  # segments that the batch's scratch has room for
 # head, second word of the descriptor. They lie in the batch's scratch.
 BUFFER, BUFFER_HEAD, BUFFER_WORD = 24, 8, 16
 MAX_MERGED = 128  # buffers that one frame is spread over: bounds the walks of a hostile ring
-BODY = 2048  # bytes of a frame that are asked for ahead of the copy
 
 
 @kernel
@@ -126,16 +125,6 @@ def prepare_plain(queue, batch, selected, n, taken):
 
 
 @kernel
-def prefetch_body(row, a, length):
-    """Ask for the part of a frame after its head, where it lies and where it is going to."""
-    if ld64(row + R.nsegs) == 0:
-        source = ld64(row + R.addr)
-        for offset in range(HEAD, min(length, BODY), LINE):
-            prefetch(source + offset)
-            prefetchw(a + offset)
-
-
-@kernel
 def fill_plain(queue, batch, selected, n, taken):
     """Write n frames into the buffers that prepare_plain found; -> their bytes."""
     q = vq_at(queue)
@@ -145,10 +134,6 @@ def fill_plain(queue, batch, selected, n, taken):
     for k in range(n):
         row = ld64(selected + 8 * k)
         length = ld64(row + R.len)
-        if length > HEAD and k + 1 < n:
-            following = ld64(selected + 8 * (k + 1))
-            prefetch_body(following, ld64(buffers + BUFFER * (k + 1)) + header,
-                          ld64(following + R.len))
         deliver_plain(row, ld64(buffers + BUFFER * k), header, length)
         st64(used + 8 * ((idx + k) & mask),
              ld64(buffers + BUFFER * k + BUFFER_HEAD) | (length + header) << 32)

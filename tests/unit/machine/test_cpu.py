@@ -1,40 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPUs: which may be used, how lists of them are written, how a thread is tied to one."""
+"""CPUs: which may be used, how lists of them are written."""
 
 import os
-import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byway.machine.cpu import pin_this_thread, usable_cpus
+from byway.machine.cpu import usable_cpus
 from byway.machine.cpulist import format_cpu_list, online_cpus, parse_cpu_list
 
 
 def test_usable() -> None:
     assert set(usable_cpus()) == os.sched_getaffinity(0)
     assert set(usable_cpus()) <= set(online_cpus())
-
-
-def test_a_thread_is_tied_by_itself() -> None:
-    before, seen = os.sched_getaffinity(0), list[set[int]]()
-    cpu = usable_cpus()[-1]
-
-    def pinned() -> None:
-        pin_this_thread(cpu)
-        seen.append(os.sched_getaffinity(0))
-
-    thread = threading.Thread(target=pinned)
-    thread.start()
-    thread.join()
-    assert seen == [{cpu}]
-    assert os.sched_getaffinity(0) == before
-
-
-def test_a_cpu_that_does_not_exist() -> None:
-    with pytest.raises(OSError, match="Invalid argument"):
-        pin_this_thread(1000)
 
 
 @given(st.sets(st.integers(0, 300)))
