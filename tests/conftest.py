@@ -7,13 +7,16 @@ test whose peer is missing (see `peers.py`).
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import NoReturn
 
 import pytest
 
 from tests import peers
+from tests.system.peers import hugepages
 
+HUGE_MIB = 32
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
 
 
@@ -31,6 +34,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker(unwanted):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+@pytest.fixture
+def huge_pages() -> Iterator[None]:
+    """Some free huge pages, reserved for this test and given back; a peer like others."""
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(hugepages.reserve(HUGE_MIB))
+        except hugepages.HugePagesMissing as error:
+            peers.need_peer("huge pages", str(error))
+        yield
 
 
 @pytest.fixture(scope="session")

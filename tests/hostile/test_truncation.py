@@ -27,13 +27,6 @@ TIMES = 20
 FULL = 2**64 - 2  # an event fd's counter at its maximum: the next write waits
 
 
-def free_huge_pages() -> int:
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("HugePages_Free:"):
-            return int(line.split()[1])
-    return 0
-
-
 def mapped_bytes() -> int:
     """The size of this process's address space."""
     return int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGESIZE")
@@ -75,11 +68,17 @@ def lab(folder: Path) -> Iterator[tuple[RunningSwitch, Guest]]:
                 assert switch.port(name)["drops"] == {}
 
 
-@pytest.mark.parametrize("memory", [
-    unsealed,
-    pytest.param(unsealed_huge, marks=pytest.mark.skipif(
-        free_huge_pages() < 2, reason="no free huge pages"))], ids=["4K", "huge"])
-def test_truncated_memory(tmp_path: Path, memory: Memory) -> None:
+def test_truncated_memory(tmp_path: Path) -> None:
+    truncate_many(tmp_path, unsealed)
+
+
+@pytest.mark.usefixtures("huge_pages")
+def test_truncated_huge_pages(tmp_path: Path) -> None:
+    truncate_many(tmp_path, unsealed_huge)
+
+
+def truncate_many(tmp_path: Path, memory: Memory) -> None:
+    """Guests that truncate their memory one after the other, while others exchange frames."""
     sizes, files = [], []
     with lab(tmp_path) as (switch, three):
         answers = Exchange(three, sizes=SIZES)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Huge pages for DPDK, reserved for a while and given back.
+"""Huge pages, reserved for a while and given back.
 
-Used by the bench. The tests do without: testpmd's guests run with `--no-huge`. No hugetlbfs mount
-is needed, because DPDK's `--in-memory` takes its pages by memfd.
+Used by the bench (for DPDK; no hugetlbfs mount is needed, because `--in-memory` takes its pages by
+memfd) and by the tests of huge guest memory. The tests' testpmd guests run with `--no-huge`.
 """
 
 import contextlib

@@ -188,11 +188,9 @@ def test_truncation_after_the_check(memory: Memory, flag: ctypes.c_int64) -> Non
     assert flag.value == 1
 
 
+@pytest.mark.usefixtures("huge_pages")
 def test_huge_pages(memory: Memory) -> None:
-    try:
-        huge = Region.create(4 << 20, hugetlb=True)
-    except OSError as error:
-        pytest.skip(f"no free huge pages here: {error}")
+    huge = Region.create(4 << 20, hugetlb=True)
     # Two regions of one file, the second in the middle of a huge page.
     memory.replace([MemoryRegion(0, 1 << 20, 1 << 40, 0),
                     MemoryRegion(1 << 20, 3 << 20, 1 << 41, 1 << 20)], [huge.fd, huge.fd])
