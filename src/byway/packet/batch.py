@@ -20,16 +20,19 @@ ROOM = 64  # bytes in front of the head
 HEAD_STRIDE = ROOM + HEAD
 MAX_CHAIN = 128  # longest descriptor chain that is followed
 SEGMENTS = 1024  # for all frames of a batch together; a frame takes MAX_CHAIN at the most
-MIN_FRAME, MAX_FRAME = 14, 65535
+# A frame that is to be cut into segments holds up to 65535 bytes of IP, and may carry two tags.
+MIN_FRAME, MAX_FRAME = 14, 65535 + 14 + 8
 
 # ``addr``: the frame's first byte, ``len``: its bytes; where ``nsegs`` is not 0 the frame lies in
 # that many segments listed at ``segs``. ``token``: what gives its buffer back. ``out``: see below.
-ROW, row_at, R = record("row", ["addr", "len", "token", "out", "segs", "nsegs", "head"])
+# ``offload``: what its sender left to do (packet.offload), 0: nothing.
+ROW, row_at, R = record("row", ["addr", "len", "token", "out", "segs", "nsegs", "head", "offload"])
 # A segment: host address, bytes.
 SEGMENT = 16
-# ``scratch``: room for the buffers that a delivery is about to fill.
+# ``scratch``: room for the buffers that a delivery is about to fill. ``offloads``: not 0 where a
+# row has something left to do.
 BATCH, batch_at, B = record("batch", [
-    "n", "rows", "segs", "nsegs", "scratch", "now", "heads"])
+    "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads"])
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
 UNDECIDED = -1000
@@ -108,6 +111,7 @@ def set_row(row, addr, n):
     st64(row + R.len, n)
     st64(row + R.out, UNDECIDED)
     st64(row + R.nsegs, 0)
+    st64(row + R.offload, 0)
 
 
 @kernel
@@ -116,6 +120,7 @@ def set_dropped(row, reason):
     st64(row + R.len, 0)
     st64(row + R.out, dropped(reason))
     st64(row + R.nsegs, 0)
+    st64(row + R.offload, 0)
 
 
 class Batch:

@@ -64,6 +64,12 @@ class Reason(IntEnum):
     BAD_LENGTH = (
         16, "The peer says that it wrote more or fewer bytes than a buffer can hold.",
         "The peer's device is broken or hostile.")
+    BAD_OFFLOAD = (
+        17, "What the virtio header says of checksum or segments does not fit the frame.",
+        "The sender's driver is broken or hostile.")
+    NO_TRANSLATION = (
+        18, "The receiver's IOMMU has not told where its buffer lies.",
+        "Nothing to do where it is rare; else give the guest's driver fixed mappings (iommu=pt).")
 
 
 REASONS = 32  # room in the counters; more than there are reasons
