@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from byway.cli.output import Column, column, print_json, print_table, text
+from byway.cli.output import Column, aligned, column, print_json, print_table, text
 from byway.cli.reach import Api, Json, reach
 from byway.packet.reason import Reason
 
@@ -20,6 +20,13 @@ _COLUMNS = [
     column("rx_frames", "rx frames", right=True), column("tx_frames", "tx frames", right=True),
     Column("drops", lambda port: str(sum(port["drops"].values())), right=True),
     column("reason"),
+]
+_RINGS = [
+    column("index", "ring", right=True), column("way"), column("format"),
+    column("size", right=True),
+    Column("enabled", lambda ring: "yes" if ring["enabled"] else "no"),
+    *(Column(key, lambda ring, key=key: text(ring.get(key)), right=True)  # type: ignore[misc]
+      for key in ("frames", "bytes", "calls")),
 ]
 
 
@@ -48,18 +55,32 @@ def show(
 
 
 def _description(port: dict[str, Any]) -> list[str]:
-    keys = ["name", "network", "kind", "state", "reason", "peer", "mac", "mtu", "queues"]
-    lines = [f"{key:<10}  {text(port[key])}" for key in keys]
+    lines = [f"{key:<10}  {text(port[key])}"
+             for key in ("name", "network", "kind", "state", "reason", "peer", "mac", "mtu")]
     if trouble := port.get("last_trouble"):
         lines.insert(5, f"{'last down':<10}  {trouble}")
-    for key in ("offered", "acked"):
-        lines.append(f"{key:<10}  {text(port['features'][key])}")
+    enabled = port.get("queues_enabled")
+    lines.append(f"{'queues':<10}  {port['queues']}"
+                 + ("" if enabled is None else f", {enabled} enabled"))
+    lines += _features(port["features"])
+    if rings := port.get("rings"):
+        lines.append("rings")
+        lines += [f"  {line}" for line in aligned(_RINGS, rings)]
     for way in ("rx", "tx"):
         lines.append(
             f"{way:<10}  {port[f'{way}_frames']} frames, {port[f'{way}_bytes']} bytes")
     lines.append(f"{'drops':<10}  {sum(port['drops'].values())}")
     for reason, count in port["drops"].items():
         lines.append(f"  {reason}  {count}  {_sentence(reason)}".rstrip())
+    return lines
+
+
+def _features(features: dict[str, Any]) -> list[str]:
+    """What was offered and taken, and why each other feature is off."""
+    lines = [f"{key:<10}  {text(features[key])}" for key in ("offered", "acked")]
+    if why := features.get("off"):
+        width = max(map(len, why))
+        lines += ["off", *(f"  {name:<{width}}  {reason}" for name, reason in why.items())]
     return lines
 
 
@@ -74,13 +95,22 @@ def add(
     name: Annotated[str, typer.Argument(help="The new port's name.")],
     network: Annotated[str, typer.Option(help="The network it belongs to.")],
     kind: Annotated[
-        str, typer.Option(help="vhost-user, virtio-user, null or pcap.")
+        str, typer.Option(help="vhost-user, virtio-user, vhost-kernel, null or pcap.")
     ] = "vhost-user",
     socket: Annotated[str | None, typer.Option(metavar="PATH", help="The Unix socket.")] = None,
     mode: Annotated[
         str | None, typer.Option(help='"server": Byway listens on the socket; "client": the peer.')
     ] = None,
     mac: Annotated[str | None, typer.Option(help="The guest's address.")] = None,
+    queues: Annotated[int | None, typer.Option(help="Queue pairs.")] = None,
+    ifname: Annotated[
+        str | None, typer.Option(metavar="NAME", help="vhost-kernel: the interface.")] = None,
+    netns: Annotated[
+        str | None, typer.Option(metavar="NAME", help="vhost-kernel: its network namespace.")
+    ] = None,
+    address: Annotated[
+        list[str] | None, typer.Option(metavar="ADDRESS", help="vhost-kernel: as 10.0.0.2/24.")
+    ] = None,
     read: Annotated[
         str | None, typer.Option(metavar="FILE", help="pcap: frames that come in.")] = None,
     write: Annotated[
@@ -96,10 +126,12 @@ def add(
         "name": name, "network": network, "kind": kind, "mode": mode, "mac": mac,
         # The switch has another working directory.
         "socket": _absolute(socket), "read": _absolute(read), "write": _absolute(write),
-        "features_off": feature_off,
+        "queues": queues, "ifname": ifname, "netns": netns, "address": address,
+        "features": {"off": feature_off} if feature_off else None,
     }
     with reach(api) as client:
-        port = client.add_port({key: value for key, value in wanted.items() if value})
+        port = client.add_port(
+            {key: value for key, value in wanted.items() if value not in (None, "", [])})
     if as_json:
         print_json(port)
     else:

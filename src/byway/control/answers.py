@@ -15,16 +15,33 @@ class _Answer(BaseModel):
 
 
 class FeatureNames(_Answer):
-    """Virtio features by name."""
+    """Virtio features by name: what the back end offers, what was agreed, and why the others are
+    off."""
 
     offered: list[str]
     acked: list[str]
+    off: dict[str, str] = {}
+
+
+class RingAnswer(_Answer):
+    """One virtqueue. rx is into the switch, tx out of it; `size` in descriptors, 0 while it is
+    not set up; `enabled`: frames pass. Counters are null where a port has them per port only."""
+
+    index: int
+    way: Literal["rx", "tx"]
+    format: Literal["split", "packed"]
+    size: int
+    enabled: bool
+    frames: int | None = None
+    bytes: int | None = None
+    calls: int | None = None
 
 
 class PortAnswer(_Answer):
     """One port: its place, its peer, its counters. rx is into the switch, tx out of it.
 
-    `reason` says why a port is not up; `peer` is its socket or file."""
+    `reason` says why a port is not up; `peer` is its socket or file. `queues` is the number of
+    queue pairs that were configured, `queues_enabled` that of pairs which frames pass now."""
 
     name: str
     network: str
@@ -35,9 +52,11 @@ class PortAnswer(_Answer):
     index: int
     mac: str | None
     queues: int
+    queues_enabled: int | None = None
     mtu: int
     peer: str | None = None
     features: FeatureNames
+    rings: list[RingAnswer] = []
     rx_frames: int
     rx_bytes: int
     tx_frames: int

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from pydantic import TypeAdapter
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
 from byway import __version__
@@ -42,7 +42,7 @@ from byway.control.diff import (
     without,
 )
 from byway.control.metrics import metrics_text
-from byway.control.model import Config, NetworkConfig, PortConfig
+from byway.control.model import KINDS, Config, NetworkConfig, PortConfig
 from byway.control.problem import ConfigError, EngineError, Problem, kind_of_value, nearest
 from byway.control.wanted import Wanted
 
@@ -312,8 +312,8 @@ def make_app(wanted: Wanted) -> FastAPI:
 
 def _request_bodies() -> dict[str, dict[str, Any]]:
     """The schemas of the bodies, for the OpenAPI description, by the name of the handler."""
-    port = _schema(TypeAdapter(PortConfig))
-    network = _schema(TypeAdapter(NetworkConfig))
+    port = {"oneOf": [_schema(model) for model in KINDS.values()]}
+    network = _schema(NetworkConfig)
     names = {"type": "array", "items": {"type": "string"}}
     changes = {
         "type": "object", "additionalProperties": False,
@@ -331,13 +331,15 @@ def _request_bodies() -> dict[str, dict[str, Any]]:
     }
 
 
-def _schema(adapter: TypeAdapter[Any]) -> dict[str, Any]:
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
     """A schema without references, which would point into another document; name optional."""
-    schema = adapter.json_schema()
-    parts = schema.pop("$defs", {}) or {"": schema}
-    for part in parts.values():
-        part["required"] = [key for key in part["required"] if key != "name"]
-    return {"oneOf": list(parts.values())} if "oneOf" in schema else schema
+    schema = model.model_json_schema()
+    schema["required"] = [key for key in schema["required"] if key != "name"]
+    parts = schema.pop("$defs", {})
+    for value in schema["properties"].values():
+        if reference := value.pop("$ref", ""):
+            value.update(parts[reference.rsplit("/", 1)[-1]])
+    return schema
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -25,6 +25,7 @@ from byway.control.model import (
     PcapPort,
     PortConfig,
     SwitchConfig,
+    VhostKernelPort,
     VhostUserPort,
     VirtioUserPort,
 )
@@ -42,6 +43,7 @@ from byway.machine.unixsocket import MAX_PATH
 
 # Kinds that the design knows and that come later: worth another message than a typing error.
 _LATER_KINDS = ("tap", "af-packet", "af-xdp", "af_packet", "af_xdp", "vhost", "physical")
+NETNS_FOLDER = "/run/netns"  # where ip-netns(8) keeps names
 _SECTIONS = {"switch": "[switch]", "network": "[[network]]", "port": "[[port]]"}
 
 M = TypeVar("M", bound=BaseModel)
@@ -206,7 +208,10 @@ def _together(
             paths.append((f"{label}: socket", _place(port.socket)))
         elif isinstance(port, PcapPort):
             paths.append((f"{label}: write", _place(port.write)))
-    return problems + _twice(paths, "give each a path of its own")
+    problems += _twice(paths, "give each a path of its own")
+    names = [(f"{label}: ifname", " in netns ".join(filter(None, (port.ifname, port.netns))))
+             for label, port in ports if isinstance(port, VhostKernelPort)]
+    return problems + _twice(names, "give it another name")
 
 
 def _place(path: str | None) -> str | None:
@@ -252,9 +257,11 @@ def check_machine(config: Config) -> list[Problem]:
 
 
 def check_port(port: PortConfig, label: str) -> list[Problem]:
-    """What this machine has to say against one port: its directory, its file."""
+    """What this machine has to say against one port: its directory, file, network namespace."""
     if isinstance(port, VhostUserPort | VirtioUserPort):
         return _check_socket(f"{label}: socket", port.socket, listen=port.mode == "server")
+    if isinstance(port, VhostKernelPort):
+        return _check_netns(f"{label}: netns", port.netns)
     if not isinstance(port, PcapPort):
         return []
     problems = []
@@ -273,6 +280,13 @@ def check_port(port: PortConfig, label: str) -> list[Problem]:
         else:
             problems += _check_directory(key, port.write, write=True)
     return problems
+
+
+def _check_netns(key: str, name: str | None) -> list[Problem]:
+    if name is None or os.path.exists(os.path.join(NETNS_FOLDER, name)):
+        return []
+    return [Problem(key, f'there is no network namespace "{name}"',
+                    f"create it: ip netns add {name}")]
 
 
 def _check_socket(key: str, path: str, listen: bool) -> list[Problem]:

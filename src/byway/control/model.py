@@ -7,6 +7,7 @@ worker. What one value alone can say is checked here; what values say together i
 config.cross_check, and what the machine says about them in config.check_machine.
 """
 
+import ipaddress
 import os
 import re
 from typing import Annotated, Literal, TypeAlias
@@ -15,11 +16,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, St
 
 from byway.control.problem import nearest, shown, wrong
 from byway.machine.unixsocket import MAX_PATH
-from byway.virtio.features import Feature
+from byway.virtio.negotiation import BY_NAME
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAC_EXAMPLE = 'write six bytes in hexadecimal, such as "02:00:00:00:00:01"'
+MAX_IFNAME = 15  # bytes, linux/if.h: IFNAMSIZ with its NUL
+MAX_QUEUE_PAIRS = 32
 
 
 def _name(value: str) -> str:
@@ -74,17 +77,48 @@ def _workers(value: tuple[int, ...]) -> tuple[int, ...]:
 
 def _one_queue(value: int) -> int:
     if value != 1:
-        raise wrong(f"is {value}", "write 1: this release has one queue pair a port")
+        raise wrong(f"is {value}", "write 1: this kind of port has one queue pair")
     return value
 
 
 def _features(value: tuple[str, ...]) -> tuple[str, ...]:
-    known = [feature.name.lower() for feature in Feature]
     for name in value:
-        if name not in known:
-            fix = nearest(name, known) or "take names such as \"mrg_rxbuf\" and \"event_idx\""
+        if name not in BY_NAME:
+            fix = nearest(name, BY_NAME) or 'take names such as "mrg_rxbuf" and "packed"'
             raise wrong(f"{shown(name)} is no virtio feature", fix)
+    return tuple(dict.fromkeys(BY_NAME[name].name.lower() for name in value))
+
+
+def _ifname(value: str) -> str:
+    # What Linux accepts (net/core/dev.c, dev_valid_name), without "%": it makes a pattern of it.
+    if not 1 <= len(os.fsencode(value)) <= MAX_IFNAME:
+        raise wrong(f"{shown(value)} is no interface name", f"write 1 to {MAX_IFNAME} bytes")
+    if value in (".", "..") or re.search(r"[/:%\s\0]", value):
+        raise wrong(f"{shown(value)} is no interface name",
+                    "leave out white space, '/', ':' and '%'")
     return value
+
+
+def _netns(value: str) -> str:
+    if not value or value in (".", "..") or "/" in value or "\0" in value:
+        raise wrong(f"{shown(value)} is no name of a network namespace",
+                    "write a name that `ip netns list` shows")
+    return value
+
+
+def _addresses(value: tuple[str, ...]) -> tuple[str, ...]:
+    made = []
+    for text in value:
+        try:
+            if "/" not in text:
+                raise ValueError(text)
+            made.append(str(ipaddress.ip_interface(text)))
+        except ValueError:
+            raise wrong(f"{shown(text)} is no address with a prefix length",
+                        'write it as in "10.0.0.2/24"') from None
+        if made.count(made[-1]) > 1:
+            raise wrong(f"names {text} twice", "name it once")
+    return tuple(made)
 
 
 Name: TypeAlias = Annotated[StrictStr, AfterValidator(_name)]
@@ -92,6 +126,8 @@ SocketPath: TypeAlias = Annotated[StrictStr, AfterValidator(_socket)]
 FilePath: TypeAlias = Annotated[StrictStr, AfterValidator(_path)]
 Mac: TypeAlias = Annotated[StrictStr, AfterValidator(_mac)]
 Cpu: TypeAlias = Annotated[StrictInt, Field(ge=0)]
+OneQueue: TypeAlias = Annotated[StrictInt, AfterValidator(_one_queue)]
+QueuePairs: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MAX_QUEUE_PAIRS)]
 
 
 class _Model(BaseModel):
@@ -127,21 +163,36 @@ class _Port(_Model):
     name: Name
     network: Name
     mac: Mac | None = None
-    queues: Annotated[StrictInt, AfterValidator(_one_queue)] = 1
 
 
-class VhostUserPort(_Port):
-    """A guest's device: Byway is the back end. mode "server": Byway listens on the socket.
+class FeatureChoice(_Model):
+    """What the user decided about virtio features. ``off``: those not to offer or to take, by
+    name, in lower case."""
 
-    `features_off` names virtio features (such as "mrg_rxbuf") that are not offered."""
+    off: Annotated[tuple[StrictStr, ...], AfterValidator(_features)] = ()
+
+
+class _VirtioPort(_Port):
+    """A port with virtqueues: up to MAX_QUEUE_PAIRS pairs of them, and features."""
+
+    queues: QueuePairs = 1
+    features: FeatureChoice = FeatureChoice()
+
+    @property
+    def features_off(self) -> tuple[str, ...]:
+        """The names of virtio.features.Feature, in lower case, that are switched off."""
+        return self.features.off
+
+
+class VhostUserPort(_VirtioPort):
+    """A guest's device: Byway is the back end. mode "server": Byway listens on the socket."""
 
     kind: Literal["vhost-user"]
     socket: SocketPath
     mode: Literal["server", "client"] = "server"
-    features_off: Annotated[tuple[StrictStr, ...], AfterValidator(_features)] = ()
 
 
-class VirtioUserPort(_Port):
+class VirtioUserPort(_VirtioPort):
     """Byway is the front end, the driver: two switches are chained with this kind."""
 
     kind: Literal["virtio-user"]
@@ -149,25 +200,38 @@ class VirtioUserPort(_Port):
     mode: Literal["server", "client"] = "client"
 
 
+class VhostKernelPort(_VirtioPort):
+    """An interface of the Linux kernel, through a tap and its vhost-net device.
+
+    ``ifname``: the interface's name; ``netns``: the network namespace that it is moved to (None:
+    that of the switch); ``address``: what is configured on it."""
+
+    kind: Literal["vhost-kernel"]
+    ifname: Annotated[StrictStr, AfterValidator(_ifname)]
+    netns: Annotated[StrictStr, AfterValidator(_netns)] | None = None
+    address: Annotated[tuple[StrictStr, ...], AfterValidator(_addresses)] = ()
+
+
 class NullPort(_Port):
     """Swallows what is sent to it and receives nothing: for measurements and tests."""
 
+    queues: OneQueue = 1
     kind: Literal["null"]
 
 
 class PcapPort(_Port):
     """Frames of the file `read` come in; what goes out is written to the file `write`."""
 
+    queues: OneQueue = 1
     kind: Literal["pcap"]
     read: FilePath | None = None
     write: FilePath | None = None
 
 
-PortConfig: TypeAlias = Annotated[
-    VhostUserPort | VirtioUserPort | NullPort | PcapPort, Field(discriminator="kind")
-]
+AnyPort: TypeAlias = VhostUserPort | VirtioUserPort | VhostKernelPort | NullPort | PcapPort
+PortConfig: TypeAlias = Annotated[AnyPort, Field(discriminator="kind")]
 # A port's kind, as the user writes it, and its model.
-KINDS: dict[str, type[VhostUserPort | VirtioUserPort | NullPort | PcapPort]] = {
+KINDS: dict[str, type[AnyPort]] = {
     "vhost-user": VhostUserPort,
     "virtio-user": VirtioUserPort,
     "null": NullPort,

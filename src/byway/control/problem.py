@@ -24,6 +24,7 @@ _WANTED = {
     "string_type": "a string in double quotes",
     "tuple_type": "a list in square brackets",
     "bool_type": "true or false",
+    "model_type": "a table of keys",
 }
 _KINDS_OF_VALUE = {bool: "a boolean", int: "a whole number", float: "a fraction", str: "a string",
                    list: "a list", dict: "a table"}
@@ -97,10 +98,10 @@ def _one(found: dict[str, Any], model: type[BaseModel], what: str, where: str) -
     if kind == "byway":
         return Problem(key, context["problem"], context["fix"])
     if kind == "extra_forbidden":
-        word = str(found["loc"][-1])
-        keys = list(model.model_fields)
+        *path, word = map(str, found["loc"])
+        keys = list(_table(model, path).model_fields)
         fix = nearest(word, keys) or f"the keys are: {', '.join(keys)}"
-        return Problem(key, f"{what} has no such key", fix)
+        return Problem(key, f"{'.'.join(path) or what} has no such key", fix)
     if kind == "missing":
         name = str(found["loc"][-1])
         return Problem(key, "is missing", _EXAMPLES.get(name, "add it"))
@@ -114,6 +115,15 @@ def _one(found: dict[str, Any], model: type[BaseModel], what: str, where: str) -
     if kind in _WANTED:
         return Problem(key, f"is {shown(value)} ({kind_of_value(value)})", f"write {_WANTED[kind]}")
     return Problem(key, f"is {shown(value)}", str(found["msg"]))
+
+
+def _table(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:
+    """The model of the table that stands at ``path`` in one of ``model``."""
+    for step in path:
+        inner = model.model_fields[step].annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    return model
 
 
 def _key_path(location: Sequence[int | str]) -> str:

@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from byway import __version__
 from byway.cli.main import app
+from byway.control.model import VhostUserPort
 from tests.unit.control.fake_switch import FakeSwitch
 
 Byway = Callable[..., Result]
@@ -75,6 +76,47 @@ def test_port_show_explains_the_drops(byway: Byway, switch: FakeSwitch) -> None:
         "  of_a_newer_switch  2",
     ]
     assert json.loads(byway("port", "show", "vm1", "--json").stdout)["name"] == "vm1"
+
+
+def test_port_show_explains_features_and_rings(byway: Byway, switch: FakeSwitch) -> None:
+    ring = {"format": "packed", "size": 256, "enabled": True}
+    switch.engine.counters["vm1"] = {
+        "queues_enabled": 1,
+        "features": {"offered": ["mrg_rxbuf"], "acked": [],
+                     "off": {"csum": "features.off", "host_tso4": "needs csum, which is off"}},
+        "rings": [{"index": 0, "way": "tx", **ring, "frames": 7, "bytes": 420, "calls": 2},
+                  {"index": 1, "way": "rx", **ring, "enabled": False}],
+    }
+    lines = byway("port", "show", "vm1").stdout.splitlines()
+    first = lines.index("queues      1, 1 enabled")
+    assert lines[first:-3] == [
+        "queues      1, 1 enabled",
+        "offered     mrg_rxbuf",
+        "acked       -",
+        "off",
+        "  csum       features.off",
+        "  host_tso4  needs csum, which is off",
+        "rings",
+        "  RING  WAY  FORMAT  SIZE  ENABLED  FRAMES  BYTES  CALLS",
+        "     0  tx   packed   256  yes           7    420      2",
+        "     1  rx   packed   256  no            -      -      -",
+    ]
+    shown = json.loads(byway("port", "show", "vm1", "--json").stdout)
+    assert shown["features"]["off"]["csum"] == "features.off"
+
+
+def test_port_add_passes_its_options_on(byway: Byway, switch: FakeSwitch) -> None:
+    done = byway("port", "add", "a", "--network", "blue", "--socket", "/tmp/a.sock",
+                 "--queues", "4", "--feature-off", "packed", "--feature-off", "mq")
+    assert done.exit_code == 0
+    port = switch.wanted.config.ports[-1]
+    assert isinstance(port, VhostUserPort)
+    assert (port.queues, port.features.off) == (4, ("ring_packed", "mq"))
+    done = byway("port", "add", "b", "--network", "blue", "--ifname", "by0", "--netns", "red",
+                 "--address", "10.0.0.2/24", "--kind", "null")
+    assert done.exit_code == 2
+    assert [line.split(":")[2].strip() for line in done.stderr.splitlines()] == [
+        "ifname", "netns", "address"]
 
 
 def test_ports_come_and_go(

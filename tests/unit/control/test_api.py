@@ -21,6 +21,7 @@ from byway.control.answers import (
     WorkerAnswer,
 )
 from byway.control.api import MAX_BODY, make_app
+from byway.control.model import KINDS
 from byway.control.wanted import Wanted
 from tests.unit.control.fake_engine import FakeEngine
 from tests.unit.control.fake_switch import LAB
@@ -74,6 +75,36 @@ def test_answers_have_the_shape_that_is_described(
     answer = call("GET", path)
     assert answer.status_code == 200
     TypeAdapter(shape).validate_json(answer.content, strict=True)
+
+
+def test_features_and_rings_have_the_shape_that_is_described(
+    call: Call, engine: FakeEngine
+) -> None:
+    ring = {"index": 0, "way": "tx", "format": "packed", "size": 256, "enabled": True}
+    engine.counters["vm1"] = {
+        "queues_enabled": 1, "rings": [ring, {**ring, "frames": 1, "bytes": 60, "calls": 1}],
+        "features": {"offered": ["csum"], "acked": [], "off": {"csum": "features.off"}}}
+    answer = call("GET", "/v1/ports/vm1")
+    port = TypeAdapter(PortAnswer).validate_json(answer.content, strict=True)
+    assert port.features.off == {"csum": "features.off"}
+    assert [r.frames for r in port.rings] == [None, 1]
+    schemas = call("GET", "/openapi.json").json()["components"]["schemas"]
+    assert set(schemas["RingAnswer"]["properties"]) == {
+        "index", "way", "format", "size", "enabled", "frames", "bytes", "calls"}
+
+
+def test_the_description_of_a_port_has_every_kind_and_key(call: Call) -> None:
+    document = call("GET", "/openapi.json").json()
+    body = document["paths"]["/v1/ports/{name}"]["put"]["requestBody"]
+    (content,) = body["content"].values()
+    kinds = {one["properties"]["kind"]["const"]: one for one in content["schema"]["oneOf"]}
+    assert set(kinds) == set(KINDS)
+    for kind, described in kinds.items():
+        assert set(described["properties"]) == set(KINDS[kind].model_fields)
+        assert "name" not in described["required"]
+        assert {"kind", "network"} <= set(described["required"])
+    features = kinds["vhost-user"]["properties"]["features"]
+    assert features["properties"]["off"]["items"] == {"type": "string"}
 
 
 def test_the_switch_tells_its_size(call: Call) -> None:

@@ -6,9 +6,26 @@ import socket
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
-from byway.control.config import api_socket, check_machine, cross_check, load, parse
-from byway.control.model import Config, NullPort, PcapPort, VhostUserPort, VirtioUserPort
+from byway.control import config
+from byway.control.config import (
+    api_socket,
+    check_machine,
+    check_port,
+    cross_check,
+    load,
+    parse,
+)
+from byway.control.model import (
+    Config,
+    NetworkConfig,
+    NullPort,
+    PcapPort,
+    VhostKernelPort,
+    VhostUserPort,
+    VirtioUserPort,
+)
 from byway.control.problem import ConfigError
 from byway.machine.cpulist import format_cpu_list, online_cpus
 
@@ -30,8 +47,7 @@ def messages(text: str) -> list[str]:
     path = Path("lab.toml")
     path.write_text(text)
     try:
-        config = load("lab.toml")
-        raise ConfigError(check_machine(config), "lab.toml")
+        raise ConfigError(check_machine(load("lab.toml")), "lab.toml")
     except ConfigError as error:
         return [str(problem).removeprefix("lab.toml: ") for problem in error.problems]
 
@@ -43,36 +59,37 @@ def _in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_example_of_the_manual() -> None:
-    config = load(str(ROOT / "examples" / "lab.toml"))
-    assert config.switch.name == "lab"
-    assert config.switch.workers == (0,)
-    assert [network.name for network in config.networks] == ["blue"]
-    assert [(p.name, p.kind, p.mac) for p in config.ports] == [
+    lab = load(str(ROOT / "examples" / "lab.toml"))
+    assert lab.switch.name == "lab"
+    assert lab.switch.workers == (0,)
+    assert [network.name for network in lab.networks] == ["blue"]
+    assert [(p.name, p.kind, p.mac) for p in lab.ports] == [
         ("vm1", "vhost-user", None), ("vm2", "vhost-user", None)]
-    assert check_machine(config) == []
+    assert check_machine(lab) == []
 
 
 def test_every_key_and_every_kind() -> None:
-    config = parse({
+    everything = parse({
         "switch": {"name": "lab", "workers": [0, 1], "api": "/tmp/api.sock"},
         "network": [{"name": "blue", "vni": 100, "mtu": 9000, "fdb_limit": 10, "ageing": 60}],
         "port": [
             {"name": "a", "network": "blue", "kind": "vhost-user", "socket": "/tmp/a",
-             "mode": "client", "mac": "02:00:00:00:00:0A", "queues": 1,
-             "features_off": ["mrg_rxbuf"]},
+             "mode": "client", "mac": "02:00:00:00:00:0A", "queues": 32,
+             "features": {"off": ["mrg_rxbuf", "packed"]}},
             {"name": "b", "network": "blue", "kind": "virtio-user", "socket": "/tmp/b"},
             {"name": "c", "network": "blue", "kind": "null"},
             {"name": "d", "network": "blue", "kind": "pcap", "read": "in", "write": "out"},
         ],
     })
-    a, b, c, d = config.ports
+    a, b, c, d = everything.ports
     assert isinstance(a, VhostUserPort)
-    assert (a.mode, a.mac, a.features_off) == ("client", "02:00:00:00:00:0a", ("mrg_rxbuf",))
+    assert (a.mode, a.mac, a.features_off) == (
+        "client", "02:00:00:00:00:0a", ("mrg_rxbuf", "ring_packed"))
     assert isinstance(b, VirtioUserPort)
     assert b.mode == "client"
     assert isinstance(c, NullPort)
     assert isinstance(d, PcapPort)
-    assert (config.networks[0].vni, config.networks[0].mtu) == (100, 9000)
+    assert (everything.networks[0].vni, everything.networks[0].mtu) == (100, 9000)
 
 
 def test_an_empty_file_is_a_switch_without_ports() -> None:
@@ -205,13 +222,29 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
         BLUE + vhost(mac='"00:00:00:00:00:00"'),
         ['port[1] "vm1": mac: "00:00:00:00:00:00" is the zero address;'
          ' write six bytes in hexadecimal, such as "02:00:00:00:00:01"']),
-    "several queues": (
-        BLUE + vhost(queues="2"),
-        ['port[1] "vm1": queues: is 2; write 1: this release has one queue pair a port']),
+    "too many queues": (
+        BLUE + vhost(queues="33"), ['port[1] "vm1": queues: is 33; write 32 or less']),
+    "no queue": (
+        BLUE + vhost(queues="0"), ['port[1] "vm1": queues: is 0; write 1 or more']),
+    "several queues where there is one": (
+        BLUE + '[[port]]\nname = "n"\nnetwork = "blue"\nkind = "null"\nqueues = 2\n',
+        ['port[1] "n": queues: is 2; write 1: this kind of port has one queue pair']),
     "unknown feature": (
-        BLUE + vhost(features_off='["mrg_rxbuff"]'),
-        ['port[1] "vm1": features_off: "mrg_rxbuff" is no virtio feature;'
-         ' did you mean "mrg_rxbuf"?']),
+        BLUE + vhost(**{"features.off": '["packet"]'}),
+        ['port[1] "vm1": features.off: "packet" is no virtio feature; did you mean "packed"?']),
+    "far feature": (
+        BLUE + vhost(**{"features.off": '["qqq"]'}),
+        ['port[1] "vm1": features.off: "qqq" is no virtio feature;'
+         ' take names such as "mrg_rxbuf" and "packed"']),
+    "unknown key of features": (
+        BLUE + vhost(**{"features.of": '["packed"]'}),
+        ['port[1] "vm1": features.of: features has no such key; did you mean "off"?']),
+    "far key of features": (
+        BLUE + vhost(**{"features.qqq": "1"}),
+        ['port[1] "vm1": features.qqq: features has no such key; the keys are: off']),
+    "features are no table": (
+        BLUE + vhost(features='["packed"]'),
+        ['port[1] "vm1": features: is ["packed"] (a list); write a table of keys']),
     "bad name": (
         '[[network]]\nname = "a b"\n',
         ['network[1] "a b": name: "a b" is no valid name; use 1 to 63 letters, digits,'
@@ -272,6 +305,59 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
 }
 
 
+def kernel_port(**keys: object) -> VhostKernelPort:
+    return VhostKernelPort.model_validate(
+        {"name": "k", "network": "blue", "kind": "vhost-kernel", "ifname": "by0", **keys})
+
+
+def test_a_vhost_kernel_port() -> None:
+    plain = kernel_port()
+    assert (plain.ifname, plain.netns, plain.address, plain.queues) == ("by0", None, (), 1)
+    full = kernel_port(netns="red", address=["10.0.0.2/24", "fd00::0:1/64"], queues=32,
+                       ifname="fifteen_bytes15", features={"off": ["packed"]},
+                       mac="02:00:00:00:00:01")
+    assert full.address == ("10.0.0.2/24", "fd00::1/64")
+    assert full.features_off == ("ring_packed",)
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        *(({"ifname": bad}, "is no interface name; leave out white space, '/', ':' and '%'")
+          for bad in ("a b", "a/b", "a:b", "tap%d", "a\0", "a\u2003b", ".", "..")),
+        *(({"ifname": bad}, "is no interface name; write 1 to 15 bytes")
+          for bad in ("", "x" * 16, "\u00e4" * 8)),
+        *(({"netns": bad}, "is no name of a network namespace; write a name that"
+                           " `ip netns list` shows") for bad in ("", "a/b", "..", "\0")),
+        *(({"address": [bad]}, 'is no address with a prefix length; write it as in "10.0.0.2/24"')
+          for bad in ("10.0.0.2", "10.0.0.2/33", "10.0.0/24", "fd00::1/129", "", "x/24")),
+        ({"address": ["10.0.0.2/24", "10.0.0.2/24"]}, "names 10.0.0.2/24 twice; name it once"),
+        ({"queues": 33}, "less than or equal to 32"),
+    ],
+)
+def test_a_vhost_kernel_port_that_is_wrong(keys: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        kernel_port(**keys)
+    assert message in str(caught.value)
+
+
+def test_two_ports_want_one_interface() -> None:
+    blue = NetworkConfig(name="blue")
+    ports = (kernel_port(), kernel_port(name="l", netns="red"), kernel_port(name="m", netns="red"))
+    assert [str(p) for p in cross_check(Config(networks=(blue,), ports=ports))] == [
+        'port "m": ifname: "by0 in netns red" is also that of port "l": ifname;'
+        " give it another name"]
+
+
+def test_the_namespace_of_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "NETNS_FOLDER", str(tmp_path))
+    port = kernel_port(netns="red")
+    assert [str(p) for p in check_port(port, "port")] == [
+        'port: netns: there is no network namespace "red"; create it: ip netns add red']
+    (tmp_path / "red").touch()
+    assert check_port(port, "port") == check_port(kernel_port(), "port") == []
+
+
 @pytest.mark.parametrize(("text", "expected"), BAD_FILES.values(), ids=list(BAD_FILES))
 def test_a_bad_file_is_explained(text: str, expected: list[str]) -> None:
     assert messages(text) == expected
@@ -321,7 +407,7 @@ def test_a_socket_that_is_there_is_no_problem(tmp_path: Path) -> None:
 
 
 def test_states_from_the_api_are_named_without_numbers() -> None:
-    config = Config(ports=(NullPort(name="n", network="blue", kind="null"),))
-    assert [str(problem) for problem in cross_check(config)] == [
+    state = Config(ports=(NullPort(name="n", network="blue", kind="null"),))
+    assert [str(problem) for problem in cross_check(state)] == [
         'port "n": network: there is no network "blue";'
         " define one with a line [[network]] and its name"]

@@ -146,7 +146,7 @@ class TestFeatures:
     """What is offered and taken, as the status shows it."""
 
     def test_switched_off(self, switch: RunningSwitch) -> None:
-        switch.add("vhost-user", "vm1", features_off=("mrg_rxbuf", "event_idx"))
+        switch.add("vhost-user", "vm1", features={"off": ["mrg_rxbuf", "event_idx"]})
         front = FrontEnd.connect(switch.socket("vm1"))
         front.negotiate(mask(Feature.VERSION_1, Feature.MRG_RXBUF, Feature.EVENT_IDX))
         features = switch.port("vm1")["features"]

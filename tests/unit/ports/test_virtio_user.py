@@ -101,7 +101,7 @@ def test_nobody_there(switch: RunningSwitch) -> None:
 
 
 def test_a_legacy_back_end(switch: RunningSwitch) -> None:
-    switch.add("vhost-user", "trunk", features_off=("version_1",))
+    switch.add("vhost-user", "trunk", features={"off": ["version_1"]})
     switch.add("virtio-user", "uplink", socket=switch.socket("trunk"))
     switch.until(lambda: "does not offer VERSION_1" in switch.port("uplink")["reason"])
 
