@@ -117,7 +117,7 @@ class TestUsedRing:
         head = d.driver.send(FRAME, Layout((12,)))
         d.driver.publish()
         d.put(1 - head if head < 2 else head - 1, 0)
-        with pytest.raises(DeviceError, match="not a head"):
+        with pytest.raises(DeviceError, match="not the name of a chain"):
             d.driver.reap()
 
     def test_given_back_twice(self) -> None:
@@ -126,7 +126,7 @@ class TestUsedRing:
         d.driver.publish()
         d.put(heads[0], 0)
         d.put(heads[0], 0)
-        with pytest.raises(DeviceError, match="not a head"):
+        with pytest.raises(DeviceError, match="not the name of a chain"):
             d.driver.reap()
 
     def test_a_readable_buffer(self) -> None:
