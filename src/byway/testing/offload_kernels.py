@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The kernels of offloads one by one, as tests call them: each a cached entry of int64 arguments.
+
+Used by tests of packet.offload, checksum, segment and flow; see the function that each one calls.
+"""
+
+from byway.machine.jit import kernel
+from byway.machine.mem import ld64, st64
+from byway.packet.batch import B
+from byway.packet.flow import flow_hash
+from byway.packet.layers import layers
+from byway.packet.offload import (
+    check_offloads,
+    header_bytes,
+    header_low,
+    offload_word,
+    takes,
+    wire_length,
+)
+
+
+@kernel(entry=True)
+def word_of(low, csum_offset):
+    """-> the offload word of a virtio_net_hdr."""
+    return offload_word(low, csum_offset)
+
+
+@kernel(entry=True)
+def low_of(word, hdr_len):
+    """-> the first 8 bytes of a virtio_net_hdr."""
+    return header_low(word, hdr_len)
+
+
+@kernel(entry=True)
+def check(batch):
+    """Check the offloads of a batch; -> BATCH.offloads."""
+    check_offloads(batch)
+    return ld64(batch + B.offloads)
+
+
+@kernel(entry=True)
+def headers_of(row):
+    """-> bytes of headers of a checked row."""
+    return header_bytes(row)
+
+
+@kernel(entry=True)
+def wire_length_of(row):
+    """-> bytes of the longest frame that a checked row makes."""
+    return wire_length(row)
+
+
+@kernel(entry=True)
+def may_go(row, mask):
+    """-> 1 where the row can go as it is."""
+    return 1 if takes(row, mask) else 0
+
+
+@kernel(entry=True)
+def layers_of(row):
+    """-> where the layers of a frame begin."""
+    return layers(row)
+
+
+@kernel(entry=True)
+def flow_of(row):
+    """-> the flow hash of a frame."""
+    return flow_hash(row)
+
+
+@kernel(entry=True)
+def flows_of(rows, n, results):
+    """The flow hashes of n rows, as int64 at ``results``; -> n."""
+    for k in range(n):
+        st64(results + 8 * k, flow_hash(rows + 64 * k))
+    return n
