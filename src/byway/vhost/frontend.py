@@ -2,7 +2,8 @@
 """The vhost-user front end: plays the part of a virtual machine monitor.
 
 Used by the virtio-user port, by byway.testing's fake guest, and by anybody who wants to drive a
-vhost-user back end from Python; uses messages, payloads, connection, machine (regions, sockets).
+vhost-user back end from Python; uses sharing (memory, log, in-flight region), requests (exchanges),
+messages, payloads, machine (regions, sockets).
 
     region = Region.create(size)
     front = FrontEnd.connect("/tmp/vm1.sock")
@@ -10,44 +11,31 @@ vhost-user back end from Python; uses messages, payloads, connection, machine (r
     front.set_memory([region], [0])
     front.start_ring(0, 256, 0, desc, avail, used, kick, call)
     front.enable_ring(0, True)
+    front.driver_ok()
     ...
     base = front.stop_ring(0)
     front.close()
 
-It blocks, each exchange for at most ``timeout`` seconds, so an event loop runs it in a thread. It
-believes nothing: a reply must come in time, answer the request, have the flags and the size that
-the specification gives it, and carry no file descriptor. Where acknowledgements can be had
-(REPLY_ACK), everything is acknowledged. After ProtocolError or Closed only ``close`` is of use.
+It blocks, each exchange for at most ``timeout`` seconds, so an event loop runs it in a thread.
+After ProtocolError or Closed only ``close`` is of use, except after RequestRefused.
+
+Back ends differ, and the order above suits all of them: the owner before the features, features
+before memory, memory before addresses, the call before the kick (which DPDK and others take for
+the start), enabling after that, DRIVER_OK last (DPDK waits for it where STATUS was negotiated).
 """
 
 import select
 import socket
-import time
-from collections.abc import Sequence
+import struct
 from typing import Self
 
 from byway.machine import unixsocket
-from byway.machine.regions import Region
-from byway.vhost.connection import Closed, Connection, Message
-from byway.vhost.messages import (
-    MAX_TABLE_REGIONS,
-    NEED_REPLY,
-    REPLY,
-    VERSION,
-    ProtocolError,
-    ProtocolFeature,
-    Request,
-)
-from byway.vhost.payloads import (
-    MemoryRegion,
-    RingFile,
-    VringAddress,
-    VringState,
-    pack_memory_table,
-    pack_u64,
-    unpack_u64,
-)
+from byway.vhost.messages import VERSION, ProtocolError, ProtocolFeature, Request
+from byway.vhost.payloads import RingFile, VringAddress, VringState, pack_u64, unpack_u64
+from byway.vhost.sharing import Sharing
 from byway.virtio.features import Feature, has, mask
+from byway.virtio.ring import MAX_SIZE, WRAP
+from byway.virtio.status import Status
 
 
 def protocol_mask(*features: ProtocolFeature) -> int:
@@ -55,14 +43,18 @@ def protocol_mask(*features: ProtocolFeature) -> int:
     return sum(1 << f for f in features)
 
 
-# What this front end makes use of by itself. Callers of set_status and add_region ask for STATUS
-# and CONFIGURE_MEM_SLOTS in addition.
+# What this front end makes use of by itself. Callers of set_status, add_region, get_config and so
+# on ask for STATUS, CONFIGURE_MEM_SLOTS, CONFIG in addition.
 PROTOCOL_FEATURES = protocol_mask(
     ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU,
     ProtocolFeature.RESET_DEVICE)
+MAX_RINGS = 256  # ring indices have 8 bits
+MAX_CONFIG = 256  # bytes of the configuration space in a message
+_CONFIG = struct.Struct("=III")  # offset, size, flags ("Virtio device config space")
+_LOGGED = 1  # flag of a vring address
 
 
-class FrontEnd:
+class FrontEnd(Sharing):
     """One conversation with a back end over a connected socket, which it owns.
 
     ``offered``, ``protocol_offered``: what the back end has; ``features``, ``protocol_features``:
@@ -70,15 +62,12 @@ class FrontEnd:
     """
 
     def __init__(self, sock: socket.socket, timeout: float = 5.0) -> None:
-        sock.setblocking(False)
-        self._connection = Connection(sock)
-        self._timeout = timeout
+        super().__init__(sock, timeout)
         self.offered = 0
         self.features = 0
         self.protocol_offered = 0
-        self.protocol_features = 0
         self.queue_num = 1
-        self._running: set[int] = set()
+        self._sizes: dict[int, int] = {}  # of the rings that run
 
     @classmethod
     def connect(cls, path: str, timeout: float = 5.0) -> Self:
@@ -88,147 +77,146 @@ class FrontEnd:
     @classmethod
     def accept(cls, listener: socket.socket, timeout: float = 5.0) -> Self:
         """Wait for a back end to connect to ``listener``; TimeoutError where none comes."""
-        if not _wait(listener.fileno(), select.POLLIN, timeout):
+        poll = select.poll()
+        poll.register(listener.fileno(), select.POLLIN)
+        if not poll.poll(timeout * 1000):
             raise TimeoutError(f"no back end connected within {timeout:g} s")
         return cls(listener.accept()[0], timeout)
-
-    def fileno(self) -> int:
-        """The socket's descriptor: readable where the back end hung up."""
-        return self._connection.fileno()
-
-    # ------------------------------------------------------------ exchanges
-
-    def _send(self, request: Request, flags: int, payload: bytes, fds: Sequence[int]) -> None:
-        if not _wait(self.fileno(), select.POLLOUT, self._timeout):
-            raise ProtocolError(f"the back end does not read: {request.name} cannot be sent "
-                                f"within {self._timeout:g} s")
-        self._connection.send(request, flags, payload, fds)
-
-    def _reply(self, request: Request, size: int) -> bytes:
-        """The reply's payload, ``size`` bytes of it."""
-        end = time.monotonic() + self._timeout
-        message: Message | None = None
-        while message is None:
-            if not _wait(self.fileno(), select.POLLIN, end - time.monotonic()):
-                raise ProtocolError(f"no reply to {request.name} within {self._timeout:g} s")
-            message = self._connection.receive()
-        unexpected = len(message.fds)
-        message.close()
-        if message.request != request:
-            raise ProtocolError(f"{request.name} was answered with {message.name}")
-        if message.flags != VERSION | REPLY:
-            raise ProtocolError(f"the reply to {request.name} has flags {message.flags:#x}, not "
-                                f"{VERSION | REPLY:#x}")
-        if len(message.payload) != size:
-            raise ProtocolError(f"the reply to {request.name} has {len(message.payload)} bytes, "
-                                f"not {size}")
-        if unexpected:
-            raise ProtocolError(f"the reply to {request.name} carries file descriptors")
-        return message.payload
-
-    def _get(self, request: Request, payload: bytes = b"", size: int = 8) -> bytes:
-        self._send(request, VERSION, payload, ())
-        return self._reply(request, size)
-
-    def _set(self, request: Request, payload: bytes = b"", fds: Sequence[int] = ()) -> None:
-        """A request without data in return; acknowledged where that was negotiated."""
-        if not self._took(ProtocolFeature.REPLY_ACK):
-            self._send(request, VERSION, payload, fds)
-            return
-        self._send(request, VERSION | NEED_REPLY, payload, fds)
-        if result := unpack_u64(self._reply(request, 8)):
-            raise ProtocolError(f"the back end refused {request.name} (result {result})")
-
-    def _took(self, feature: ProtocolFeature) -> bool:
-        return bool(self.protocol_features >> feature & 1)
-
-    def _sync(self) -> None:
-        """Return when the back end has done everything sent so far."""
-        if not self._took(ProtocolFeature.REPLY_ACK):
-            self._get(Request.GET_FEATURES)
 
     # ------------------------------------------------------------ features
 
     def negotiate(self, wanted: int, protocol_wanted: int = PROTOCOL_FEATURES) -> int:
         """Agree on features; -> those taken, of ``wanted`` and of what is offered.
 
-        PROTOCOL_FEATURES (bit 30) is taken wherever it is offered.
+        PROTOCOL_FEATURES (bit 30) is taken wherever it is offered. With STATUS the back end is
+        told of each step, and asked whether it can live with the features; ``driver_ok`` is then
+        the last word before frames pass.
+        """
+        self.look(protocol_wanted)
+        self._set(Request.SET_OWNER)
+        return self.take(wanted)
+
+    def look(self, protocol_wanted: int = PROTOCOL_FEATURES) -> int:
+        """The first part of ``negotiate``: what is offered; -> the features.
+
+        A caller that chooses by what is there goes on with SET_OWNER and ``take``.
         """
         self.offered = unpack_u64(self._get(Request.GET_FEATURES))
         if has(self.offered, Feature.PROTOCOL_FEATURES):
-            wanted |= mask(Feature.PROTOCOL_FEATURES)
             self.protocol_offered = unpack_u64(self._get(Request.GET_PROTOCOL_FEATURES))
             taken = self.protocol_offered & protocol_wanted
             self._set(Request.SET_PROTOCOL_FEATURES, pack_u64(taken))
             self.protocol_features = taken
-            if self._took(ProtocolFeature.MQ):
+            if self.took(ProtocolFeature.MQ):
                 self.queue_num = unpack_u64(self._get(Request.GET_QUEUE_NUM))
-        self._set(Request.SET_OWNER)
-        self.features = self.offered & wanted
-        self._set(Request.SET_FEATURES, pack_u64(self.features))
+                if not 0 < self.queue_num <= MAX_RINGS:
+                    raise ProtocolError(f"the back end says that it has {self.queue_num} queues")
+        return self.offered
+
+    def take(self, wanted: int) -> int:
+        """The last part of ``negotiate``: set the features; -> those taken."""
+        if self.took(ProtocolFeature.STATUS):
+            self.set_status(Status.ACKNOWLEDGE | Status.DRIVER)
+        self.set_features(self.offered & (wanted | mask(Feature.PROTOCOL_FEATURES)))
+        if self.took(ProtocolFeature.STATUS):
+            self.set_status(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK)
+            if not self.get_status() & Status.FEATURES_OK:
+                raise ProtocolError("the back end cannot live with the features "
+                                    f"{self.features:#x} that it offered (no FEATURES_OK)")
         return self.features
+
+    def set_features(self, features: int) -> None:
+        """SET_FEATURES by itself: again while rings run, only LOG_ALL may change."""
+        self._set(Request.SET_FEATURES, pack_u64(features))
+        self.features = features
 
     def set_mtu(self, mtu: int) -> None:
         """Tell the guest's MTU in bytes; ProtocolError where the back end refuses it.
 
         Nothing is sent to a back end that does not know NET_MTU.
         """
-        if self._took(ProtocolFeature.NET_MTU):
+        if self.took(ProtocolFeature.NET_MTU):
             self._set(Request.NET_SET_MTU, pack_u64(mtu))
 
     def set_status(self, status: int) -> None:
         """The device status byte (VIRTIO 1.2, 2.1); only where STATUS was negotiated."""
+        self._need(ProtocolFeature.STATUS, Request.SET_STATUS)
         self._set(Request.SET_STATUS, pack_u64(status))
 
     def get_status(self) -> int:
         """The device status byte as the back end has it; only where STATUS was negotiated."""
-        return unpack_u64(self._get(Request.GET_STATUS))
+        self._need(ProtocolFeature.STATUS, Request.GET_STATUS)
+        status = unpack_u64(self._get(Request.GET_STATUS))
+        if status > 0xFF:
+            raise ProtocolError(f"a device status of {status:#x}, which is more than 8 bits")
+        return status
 
-    # ------------------------------------------------------------ memory
+    def driver_ok(self) -> None:
+        """All is set up: frames may pass. Nothing is sent without STATUS."""
+        if self.took(ProtocolFeature.STATUS):
+            self.set_status(Status.ACKNOWLEDGE | Status.DRIVER | Status.FEATURES_OK
+                            | Status.DRIVER_OK)
+            self._sync()
 
-    def set_memory(self, regions: Sequence[Region], gpas: Sequence[int]) -> None:
-        """Share regions (made by Region.create), each at a guest address.
+    # ------------------------------------------------------------ configuration space
 
-        User addresses are the host addresses of this process. When this returns, the back end
-        has mapped them and let go of all earlier ones.
-        """
-        if len(regions) > MAX_TABLE_REGIONS:
-            raise ValueError(f"{len(regions)} regions; a table takes {MAX_TABLE_REGIONS}")
-        table = [_describe(r, gpa) for r, gpa in zip(regions, gpas, strict=True)]
-        self._set(Request.SET_MEM_TABLE, pack_memory_table(table), [r.fd for r in regions])
-        self._sync()
+    def get_config(self, offset: int, size: int) -> bytes:
+        """``size`` bytes of the device's configuration space; only with CONFIG."""
+        self._need(ProtocolFeature.CONFIG, Request.GET_CONFIG)
+        if not 0 < size <= MAX_CONFIG:
+            raise ValueError(f"{size} bytes; a message takes 1 to {MAX_CONFIG}")
+        payload = _CONFIG.pack(offset, size, 0) + bytes(size)
+        self._send(Request.GET_CONFIG, VERSION, payload, ())
+        # "Zero length indicates an error".
+        reply = self._reply(Request.GET_CONFIG, (0, _CONFIG.size, len(payload))).payload
+        if len(reply) != len(payload) or _CONFIG.unpack_from(reply)[:2] != (offset, size):
+            raise ProtocolError(f"the back end has no configuration space of {size} bytes at "
+                                f"{offset}")
+        return reply[_CONFIG.size :]
 
-    def max_regions(self) -> int:
-        """How many regions the back end takes; only with CONFIGURE_MEM_SLOTS."""
-        return unpack_u64(self._get(Request.GET_MAX_MEM_SLOTS))
-
-    def add_region(self, region: Region, gpa: int) -> None:
-        """Share one region more; only with CONFIGURE_MEM_SLOTS."""
-        self._set(Request.ADD_MEM_REG, _describe(region, gpa).pack_single(), [region.fd])
-        self._sync()
-
-    def remove_region(self, region: Region, gpa: int) -> None:
-        """Share a region no longer; only with CONFIGURE_MEM_SLOTS."""
-        self._set(Request.REM_MEM_REG, _describe(region, gpa).pack_single())
-        self._sync()
+    def set_config(self, offset: int, data: bytes, migrating: bool = False) -> None:
+        """Write into the device's configuration space; only with CONFIG."""
+        self._need(ProtocolFeature.CONFIG, Request.SET_CONFIG)
+        self._set(Request.SET_CONFIG, _CONFIG.pack(offset, len(data), int(migrating)) + data)
 
     # ------------------------------------------------------------ rings
 
     def start_ring(self, index: int, size: int, base: int, desc: int, avail: int, used: int,
-                   kick: int, call: int) -> None:
-        """Hand over a ring of ``size`` entries, at avail index ``base``.
+                   kick: int, call: int, *, err: int = -1, log: int | None = None) -> None:
+        """Hand over a ring of ``size`` entries, at avail position ``base``.
 
-        ``desc``, ``avail``, ``used``: host addresses inside shared regions. ``kick``, ``call``:
-        event fds, -1 for none (we never kick; we poll). They stay the caller's, and become
-        non-blocking. The ring does nothing before ``enable_ring`` if bit 30 was taken.
+        ``base``: an index, or with RING_PACKED slot | WRAP. ``desc``, ``avail``, ``used``: host
+        addresses inside shared regions (packed: the descriptors, the driver's and the device's
+        event suppression). ``kick``, ``call``, ``err``: event fds, -1 for none (we never kick; we
+        poll). They stay the caller's, and become non-blocking. ``log``: the used ring's guest
+        address, where writes to it are to be logged. The ring does nothing before ``enable_ring``
+        if bit 30 was taken.
         """
+        packed = has(self.features, Feature.RING_PACKED)
         self._set(Request.SET_VRING_NUM, VringState(index, size).pack())
-        self._set(Request.SET_VRING_BASE, VringState(index, base).pack())
-        self._set(Request.SET_VRING_ADDR, VringAddress(index, 0, desc, used, avail).pack())
+        # "SET_VRING_BASE": the used position is the upper half of a packed ring's number.
+        both = base | base << 16 if packed else base
+        self._set(Request.SET_VRING_BASE, VringState(index, both).pack())
+        self.set_addresses(index, desc, avail, used, log)
+        if err >= 0:
+            self._ring_file(Request.SET_VRING_ERR, index, err)
         self._ring_file(Request.SET_VRING_CALL, index, call)
-        # Last: back ends take it for the start.
         self._ring_file(Request.SET_VRING_KICK, index, kick)
-        self._running.add(index)
+        self._sizes[index] = size
+        if has(self.features, Feature.ACCESS_PLATFORM):
+            for region, gpa in self.regions:
+                self.update_iotlb(gpa, region.size, region.address)
+
+    def set_addresses(self, index: int, desc: int, avail: int, used: int,
+                      log: int | None = None) -> None:
+        """SET_VRING_ADDR by itself: while a ring runs, to switch its logging on or off."""
+        parts = [desc, used, avail]
+        if has(self.features, Feature.ACCESS_PLATFORM):
+            parts = [self.guest_address(part) for part in parts]
+        flags = 0 if log is None else _LOGGED
+        desc, used, avail = parts
+        address = VringAddress(index, flags, desc, used, avail, log or 0)
+        self._set(Request.SET_VRING_ADDR, address.pack())
 
     def _ring_file(self, request: Request, index: int, fd: int) -> None:
         self._set(request, RingFile(index, fd >= 0).pack(), [fd] if fd >= 0 else [])
@@ -244,39 +232,32 @@ class FrontEnd:
             self._sync()
 
     def stop_ring(self, index: int) -> int:
-        """Take a ring back; -> the avail index the back end would continue from."""
+        """Take a ring back; -> the avail position that the back end would continue from, in the
+        form of ``start_ring``'s base."""
         state = VringState.unpack(self._get(Request.GET_VRING_BASE, VringState(index, 0).pack()))
         if state.index != index:
             raise ProtocolError(f"GET_VRING_BASE of ring {index} was answered for ring "
                                 f"{state.index}")
-        self._running.discard(index)
-        return state.num
+        size = self._sizes.pop(index, MAX_SIZE)
+        if not has(self.features, Feature.RING_PACKED):
+            if state.num > 0xFFFF:
+                raise ProtocolError(f"ring {index} stopped at {state.num:#x}, which is no index")
+            return state.num
+        # Some back ends fill the lower half only; a drained ring has both halves alike.
+        if (state.num & (WRAP - 1)) >= size:
+            raise ProtocolError(f"ring {index} stopped at slot {state.num & (WRAP - 1)} of {size}")
+        return state.num & 0xFFFF
 
     def reset(self) -> None:
         """Stop and disable every ring, and reset the device where the back end can.
 
         Afterwards ``negotiate`` or SET_FEATURES again, and start rings anew.
         """
-        for index in sorted(self._running):
+        for index in sorted(self._sizes):
             self.enable_ring(index, False)
             self.stop_ring(index)
-        if self._took(ProtocolFeature.RESET_DEVICE):
+        if self.took(ProtocolFeature.STATUS):
+            self.set_status(0)
+        if self.took(ProtocolFeature.RESET_DEVICE):
             self._set(Request.RESET_DEVICE)
             self._sync()
-
-    def close(self) -> None:
-        """Hang up. Idempotent. Memory stays shared until the back end has noticed."""
-        self._connection.close()
-
-
-def _describe(region: Region, gpa: int) -> MemoryRegion:
-    return MemoryRegion(gpa, region.size, region.address, 0)
-
-
-def _wait(fd: int, events: int, seconds: float) -> bool:
-    """Whether ``fd`` becomes ready in time; Closed where it is closed on this side."""
-    if fd < 0:
-        raise Closed("the connection was closed on this side")
-    poll = select.poll()
-    poll.register(fd, events)
-    return bool(poll.poll(max(0.0, seconds) * 1000))

@@ -5,9 +5,8 @@ The script's replies lie in the socket before the request is made.
 """
 
 import os
-import socket
+import struct
 import threading
-from array import array
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,51 +15,15 @@ import pytest
 from byway.machine import unixsocket
 from byway.machine.regions import Region
 from byway.vhost import Closed, FrontEnd, ProtocolError
-from byway.vhost.connection import Connection, Message
-from byway.vhost.messages import HEADER, Request
-from byway.vhost.payloads import VringState, pack_u64
+from byway.vhost.frontend import protocol_mask
+from byway.vhost.messages import HEADER, ProtocolFeature, Request
+from byway.vhost.payloads import VringAddress, VringState, pack_u64
+from byway.vhost.requests import RequestRefused
 from byway.virtio.features import Feature, mask
+from byway.virtio.ring import WRAP
+from tests.unit.vhost.scripted import PROTOCOL_FEATURES, Script
 
-R = Request
-PROTOCOL_FEATURES = mask(Feature.PROTOCOL_FEATURES)
-
-
-class Script:
-    """The other end of a front end's socket."""
-
-    def __init__(self, timeout: float = 1.0) -> None:
-        ours, theirs = socket.socketpair()
-        self.front = FrontEnd(ours, timeout)
-        self.peer = theirs
-        self.peer.setblocking(False)
-
-    def reply(self, request: int, payload: bytes = b"", flags: int = 5,
-              fds: tuple[int, ...] = ()) -> None:
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array("i", fds))] if fds else []
-        self.peer.sendmsg([HEADER.pack(request, flags, len(payload)) + payload], rights)
-
-    def u64(self, request: int, value: int = 0) -> None:
-        self.reply(request, pack_u64(value))
-
-    def said(self) -> list[Message]:
-        """What the front end sent."""
-        connection, got = Connection(self.peer), []
-        while message := connection.receive():
-            message.close()
-            got.append(message)
-        return got
-
-    def negotiate(self, features: int = PROTOCOL_FEATURES, protocol: int = 1 << 3) -> None:
-        """A negotiation with these offers."""
-        self.u64(R.GET_FEATURES, features)
-        self.u64(R.GET_PROTOCOL_FEATURES, protocol)
-        if protocol & 1:
-            self.u64(R.GET_QUEUE_NUM, 4)
-        if protocol & 1 << 3:
-            self.u64(R.SET_OWNER)
-            self.u64(R.SET_FEATURES)
-        self.front.negotiate(mask(Feature.VERSION_1))
-        self.said()
+R, P = Request, ProtocolFeature
 
 
 @pytest.fixture
@@ -68,9 +31,7 @@ def script() -> Iterator[Script]:
     before = len(os.listdir("/proc/self/fd"))
     made = Script()
     yield made
-    made.front.close()
-    made.front.close()
-    made.peer.close()
+    made.close()
     assert len(os.listdir("/proc/self/fd")) == before
 
 
@@ -79,8 +40,7 @@ def hurried() -> Iterator[Script]:
     """One whose front end waits 20 ms."""
     made = Script(0.02)
     yield made
-    made.front.close()
-    made.peer.close()
+    made.close()
 
 
 def test_negotiation(script: Script) -> None:
@@ -162,11 +122,107 @@ def test_reset_stops_what_runs(script: Script) -> None:
 
 
 def test_status(script: Script) -> None:
-    script.negotiate()
-    script.u64(R.SET_STATUS)
-    script.u64(R.GET_STATUS, 15)
-    script.front.set_status(15)
-    assert script.front.get_status() == 15
+    """ACKNOWLEDGE and DRIVER, FEATURES_OK after the features, DRIVER_OK when all is set up."""
+    front = script.front
+    script.u64(R.GET_FEATURES, PROTOCOL_FEATURES)
+    script.u64(R.GET_PROTOCOL_FEATURES, -1 & (1 << 64) - 1)
+    script.u64(R.GET_STATUS, 11)
+    front.negotiate(0, protocol_mask(P.STATUS))
+    script.u64(R.GET_FEATURES)
+    front.driver_ok()
+    said = [(m.request, m.payload) for m in script.said()]
+    assert said == [
+        (R.GET_FEATURES, b""), (R.GET_PROTOCOL_FEATURES, b""),
+        (R.SET_PROTOCOL_FEATURES, pack_u64(1 << 16)), (R.SET_OWNER, b""),
+        (R.SET_STATUS, pack_u64(3)), (R.SET_FEATURES, pack_u64(PROTOCOL_FEATURES)),
+        (R.SET_STATUS, pack_u64(11)), (R.GET_STATUS, b""),
+        (R.SET_STATUS, pack_u64(15)), (R.GET_FEATURES, b"")]
+    front.reset()
+    assert [m.payload for m in script.said()] == [pack_u64(0)]
+
+
+def test_a_back_end_that_cannot_live_with_its_features(script: Script) -> None:
+    with pytest.raises(ProtocolError, match="no FEATURES_OK"):
+        script.negotiate(protocol=protocol_mask(P.STATUS), status=3)
+
+
+def test_a_status_of_more_than_a_byte(script: Script) -> None:
+    with pytest.raises(ProtocolError, match="more than 8 bits"):
+        script.negotiate(protocol=protocol_mask(P.STATUS), status=0x10B)
+
+
+@pytest.mark.parametrize("queues", [0, 257])
+def test_a_number_of_queues_that_cannot_be(script: Script, queues: int) -> None:
+    script.u64(R.GET_FEATURES, PROTOCOL_FEATURES)
+    script.u64(R.GET_PROTOCOL_FEATURES, 1)
+    script.u64(R.GET_QUEUE_NUM, queues)
+    with pytest.raises(ProtocolError, match=f"has {queues} queues"):
+        script.front.negotiate(0)
+
+
+def test_the_configuration_space(script: Script) -> None:
+    script.negotiate(protocol=protocol_mask(P.CONFIG))
+    script.reply(R.GET_CONFIG, struct.pack("=III", 2, 4, 0) + b"abcd")
+    assert script.front.get_config(2, 4) == b"abcd"
+    script.front.set_config(0, b"mac", migrating=True)
+    assert [m.payload for m in script.said()] == [
+        struct.pack("=III", 2, 4, 0) + bytes(4), struct.pack("=III", 0, 3, 1) + b"mac"]
+    with pytest.raises(ValueError, match="257 bytes"):
+        script.front.get_config(0, 257)
+
+
+@pytest.mark.parametrize("reply", [
+    b"", struct.pack("=III", 0, 0, 0), struct.pack("=III", 0, 8, 0) + bytes(4),
+    struct.pack("=III", 1, 4, 0) + bytes(4)])
+def test_no_configuration_space(script: Script, reply: bytes) -> None:
+    script.negotiate(protocol=protocol_mask(P.CONFIG))
+    script.reply(R.GET_CONFIG, reply)
+    with pytest.raises(ProtocolError, match="no configuration space of 4 bytes at 0"):
+        script.front.get_config(0, 4)
+
+
+def test_what_was_not_negotiated_is_not_said(script: Script) -> None:
+    script.negotiate(protocol=0)
+    front = script.front
+    for call in (front.get_status, front.max_regions, front.open_channel,
+                 lambda: front.set_status(1), lambda: front.get_config(0, 1),
+                 lambda: front.set_config(0, b"1"), lambda: front.send_rarp(bytes(6)),
+                 lambda: front.set_log(0, 8), lambda: front.get_inflight(2, 256)):
+        with pytest.raises(ProtocolError, match="was not negotiated"):
+            call()
+    assert script.said() == []
+
+
+def test_a_packed_ring(script: Script) -> None:
+    """Both halves of the base, and the two event areas for the two rings."""
+    script.negotiate(mask(Feature.PROTOCOL_FEATURES, Feature.RING_PACKED), protocol=0)
+    script.front.start_ring(2, 100, WRAP | 5, 0x1000, 0x2000, 0x3000, -1, -1)
+    said = script.said()
+    assert said[1].payload == VringState(2, 0x80058005).pack()
+    assert said[2].payload == VringAddress(2, 0, 0x1000, 0x3000, 0x2000).pack()
+    script.reply(R.GET_VRING_BASE, VringState(2, 7).pack())
+    assert script.front.stop_ring(2) == 7
+    script.front.start_ring(2, 100, WRAP, 0x1000, 0x2000, 0x3000, -1, -1)
+    script.reply(R.GET_VRING_BASE, VringState(2, WRAP | 100).pack())
+    with pytest.raises(ProtocolError, match="stopped at slot 100 of 100"):
+        script.front.stop_ring(2)
+
+
+def test_a_split_ring_stops_at_an_index(script: Script) -> None:
+    script.negotiate(protocol=0)
+    script.reply(R.GET_VRING_BASE, VringState(0, 0x10000).pack())
+    with pytest.raises(ProtocolError, match="which is no index"):
+        script.front.stop_ring(0)
+
+
+def test_an_error_fd_and_logging(script: Script) -> None:
+    script.negotiate(protocol=0)
+    event = os.eventfd(0)
+    script.front.start_ring(0, 4, 0, 1, 2, 3, event, event, err=event, log=0x5000)
+    said = script.said()
+    assert said[2].payload == VringAddress(0, 1, 1, 3, 2, 0x5000).pack()
+    assert said[3].request == R.SET_VRING_ERR
+    os.close(event)
 
 
 @pytest.mark.parametrize(("request_id", "payload", "flags", "says"), [
@@ -201,7 +257,7 @@ def test_a_base_of_another_ring(script: Script) -> None:
 def test_a_refusal(script: Script) -> None:
     script.negotiate(protocol=1 << 3 | 1 << 4)
     script.u64(R.NET_SET_MTU, 1)
-    with pytest.raises(ProtocolError, match="refused NET_SET_MTU"):
+    with pytest.raises(RequestRefused, match="refused NET_SET_MTU"):
         script.front.set_mtu(9000)
 
 
