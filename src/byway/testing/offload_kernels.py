@@ -7,6 +7,7 @@ Used by tests of packet.offload, checksum, segment and flow; see the function th
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
 from byway.packet.batch import B
+from byway.packet.checksum import folded, sum_bytes
 from byway.packet.flow import flow_hash
 from byway.packet.layers import layers
 from byway.packet.offload import (
@@ -17,6 +18,7 @@ from byway.packet.offload import (
     takes,
     wire_length,
 )
+from byway.packet.segment import finish_begin, finish_next
 
 
 @kernel(entry=True)
@@ -74,3 +76,21 @@ def flows_of(rows, n, results):
     for k in range(n):
         st64(results + 8 * k, flow_hash(rows + 64 * k))
     return n
+
+
+@kernel(entry=True)
+def sum_of(address, n):
+    """-> the folded sum over n bytes."""
+    return folded(sum_bytes(address, n))
+
+
+@kernel(entry=True)
+def begin(finisher, row, mask):
+    """Begin to finish a row; -> 0 or a reason."""
+    return finish_begin(finisher, row, mask)
+
+
+@kernel(entry=True)
+def following(finisher):
+    """-> how many rows are listed next."""
+    return finish_next(finisher)
