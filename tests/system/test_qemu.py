@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.system.peers.qemu import Vm
+from tests.system.peers.qemu import Card, Vm
 from tests.system.peers.switch import Port, Switch
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -25,7 +25,7 @@ class Lab:
         self.switch = stack.enter_context(Switch(folder, ports))
         self.vms = [
             stack.enter_context(
-                Vm(name, folder, *system, socket, f"02:00:00:00:00:0{n}", f"10.0.0.{n}/24")
+                Vm(name, folder, *system, [Card(socket, f"02:00:00:00:00:0{n}")], f"10.0.0.{n}/24")
             )
             for n, (name, socket) in enumerate(zip(NAMES, sockets, strict=True), 1)
         ]

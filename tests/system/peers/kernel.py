@@ -7,10 +7,12 @@ The root file system is busybox, the modules named and what they depend on, and 
 a "newc" cpio archive.
 """
 
+import itertools
 import re
 import stat
 import struct
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -120,3 +122,26 @@ def build_initramfs(modules: Path, wanted: list[str], target: Path) -> Path:
     entries.append(Entry("init", stat.S_IFREG | 0o755, INIT.encode()))
     target.write_bytes(cpio(entries))
     return target
+
+
+def with_files(initramfs: Path, files: Mapping[str, bytes], target: Path) -> Path:
+    """Write a root file system with more files in it: archives may follow each other."""
+    folders = sorted({str(parent) for name in files for parent in Path(name).parents} - {"."})
+    entries = [Entry(name, stat.S_IFDIR | 0o755) for name in folders]
+    entries += [Entry(name, stat.S_IFREG | 0o644, data) for name, data in files.items()]
+    target.write_bytes(initramfs.read_bytes() + cpio(entries))
+    return target
+
+
+def checksum_errors(text: str) -> dict[str, int]:
+    """The counters of bad checksums above zero, from /proc/net/snmp, netstat and snmp6 (proc(5)).
+
+    The first two name a line's values in the line before it, the third each value in front of it.
+    """
+    found = {}
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    for names, values in itertools.pairwise(lines):
+        if names[0] == values[0] and names[0].endswith(":"):
+            found |= {names[0] + n: v for n, v in zip(names[1:], values[1:], strict=True)}
+    found |= {words[0]: words[1] for words in lines if len(words) == 2}
+    return {name: int(v) for name, v in found.items() if "CsumErrors" in name and int(v)}

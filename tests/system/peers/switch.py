@@ -9,7 +9,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -23,45 +23,56 @@ START = 120.0  # seconds for the first start ever, which compiles
 
 @dataclass(frozen=True)
 class Port:
-    """A vhost-user port of the configuration."""
+    """A port of the configuration, with a socket."""
 
     name: str
     socket: Path
     mode: str = "server"
     network: str = "blue"
+    kind: str = "vhost-user"
+    queues: int = 1
 
     def body(self) -> dict[str, Any]:
         """The port as the API takes it."""
         return {
             "name": self.name,
             "network": self.network,
-            "kind": "vhost-user",
+            "kind": self.kind,
             "socket": str(self.socket),
             "mode": self.mode,
+            "queues": self.queues,
         }
 
 
-def configuration(api: Path, ports: Iterable[Port], workers: Sequence[int]) -> str:
-    """The TOML file for these ports, all in the networks they name."""
+def configuration(
+    api: Path, ports: Iterable[Port], workers: Sequence[int], mtus: Mapping[str, int]
+) -> str:
+    """The TOML file for these ports, all in the networks they name, whose MTUs may be given."""
     ports = list(ports)
     cpus = f"workers = {list(workers)}\n" if workers else ""
     text = f'[switch]\nname = "lab"\napi = "{api}"\n{cpus}'
     for network in sorted({port.network for port in ports} | {"blue"}):
-        text += f'\n[[network]]\nname = "{network}"\n'
+        text += f'\n[[network]]\nname = "{network}"\nmtu = {mtus.get(network, 1500)}\n'
     for port in ports:
         text += "\n[[port]]\n"
-        text += "".join(f'{key} = "{value}"\n' for key, value in port.body().items())
+        text += "".join(f"{key} = {json.dumps(value)}\n" for key, value in port.body().items())
     return text
 
 
 class Switch:
     """A running `byway run`. `kill` and `start` again as often as a test likes."""
 
-    def __init__(self, folder: Path, ports: Iterable[Port], workers: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ports: Iterable[Port],
+        workers: Sequence[int] = (),
+        mtus: Mapping[str, int] | None = None,
+    ) -> None:
         self.folder = folder
         self.api = folder / "api.sock"
         self.file = folder / "lab.toml"
-        self.file.write_text(configuration(self.api, ports, workers))
+        self.file.write_text(configuration(self.api, ports, workers, mtus or {}))
         self.client = Client(str(self.api), timeout=START)
         self.starts = 0
         self.process = self.start()

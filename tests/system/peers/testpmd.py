@@ -35,15 +35,18 @@ class VirtioUser:
     in_order: bool = True
     packed: bool = False
     server: bool = False
+    queues: int = 1
+    vectorized: bool = False
 
     def vdev(self, index: int) -> str:
         """The device's argument (DPDK 22.11, virtio guide, "Virtio-user arguments")."""
         options = [
             f"net_virtio_user{index},path={self.path},mac={self.mac}",
-            f"queues=1,queue_size={self.queue_size}",
+            f"queues={self.queues},queue_size={self.queue_size}",
             f"mrg_rxbuf={self.mrg_rxbuf:d},in_order={self.in_order:d},packed_vq={self.packed:d}",
         ]
-        return ",".join(options + (["server=1"] if self.server else []))
+        options += ["server=1"] if self.server else []
+        return ",".join(options + (["vectorized=1"] if self.vectorized else []))
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,7 @@ def parse_cycles(text: str) -> float:
     return float(found.group(1))
 
 
-class _Testpmd(Process):
+class Testpmd(Process):
     """A running interactive testpmd."""
 
     def __init__(
@@ -91,13 +94,14 @@ class _Testpmd(Process):
         huge: bool,
         eal: list[str],
         app: list[str],
+        mbufs: int = MBUFS,
     ) -> None:
         prefix = f"byway-{os.getpid()}-{next(_prefixes)}"
         memory = ["--in-memory"] if huge else ["--no-huge", "--no-shconf"]
         # Line by line: a prompt that is stuck in a buffer cannot be waited for.
         argv = ["stdbuf", "-oL", PROGRAM, "--lcores", f"0@{cpu},1@{cpu}", "-m", str(mib), *memory]
         argv += [f"--file-prefix={prefix}", "--no-pci", "--no-telemetry", *eal]
-        argv += ["--", "-i", "--nb-cores=1", f"--total-num-mbufs={MBUFS}", *app]
+        argv += ["--", "-i", "--nb-cores=1", f"--total-num-mbufs={mbufs}", *app]
         super().__init__(name, argv, folder / f"{name}.log")
 
     def ready(self, timeout: float = 30.0) -> None:
@@ -113,7 +117,7 @@ class _Testpmd(Process):
         return self.output()[begin:]
 
 
-class Guest(_Testpmd):
+class Guest(Testpmd):
     """Two virtio_user ports that forward to each other: two virtual machines in one process."""
 
     def __init__(
@@ -165,7 +169,7 @@ def balanced(stats: list[PortStats]) -> bool:
     return stats[0].tx == stats[1].rx and stats[1].tx == stats[0].rx
 
 
-class VhostSwitch(_Testpmd):
+class VhostSwitch(Testpmd):
     """testpmd as a switch: two vhost ports, io forwarding, no look at the frames."""
 
     def __init__(
