@@ -12,11 +12,13 @@ from byway.vhost.messages import (
     REPLY,
     SPECS,
     VERSION,
+    ProtocolError,
     ProtocolFeature,
     Reply,
     Request,
 )
 from byway.vhost.payloads import (
+    Config,
     Inflight,
     Iotlb,
     Log,
@@ -113,6 +115,26 @@ def test_inflight() -> None:
     assert Inflight.unpack(raw) == Inflight(0x1000, 0, 2, 256)
 
 
+def test_inflight_without_its_padding() -> None:
+    """The document's 20 bytes, and the C structure's 24 that front ends send."""
+    raw = words((0x1000, 8), (0x40, 8), (4, 2), (1024, 2))
+    means = Inflight(0x1000, 0x40, 4, 1024)
+    assert Inflight.unpack_either(raw) == Inflight.unpack_either(raw + bytes(4)) == means
+    for size in (0, 19, 21, 23, 25):
+        with pytest.raises(ProtocolError, match=f"an inflight description of {size} bytes"):
+            Inflight.unpack_either(bytes(size))
+
+
+def test_config() -> None:
+    """"Virtio device config space": offset, size, flags; 32 bits each; then ``size`` bytes."""
+    raw = words((6, 4), (4, 4), (1, 4), (0x44332211, 4))
+    assert Config(6, 1, bytes.fromhex("11223344")).pack() == raw
+    assert Config.unpack(raw) == Config(6, 1, bytes.fromhex("11223344"))
+    for wrong in (raw + b"1", raw[:-1], raw[:11]):
+        with pytest.raises(ProtocolError, match="a piece of config space"):
+            Config.unpack(wrong)
+
+
 @pytest.mark.parametrize(("raw", "means"), [
     (0x000, RingFile(0, True)), (0x101, RingFile(1, False)), (0x1FF, RingFile(255, False))])
 def test_ring_file(raw: int, means: RingFile) -> None:
@@ -147,13 +169,15 @@ def test_replies() -> None:
     """"Communication": the requests that have a reply of their own, of those served."""
     with_data = {s.name for s in SPECS.values() if s.served and s.reply is Reply.DATA}
     assert with_data == {"GET_FEATURES", "GET_PROTOCOL_FEATURES", "GET_VRING_BASE",
-                         "GET_QUEUE_NUM", "GET_MAX_MEM_SLOTS", "GET_STATUS"}
+                         "GET_QUEUE_NUM", "GET_MAX_MEM_SLOTS", "GET_STATUS", "SET_LOG_BASE",
+                         "GET_CONFIG"}
 
 
 def test_files() -> None:
     """"Communication": the requests that carry file descriptors, of those served."""
     with_files = {s.name: s.fds for s in SPECS.values() if s.served and s.fds != (0, 0)}
-    assert with_files == {"SET_MEM_TABLE": (0, 8), "SET_LOG_FD": (0, 1),
+    assert with_files == {"SET_MEM_TABLE": (0, 8), "SET_LOG_BASE": (1, 1),
+                          "SET_LOG_FD": (0, 1),
                           "SET_VRING_KICK": (0, 1), "SET_VRING_CALL": (0, 1),
                           "SET_VRING_ERR": (0, 1), "ADD_MEM_REG": (1, 1), "REM_MEM_REG": (0, 1)}
 
@@ -163,6 +187,8 @@ def test_gates() -> None:
     F = ProtocolFeature
     gates = {s.name: s.gate for s in SPECS.values() if s.served and s.gate is not None}
     assert gates == {"GET_QUEUE_NUM": F.MQ, "NET_SET_MTU": F.NET_MTU,
+                     "SET_LOG_BASE": F.LOG_SHMFD, "SEND_RARP": F.RARP,
+                     "GET_CONFIG": F.CONFIG, "SET_CONFIG": F.CONFIG,
                      "RESET_DEVICE": F.RESET_DEVICE, "GET_MAX_MEM_SLOTS": F.CONFIGURE_MEM_SLOTS,
                      "ADD_MEM_REG": F.CONFIGURE_MEM_SLOTS, "REM_MEM_REG": F.CONFIGURE_MEM_SLOTS,
                      "SET_STATUS": F.STATUS, "GET_STATUS": F.STATUS}

@@ -19,6 +19,8 @@ from enum import Enum
 
 from byway.vhost.messages import MAX_FDS, NEED_REPLY, REPLY, SPECS, VERSION, Request
 from byway.vhost.payloads import (
+    Config,
+    Log,
     MemoryRegion,
     RingFile,
     VringAddress,
@@ -30,11 +32,16 @@ from byway.virtio.features import Feature, mask
 
 MEMORY_SIZE = 1 << 18
 GUEST, USER = 0x40000000, 0x7F0000000000
+LOG_SIZE = 1 << 16  # reaches beyond the guest's memory
 RING_SIZE = 256
+PACKED_SIZE = 250
 RING_SPACE = 0x8000
 FEATURES = mask(Feature.VERSION_1, Feature.PROTOCOL_FEATURES, Feature.MRG_RXBUF,
                 Feature.EVENT_IDX)
 LEGACY_FEATURES = mask(Feature.MRG_RXBUF)
+PACKED_FEATURES = FEATURES | mask(Feature.RING_PACKED)
+LOG_ALL = mask(Feature.LOG_ALL)
+MAC = bytes.fromhex("525400123456")
 DRIVER_STATUS = (0, 1, 3, 11, 15)  # reset, ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK
 
 
@@ -47,6 +54,7 @@ class FileKind(Enum):
     SHORT_MEMORY = "a memory file that is too short"
     EMPTY_MEMORY = "a memory file that was truncated to nothing"
     READ_ONLY_MEMORY = "a memory file opened for reading"
+    LOG = "memory for a dirty log"
     PIPE = "a pipe that nobody reads"
     CLOSED_SOCKET = "a socket whose other end is closed"
     DISK = "a file on a disk"
@@ -179,7 +187,70 @@ def legacy() -> list[Step]:
     return [*steps, *_stop(), Step(R.RESET_OWNER)]
 
 
-SEEDS: tuple[Callable[[], list[Step]], ...] = (qemu, virtio_user, cloud_hypervisor, legacy)
+def packed() -> list[Step]:
+    """Packed rings of a size that is no power of two, with both positions, and stopped at them."""
+    R = Request
+    steps = [Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
+             _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3 | 1 << 9), Step(R.SET_OWNER),
+             Step(R.GET_CONFIG, payload=Config(0, 0, bytes(12)).pack()),
+             _u64(R.SET_FEATURES, PACKED_FEATURES), _table(NEED_REPLY)]
+    for i, base in enumerate((0x80008000, 0x00078007)):
+        steps += [_state(R.SET_VRING_NUM, i, PACKED_SIZE), _state(R.SET_VRING_BASE, i, base),
+                  _address(i), _event(R.SET_VRING_CALL, i), _event(R.SET_VRING_KICK, i)]
+    return [*steps, *_enable(1), *_enable(0), *_stop()]
+
+
+def _log_used(index: int, on: bool) -> Step:
+    address = replace(ring_address(index), flags=int(on), log=GUEST + RING_SPACE * index + 0x3000)
+    return Step(Request.SET_VRING_ADDR, VERSION | NEED_REPLY, address.pack())
+
+
+def _migration(features: int) -> list[Step]:
+    """The dirty log comes and goes under running rings; it grows in between; and the guest is
+    announced."""
+    R = Request
+    log = [Step(R.SET_LOG_BASE, VERSION, Log(size, LOG_SIZE - size).pack(), (FileKind.LOG,))
+           for size in (LOG_SIZE // 2, LOG_SIZE)]
+    return [log[0], Step(R.SET_LOG_FD, VERSION, b"", (FileKind.EVENT,)),
+            _u64(R.SET_FEATURES, features | LOG_ALL), _log_used(0, True), _log_used(1, True),
+            log[1], _log_used(0, False), _log_used(1, False), _u64(R.SET_FEATURES, features),
+            Step(R.SEND_RARP, VERSION | NEED_REPLY, MAC + bytes(2))]
+
+
+def migration() -> list[Step]:
+    """QEMU moves a guest away, and somewhere else another one arrives."""
+    start = qemu()
+    start[2] = _u64(Request.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4)
+    stop = next(i for i, step in enumerate(start) if step.request == Request.GET_VRING_BASE)
+    return [*start[:stop], *_migration(FEATURES), *_stop()]
+
+
+def multiqueue(pairs: int = 4) -> list[Step]:
+    """QEMU with several pairs: set up pair by pair, enabled and disabled by the guest."""
+    R = Request
+    features = FEATURES | mask(Feature.MQ)
+    steps = [Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
+             _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3), Step(R.GET_QUEUE_NUM),
+             Step(R.SET_OWNER), *_enable(1)]
+    for pair in range(pairs):
+        steps += [_u64(R.SET_FEATURES, features), *([_table(NEED_REPLY)] if pair == 0 else [])]
+        for i in (2 * pair, 2 * pair + 1):
+            steps += [_state(R.SET_VRING_NUM, i, 16), _state(R.SET_VRING_BASE, i, i),
+                      _small_address(i), _event(R.SET_VRING_KICK, i), _event(R.SET_VRING_CALL, i)]
+    for on in (1, 0, 1):
+        steps += [_state(R.SET_VRING_ENABLE, i, on) for i in range(2, 2 * pairs)]
+    return [*steps, *[_state(R.GET_VRING_BASE, i, 0) for i in range(2 * pairs)]]
+
+
+def _small_address(index: int) -> Step:
+    """A ring of 16 entries, in a page of its own."""
+    start = USER + 0x1000 * index
+    return Step(Request.SET_VRING_ADDR, VERSION,
+                VringAddress(index, 0, start, start + 0x800, start + 0x400, 0).pack())
+
+
+SEEDS: tuple[Callable[[], list[Step]], ...] = (
+    qemu, virtio_user, cloud_hypervisor, legacy, packed, migration, multiqueue)
 
 
 # ---------------------------------------------------------------- and how to spoil it

@@ -17,26 +17,31 @@ from array import array
 from collections.abc import Sequence
 from enum import Enum
 
-from byway.testing.conversation import MEMORY_SIZE, FileKind, Step
+from byway.testing.conversation import LOG_SIZE, MEMORY_SIZE, FileKind, Step
 from byway.vhost.backend import BackEnd
 from byway.vhost.connection import Closed, Connection, Message
 from byway.vhost.messages import HEADER, ProtocolError, ProtocolFeature, Request
 from byway.vhost.ring import part_sizes
 from byway.virtio.features import Feature, has, mask
+from byway.virtio.ring import LOG_AT
 
 OFFERED = mask(Feature.VERSION_1, Feature.PROTOCOL_FEATURES, Feature.MRG_RXBUF,
-               Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.ANY_LAYOUT, Feature.MTU)
+               Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.ANY_LAYOUT, Feature.MTU,
+               Feature.RING_PACKED, Feature.LOG_ALL, Feature.MQ)
 PROTOCOL_OFFERED = sum(1 << f for f in (
-    ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU,
+    ProtocolFeature.MQ, ProtocolFeature.LOG_SHMFD, ProtocolFeature.RARP,
+    ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU, ProtocolFeature.CONFIG,
     ProtocolFeature.RESET_DEVICE, ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.STATUS))
 MEMORY_NAME = "byway-dialogue"
+# struct virtio_net_config (VIRTIO 1.2, 5.1.4): mac, status, pairs, mtu.
+CONFIG_SPACE = bytes.fromhex("525400123456 0100 0400 dc05")
 
 
 class IdleTarget:
     """A target of a BackEnd that moves no frames.
 
-    On attach it touches the first and the last byte of every part of every ready ring, as a
-    worker might: an address outside the memory ends the process.
+    On attach it touches the first and the last byte of every part of every ready ring, and of the
+    dirty log, as a worker might: an address outside the memory ends the process.
     """
 
     def __init__(self, mtu: int = 9000) -> None:
@@ -49,6 +54,8 @@ class IdleTarget:
         self.served: list[int] = []  # the rings ready at the last attach
         self.positions: dict[int, int] = {}
         self.calls: list[int] = []
+        self.settled = 0
+        self.announced: list[bytes] = []
 
     @property
     def fault_flag(self) -> int:
@@ -76,11 +83,12 @@ class IdleTarget:
         event_idx = has(self.back_end.features, Feature.EVENT_IDX)
         for ring in ready:
             self.positions[ring.index] = ring.base
+            sizes = part_sizes(ring.size, event_idx, ring.packed)
             parts = (ring.desc, ring.avail, ring.used)
-            for start, (_, n, _) in zip(parts, part_sizes(ring.size, event_idx), strict=True):
-                for address in (start, start + n - 1):
-                    byte = ctypes.c_uint8.from_address(address)
-                    byte.value = byte.value
+            for start, (_, n, _) in zip(parts, sizes, strict=True):
+                _touch(start, n)
+        if record := self.back_end.log_record:
+            _touch(_word(record + int(LOG_AT.bits)), _word(record + int(LOG_AT.bytes)))
 
     def position(self, index: int) -> int:
         """The next avail index; tests write it into ``positions``."""
@@ -95,6 +103,29 @@ class IdleTarget:
     def mtu_changed(self, mtu: int) -> bool:
         """Take every MTU up to ``self.mtu``."""
         return mtu <= self.mtu
+
+    def settle(self) -> None:
+        """Nobody is in the middle of anything."""
+        self.settled += 1
+
+    def announce(self, mac: bytes) -> None:
+        """Note who was announced."""
+        self.announced.append(mac)
+
+    def config_space(self) -> bytes:
+        """The configuration space of a device with four queue pairs."""
+        return CONFIG_SPACE
+
+
+def _word(address: int) -> int:
+    return ctypes.c_int64.from_address(address).value
+
+
+def _touch(start: int, n: int) -> None:
+    """Read and write the first and the last of ``n`` bytes."""
+    for address in (start, start + n - 1):
+        byte = ctypes.c_uint8.from_address(address)
+        byte.value = byte.value
 
 
 def _memory(size: int) -> int:
@@ -131,6 +162,7 @@ class Files:
             FileKind.READ_ONLY_MEMORY: os.open(f"/proc/self/fd/{read_only}", os.O_RDONLY),
             FileKind.PIPE: pipe[1],
             FileKind.CLOSED_SOCKET: _closed_socket(),
+            FileKind.LOG: _memory(LOG_SIZE),
             FileKind.DISK: _disk_file(),
             FileKind.DIRECTORY: os.open("/", os.O_RDONLY | os.O_DIRECTORY),
             FileKind.DEVICE: os.open("/dev/zero", os.O_RDWR),
@@ -163,7 +195,7 @@ class Dialogue:
     """A BackEnd with an IdleTarget, and the front end's end of the socket."""
 
     def __init__(self, files: Files, *, features: int = OFFERED,
-                 protocol_features: int = PROTOCOL_OFFERED, queue_pairs: int = 1) -> None:
+                 protocol_features: int = PROTOCOL_OFFERED, queue_pairs: int = 4) -> None:
         self._files = files
         ours, theirs = socket.socketpair()
         ours.setblocking(False)

@@ -146,10 +146,10 @@ STATE = Payload("vring state", 8, 8)
 ADDRESS = Payload("vring address", 40, 40)
 MEMORY = Payload("memory table", 8, 8 + MAX_TABLE_REGIONS * 32)
 REGION = Payload("memory region", 40, 40)
-LOG = Payload("log", 8, 16)  # a bare u64 without LOG_SHMFD
+LOG = Payload("log", 16, 16)  # the form that goes with LOG_SHMFD
 IOTLB = Payload("IOTLB message", 32, 32)
 CONFIG = Payload("config", 12, 12 + 256)
-INFLIGHT = Payload("inflight", 20, 24)
+INFLIGHT = Payload("inflight", 20, 24)  # the C structure has 4 bytes more than its fields
 UUID = Payload("uuid", 16, 16)
 DEVICE_STATE = Payload("device state", 8, 8)
 OTHER = Payload("anything", 0, MAX_PAYLOAD)  # of devices that are no network card
@@ -193,7 +193,7 @@ def _table() -> dict[int, Spec]:
         Spec(R.RESET_OWNER),
         # The number of fds is the number of regions; the back end compares them.
         Spec(R.SET_MEM_TABLE, MEMORY, (0, MAX_TABLE_REGIONS), stops=True),
-        _refused(R.SET_LOG_BASE, LOG, (0, 1), DATA, F.LOG_SHMFD),
+        Spec(R.SET_LOG_BASE, LOG, (1, 1), DATA, F.LOG_SHMFD, stops=True),
         Spec(R.SET_LOG_FD, OTHER, (0, 1)),
         Spec(R.SET_VRING_NUM, STATE, stops=True),
         Spec(R.SET_VRING_ADDR, ADDRESS, stops=True),
@@ -206,13 +206,13 @@ def _table() -> dict[int, Spec]:
         Spec(R.SET_PROTOCOL_FEATURES, U64),
         Spec(R.GET_QUEUE_NUM, reply=DATA, gate=F.MQ),
         Spec(R.SET_VRING_ENABLE, STATE, stops=True),
-        _refused(R.SEND_RARP, U64, gate=F.RARP),
+        Spec(R.SEND_RARP, U64, gate=F.RARP),
         Spec(R.NET_SET_MTU, U64, gate=F.NET_MTU),
         _refused(R.SET_BACKEND_REQ_FD, fds=(1, 1), gate=F.BACKEND_REQ),
         _refused(R.IOTLB_MSG, IOTLB, gate=F.BACKEND_REQ),
         _refused(R.SET_VRING_ENDIAN, STATE, gate=F.CROSS_ENDIAN),
-        _refused(R.GET_CONFIG, CONFIG, reply=DATA, gate=F.CONFIG),
-        _refused(R.SET_CONFIG, CONFIG, gate=F.CONFIG),
+        Spec(R.GET_CONFIG, CONFIG, reply=DATA, gate=F.CONFIG),
+        Spec(R.SET_CONFIG, CONFIG, gate=F.CONFIG),
         _refused(R.CREATE_CRYPTO_SESSION, OTHER, reply=DATA, gate=F.CRYPTO_SESSION),
         _refused(R.CLOSE_CRYPTO_SESSION, U64, gate=F.CRYPTO_SESSION),
         _refused(R.POSTCOPY_ADVISE, reply=DATA, gate=F.PAGEFAULT),

@@ -127,7 +127,7 @@ class Log(Fields):
 
 @dataclass(frozen=True, slots=True)
 class Inflight(Fields):
-    """"Inflight description", in the 24 bytes of the C structure that every peer sends."""
+    """"Inflight description", in the 24 bytes of the C structure that every known peer sends."""
 
     LAYOUT = struct.Struct("=QQHH4x")
     WHAT = "an inflight description"
@@ -136,6 +136,11 @@ class Inflight(Fields):
     offset: int
     queues: int
     queue_size: int
+
+    @classmethod
+    def unpack_either(cls, payload: bytes) -> Self:
+        """From a payload with or without the structure's padding."""
+        return cls.unpack(payload if len(payload) != cls.LAYOUT.size - 4 else payload + bytes(4))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +155,32 @@ class Iotlb(Fields):
     user: int
     permission: int  # 1 read, 2 write, 3 both
     kind: int  # 1 miss, 2 update, 3 invalidate, 4 access fails
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """"Virtio device config space": a piece of it, and whether a migration writes it."""
+
+    LAYOUT: ClassVar[struct.Struct] = struct.Struct("=III")
+
+    offset: int
+    flags: int  # of SET_CONFIG: 0 a driver writes, 1 a migration
+    data: bytes
+
+    def pack(self) -> bytes:
+        """The payload: offset, size, flags and the piece."""
+        return self.LAYOUT.pack(self.offset, len(self.data), self.flags) + self.data
+
+    @classmethod
+    def unpack(cls, payload: bytes) -> Self:
+        """From the payload; ProtocolError where its size is not what it says."""
+        head = cls.LAYOUT.size
+        if len(payload) < head:
+            raise ProtocolError(f"a piece of config space of {len(payload)} bytes, not {head}")
+        offset, size, flags = cls.LAYOUT.unpack_from(payload)
+        if size != len(payload) - head:
+            raise ProtocolError(f"a piece of config space of {size} bytes in {len(payload)}")
+        return cls(offset, flags, payload[head:])
 
 
 def pack_memory_table(regions: list[MemoryRegion]) -> bytes:

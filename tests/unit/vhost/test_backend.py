@@ -8,6 +8,8 @@ import pytest
 
 from byway.testing.conversation import (
     FEATURES,
+    LOG_SIZE,
+    MAC,
     RING_SIZE,
     USER,
     FileKind,
@@ -19,9 +21,20 @@ from byway.testing.conversation import (
     ring_address,
     virtio_user,
 )
-from byway.testing.dialogue import OFFERED, PROTOCOL_OFFERED, Dialogue, End, Files
+from byway.testing.dialogue import (
+    CONFIG_SPACE,
+    OFFERED,
+    PROTOCOL_OFFERED,
+    Dialogue,
+    End,
+    Files,
+    IdleTarget,
+)
+from byway.vhost.backend import BackEnd
 from byway.vhost.messages import NEED_REPLY, SPECS, VERSION, Request
 from byway.vhost.payloads import (
+    Config,
+    Log,
     RingFile,
     VringAddress,
     VringState,
@@ -185,6 +198,11 @@ def test_the_table_says_what_stops_the_rings(new_talk: Callable[..., Dialogue]) 
                                                     0).pack()),
         R.SET_VRING_ENABLE: state(R.SET_VRING_ENABLE, 0, 1),
         R.NET_SET_MTU: u64(R.NET_SET_MTU, 1400), R.SET_STATUS: u64(R.SET_STATUS, 1),
+        R.SET_LOG_BASE: Step(R.SET_LOG_BASE, payload=Log(LOG_SIZE, 0).pack(),
+                             files=(FileKind.LOG,)),
+        R.SEND_RARP: Step(R.SEND_RARP, payload=MAC + bytes(2)),
+        R.GET_CONFIG: Step(R.GET_CONFIG, payload=Config(0, 0, bytes(12)).pack()),
+        R.SET_CONFIG: Step(R.SET_CONFIG, payload=Config(0, 1, CONFIG_SPACE).pack()),
         R.ADD_MEM_REG: Step(R.ADD_MEM_REG, files=(FileKind.MEMORY,), payload=(
             pack_u64(0) + pack_u64(1 << 40) + pack_u64(4096) + pack_u64(1 << 30) + pack_u64(0))),
         R.REM_MEM_REG: Step(R.REM_MEM_REG, payload=region().pack_single()),
@@ -299,17 +317,27 @@ def test_hang_up_releases_everything(new_talk: Callable[..., Dialogue]) -> None:
 
 
 @pytest.mark.parametrize(("queue_pairs", "multiqueue", "says", "rings"),
-                         [(1, False, 2, 4), (1, True, 1, 2), (4, True, 4, 8)])
+                         [(1, False, 2, 4), (1, True, 2, 4), (2, True, 2, 4), (32, True, 32, 64),
+                          (32, False, 64, 128)])
 def test_queue_num(new_talk: Callable[..., Dialogue], queue_pairs: int, multiqueue: bool,
                    says: int, rings: int) -> None:
-    offered = OFFERED | (mask(Feature.MQ) if multiqueue else 0)
+    offered = OFFERED if multiqueue else OFFERED & ~mask(Feature.MQ)
     talk = new_talk(features=offered, queue_pairs=queue_pairs)
     talk.say(TAKE_ALL)
+    promised = unpack_u64(talk.get(R.GET_FEATURES)) >> Feature.MQ & 1
+    assert promised == (multiqueue and queue_pairs > 1), "a guest uses what MQ promises"
     assert unpack_u64(talk.get(R.GET_QUEUE_NUM)) == says
     assert len(talk.back_end.rings) == rings
 
 
-def test_rings_beyond_the_pairs_are_never_ready(talk: Dialogue) -> None:
+@pytest.mark.parametrize("queue_pairs", [0, 33])
+def test_too_few_or_too_many_pairs(queue_pairs: int) -> None:
+    with pytest.raises(ValueError, match=f"{queue_pairs} queue pairs; from 1 to 32"):
+        BackEnd(IdleTarget(), features=OFFERED, protocol_features=0, queue_pairs=queue_pairs)
+
+
+def test_rings_beyond_the_pairs_are_never_ready(new_talk: Callable[..., Dialogue]) -> None:
+    talk = new_talk(queue_pairs=1)
     talk.play([SET_FEATURES, TABLE])
     for index in range(4):
         talk.play(list(ring_steps(index).values()))

@@ -87,12 +87,12 @@ BAD = [
     (Step(R.SET_VRING_NUM, payload=bytes(8), files=(EVENT,)), "SET_VRING_NUM with 1 file"),
     (Step(R.SET_OWNER, files=(EVENT,) * 33), "more file descriptors"),
     # features
-    (u64(R.SET_FEATURES, OFFERED | 1 << 34 | 1 << 33), "access_platform, ring_packed"),
+    (u64(R.SET_FEATURES, OFFERED | 1 << 40 | 1 << 20), "ctrl_rx_extra, ring_reset"),
     (u64(R.SET_FEATURES, 1 << 41), "bit41"),
-    (u64(R.SET_PROTOCOL_FEATURES, 1 << 1), "protocol features that were not offered: 0x2"),
+    (u64(R.SET_PROTOCOL_FEATURES, 1 << 8), "protocol features that were not offered: 0x100"),
     (u64(R.SET_STATUS, 0x100), "a device status of 0x100"),
     # rings
-    (state(R.SET_VRING_NUM, 4, 256), "ring 4 of a device that has 4"),
+    (state(R.SET_VRING_NUM, 8, 256), "ring 8 of a device that has 8"),
     (state(R.SET_VRING_NUM, 0xFFFFFFFF, 256), "ring 4294967295"),
     (state(R.SET_VRING_BASE, 9, 0), "ring 9"),
     (state(R.GET_VRING_BASE, 9, 0), "ring 9"),

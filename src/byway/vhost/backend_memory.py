@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The back end's requests about memory and the dirty log. Part of BackEnd; the theory stands in
+backend.py."""
+
+import os
+
+from byway.vhost.backend_state import State
+from byway.vhost.connection import Message
+from byway.vhost.messages import ProtocolError
+from byway.vhost.payloads import Log, MemoryRegion, pack_u64, unpack_memory_table
+from byway.vhost.ring import check_event_fd
+
+
+class MemoryRequests(State):
+    """Memory as a table or region by region, the dirty log."""
+
+    def _set_mem_table(self, message: Message) -> None:
+        regions = unpack_memory_table(message.payload)
+        if self.memory.is_same(regions, message.fds):
+            return  # QEMU repeats it whenever a driver starts
+        with self._change(self.rings):
+            self.memory.replace(regions, message.fds)
+
+    def _get_max_mem_slots(self, message: Message) -> bytes:
+        return pack_u64(self.mem_slots)
+
+    def _add_mem_reg(self, message: Message) -> None:
+        region = MemoryRegion.unpack_single(message.payload)
+        if len(self.memory.regions) >= self.mem_slots:
+            raise ProtocolError(f"more than {self.mem_slots} memory regions")
+        with self._change():
+            self.memory.add(region, message.fds[0])
+
+    def _rem_mem_reg(self, message: Message) -> None:
+        region = MemoryRegion.unpack_single(message.payload)
+        with self._change():
+            self.memory.remove(region)
+
+    def _set_log_base(self, message: Message) -> bytes:
+        log = Log.unpack(message.payload)
+        with self._change():
+            self.log.replace(log, message.fds[0])
+        return b""  # QEMU waits for an empty reply
+
+    def _set_log_fd(self, message: Message) -> None:
+        """An event fd to signal what was logged. It is kept and never written: front ends look
+        at the log by themselves, and it is the peer's, who could make us wait."""
+        if message.fds:
+            check_event_fd(message.fds[0])
+        self._close_log_fd()
+        self.log_fd = message.take_fd()
+
+    def _close_log_fd(self) -> None:
+        if self.log_fd >= 0:
+            os.close(self.log_fd)
+            self.log_fd = -1
