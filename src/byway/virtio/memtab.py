@@ -4,6 +4,9 @@
 Used by the chain walk and the virtqueue kernels; filled by vhost (a front end's regions) and by
 drivers (their own memory). This is the one door to guest memory: an address that no region
 contains entirely is refused.
+
+A device behind an IOMMU has a table without regions, which names a translation cache (iotlb.py):
+there a piece of memory ends with its page, and an address may be unknown for a while.
 """
 
 from typing import Any
@@ -11,35 +14,73 @@ from typing import Any
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import ld64
+from byway.packet.reason import Reason
+from byway.virtio.iotlb import PAGE, cached, note_miss
+
+_BAD_ADDRESS = int(Reason.BAD_ADDRESS)
+_PAGE_MASK = PAGE - 1
 
 MAX_REGIONS = 64
 # hva = gpa + delta. The largest region comes first: kernels look at it before they loop. Base and
-# size are below 2^62, so no sum below overflows.
+# size are below 2^62, so no sum below overflows. iotlb: address of an IOTLB record, or 0; with one
+# there are no regions.
 MEMTAB, memtab_at, M = record("memtab", [
     "n", ("gpa", "<i8", (MAX_REGIONS,)), ("size", "<i8", (MAX_REGIONS,)),
-    ("delta", "<i8", (MAX_REGIONS,))])
+    ("delta", "<i8", (MAX_REGIONS,)), "iotlb"])
 ADDRESS_LIMIT = 1 << 62
 
 
 @kernel
-def xlate(memtab, gpa, n):
-    """Guest [gpa, gpa + n) -> host address, or 0 where no one region holds all of it. n >= 0."""
+def translate(memtab, gpa, n, write):
+    """Guest [gpa, gpa + n) -> host address, or 0 where no one region holds all of it. n >= 0.
+
+    Behind an IOMMU: 0 also where it crosses a page or is not known yet. ``write``: whether the
+    device is to write there (0: to read).
+    """
     for i in range(ld64(memtab + M.n)):
         offset = gpa - ld64(memtab + M.gpa + 8 * i)
         if offset >= 0 and offset <= ld64(memtab + M.size + 8 * i) - n:
             return gpa + ld64(memtab + M.delta + 8 * i)
+    iotlb = ld64(memtab + M.iotlb)
+    if iotlb != 0 and (gpa & _PAGE_MASK) + n <= PAGE:
+        return cached(iotlb, gpa, write)
     return 0
 
 
 @kernel
-def reach(memtab, gpa):
-    """How many bytes from ``gpa`` on lie in its region (0: in none)."""
+def bytes_from(memtab, gpa, write):
+    """How many bytes from ``gpa`` on lie in its region, or page (0: in none, or not known yet)."""
     for i in range(ld64(memtab + M.n)):
         offset = gpa - ld64(memtab + M.gpa + 8 * i)
         size = ld64(memtab + M.size + 8 * i)
         if offset >= 0 and offset < size:
             return size - offset
+    iotlb = ld64(memtab + M.iotlb)
+    if iotlb != 0 and cached(iotlb, gpa, write) != 0:
+        return PAGE - (gpa & _PAGE_MASK)
     return 0
+
+
+@kernel
+def xlate(memtab, gpa, n):
+    """As translate, for memory that the device reads."""
+    return translate(memtab, gpa, n, 0)
+
+
+@kernel
+def reach(memtab, gpa):
+    """As bytes_from, for memory that the device reads."""
+    return bytes_from(memtab, gpa, 0)
+
+
+@kernel
+def missed(memtab, gpa, write):
+    """Why guest address ``gpa`` cannot be reached: -> BAD_ADDRESS, or NO_TRANSLATION where the
+    front end is asked for it now."""
+    iotlb = ld64(memtab + M.iotlb)
+    if iotlb == 0:
+        return _BAD_ADDRESS
+    return note_miss(iotlb, gpa, write)
 
 
 def fill(table: Any, regions: list[tuple[int, int, int]]) -> None:
