@@ -193,6 +193,7 @@ def packed() -> list[Step]:
     steps = [Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
              _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3 | 1 << 9), Step(R.SET_OWNER),
              Step(R.GET_CONFIG, payload=Config(0, 0, bytes(12)).pack()),
+             Step(R.SET_CONFIG, payload=Config(0, 1, MAC).pack()),
              _u64(R.SET_FEATURES, PACKED_FEATURES), _table(NEED_REPLY)]
     for i, base in enumerate((0x80008000, 0x00078007)):
         steps += [_state(R.SET_VRING_NUM, i, PACKED_SIZE), _state(R.SET_VRING_BASE, i, base),
