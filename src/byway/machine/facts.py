@@ -42,7 +42,8 @@ def machine_facts(root: Path = Path("/")) -> list[Fact]:
     """All facts, in the order of their weight; `root` stands for / (tests bring their own)."""
     look: list[Callable[[Path], Fact]] = [
         _cpus, _isolated, _processor, _avx512, _tsc, _kernel, _sealing, _eventfd, _huge_pages,
-        _shmem_huge_pages, _tun, _kvm, _memlock, _files, _cache, _run_directory, _software,
+        _shmem_huge_pages, _tun, _vhost_net, _kvm, _memlock, _files, _cache, _run_directory,
+        _software,
     ]
     return [_safe(one, root) for one in look]
 
@@ -165,8 +166,13 @@ def _shmem_huge_pages(root: Path) -> Fact:
 
 def _tun(root: Path) -> Fact:
     return _device(root / "dev/net/tun", "/dev/net/tun",
-                   "tap devices: guests and containers behind the kernel (no port of this release)",
-                   "modprobe tun")
+                   "taps: the interfaces of ports of the kind vhost-kernel", "modprobe tun")
+
+
+def _vhost_net(root: Path) -> Fact:
+    return _device(root / "dev/vhost-net", "/dev/vhost-net",
+                   "ports of the kind vhost-kernel: containers and the host's own network stack",
+                   "modprobe vhost_net")
 
 
 def _kvm(root: Path) -> Fact:

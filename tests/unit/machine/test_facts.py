@@ -40,7 +40,8 @@ def test_a_machine_that_has_everything(tmp_path: Path) -> None:
     assert facts["huge pages"].found == "512 of 2 MiB, 500 free"
     assert facts["kernel"].found == "Linux 6.1.0"
     for name in ("isolated CPUs", "AVX-512", "time stamp counter", "kernel", "memfd", "eventfd",
-                 "huge pages", "transparent huge pages", "/dev/net/tun", "/dev/kvm", "software"):
+                 "huge pages", "transparent huge pages", "/dev/net/tun", "/dev/vhost-net",
+                 "/dev/kvm", "software"):
         assert facts[name].state == "ok", name
 
 
