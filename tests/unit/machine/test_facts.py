@@ -20,6 +20,7 @@ FILES = {
     "sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages": "500\n",
     "sys/kernel/mm/transparent_hugepage/shmem_enabled": "always [within_size] never\n",
     "dev/net/tun": "",
+    "dev/vhost-net": "",
     "dev/kvm": "",
 }
 
