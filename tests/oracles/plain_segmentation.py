@@ -9,7 +9,15 @@ from dataclasses import replace
 
 from hypothesis import strategies as st
 
-from byway.packet.offload import GSO_ECN, GSO_TCPV4, GSO_TCPV6, GSO_UDP, GSO_UDP_L4
+from byway.packet.batch import HEAD
+from byway.packet.offload import (
+    GSO_ECN,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP,
+    GSO_UDP_L4,
+    MAX_SEGMENTS,
+)
 from byway.testing.offload_frames import CWR, FIN, PSH, TCP, UDP, Shape
 
 FRAGMENT = 44
@@ -55,6 +63,19 @@ def without_ident(shape: Shape, gso: int, frame: bytes) -> bytes:
     if shape.version == 4 or gso != GSO_UDP:
         return frame
     return frame[: shape.l4 + 4] + bytes(4) + frame[shape.l4 + 8 :]
+
+
+def pieces_of(shape: Shape, gso: int) -> int:
+    """Bytes to be cut."""
+    return len(shape.payload) + (8 if gso == GSO_UDP else 0)
+
+
+def possible(shape: Shape, gso: int, size: int) -> bool:
+    """Is the frame within the limits?"""
+    step = size // 8 * 8 if gso == GSO_UDP else size
+    header = shape.l4 + 8 * (shape.version == 6) if gso == GSO_UDP else shape.header_bytes
+    return header <= HEAD and (pieces_of(shape, gso) <= size
+                               or pieces_of(shape, gso) <= step * MAX_SEGMENTS)
 
 
 # ---------------------------------------------------------------- frames of any shape

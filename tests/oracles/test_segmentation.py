@@ -12,11 +12,10 @@ from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
 from byway.machine.jit import INTERPRETED
-from byway.packet.batch import HEAD
-from byway.packet.offload import GSO_UDP, MAX_SEGMENTS, NEEDS_CSUM, TAKES_CSUM
+from byway.packet.offload import GSO_UDP, NEEDS_CSUM, TAKES_CSUM
 from byway.testing.finishing import PIECES, Finishing
 from byway.testing.offload_frames import Shape
-from tests.oracles.plain_segmentation import segments, shapes, without_ident
+from tests.oracles.plain_segmentation import pieces_of, possible, segments, shapes, without_ident
 
 EXAMPLES = 60 if INTERPRETED else 400
 SIZES = st.one_of(st.integers(1, 2000), st.sampled_from([7, 8, 9, 536, 1448, 1460, 65535]))
@@ -26,18 +25,6 @@ SIZES = st.one_of(st.integers(1, 2000), st.sampled_from([7, 8, 9, 536, 1448, 146
 def finishing() -> Iterator[Finishing]:
     with Finishing() as made:
         yield made
-
-
-def pieces_of(shape: Shape, gso: int) -> int:
-    """Bytes to be cut."""
-    return len(shape.payload) + (8 if gso == GSO_UDP else 0)
-
-
-def possible(shape: Shape, gso: int, size: int) -> bool:
-    """Is the frame within the limits?"""
-    step = size // 8 * 8 if gso == GSO_UDP else size
-    header = shape.l4 + 8 * (shape.version == 6) if gso == GSO_UDP else shape.header_bytes
-    return step > 0 and header <= HEAD and pieces_of(shape, gso) <= step * MAX_SEGMENTS
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
@@ -52,7 +39,7 @@ def test_like_frames_built_one_by_one(finishing: Finishing, drawn: tuple[Shape, 
     assert finishing.check() is None
     made = finishing.finish(0)
     assert isinstance(made, list)
-    if pieces_of(shape, gso) <= size // 8 * 8 or (gso != GSO_UDP and pieces_of(shape, gso) <= size):
+    if pieces_of(shape, gso) <= size:
         assert made == [(shape.build(complete=True), 0)]
         return
     expected = segments(shape, gso, size)

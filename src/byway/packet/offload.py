@@ -179,12 +179,11 @@ def checked(row):
     size = word_gso_size(word)
     payload = ld64(row + R.len) - header
     if word_gso(word) == GSO_UDP:
-        size &= ~7  # all fragments but the last hold a multiple of 8 bytes (RFC 791, RFC 8200)
         payload = ld64(row + R.len) - l4_of(found)
-        if size == 0:
-            return MALFORMED
     if payload <= size:
         return without_gso(word)
+    if word_gso(word) == GSO_UDP:
+        size &= ~7  # all fragments but the last hold a multiple of 8 bytes (RFC 791, RFC 8200)
     return word if payload <= size * MAX_SEGMENTS else MALFORMED
 
 
