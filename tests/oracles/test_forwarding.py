@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from byway.machine.jit import INTERPRETED
 from byway.machine.layout import address_of, alloc
 from byway.packet.batch import FLOOD, ROWS, UNDECIDED, Batch
-from byway.packet.counters import COUNTERS, drops_by_name
+from byway.packet.counters import drops_by_name
 from byway.packet.reason import Reason
-from byway.ports.record import PORT, Kind
+from byway.ports.record import Kind
 from byway.switch.fdb import EVICTION_BUCKETS, WAYS, Fdb
 from byway.switch.network import NETWORK
 from byway.testing.kernels import (
@@ -26,6 +26,7 @@ from byway.testing.kernels import (
     look_at,
     look_up,
 )
+from byway.testing.records import PortRecords
 from byway.worker.deliver import SORT_BYTES
 from byway.worker.plan import NetworkRow, Plan, Tables
 
@@ -229,17 +230,12 @@ class Sinks:
     """Ports of kind null, which count: what each was given is seen by its counters."""
 
     def __post_init__(self) -> None:
-        self.records = alloc(PORT, PORTS)
-        self.rx, self.tx = alloc(COUNTERS, PORTS), alloc(COUNTERS, PORTS)
-        for k in range(PORTS):
-            row = self.records[k]
-            row["kind"], row["index"] = int(Kind.NULL), k
-            row["rx"], row["tx"] = address_of(self.rx[k:]), address_of(self.tx[k:])
+        self.records = [PortRecords(Kind.NULL, k) for k in range(PORTS)]
 
     def plan(self, up: list[bool], members: list[int]) -> Plan:
-        ports = {k: address_of(self.records[k:]) for k in range(PORTS) if up[k]}
+        ports = {k: self.records[k].address for k in range(PORTS) if up[k]}
         everyone = NetworkRow(0, list(range(PORTS)), 1514)  # a plan knows all ports there are
-        return Plan(Tables(ports, {0: NetworkRow(0, members, 1514), 1: everyone}), [])
+        return Plan(Tables(ports, {0: NetworkRow(0, members, 1514), 1: everyone}, {}), [])
 
 
 outs = st.one_of(st.integers(0, PORTS - 1), st.just(FLOOD), st.just(-1 - Reason.RUNT),
@@ -274,9 +270,9 @@ def test_delivery_is_a_sum_over_destinations(
         elif not reached:
             dropped["port_down"] += 1
     batch.record["n"] = len(decided)
-    deliver_batch(plan.address, address_of(sinks.records[own:]), batch.address, address_of(sort))
-    assert sinks.tx["bytes"].tolist() == given_to
-    assert drops_by_name(sinks.rx[own]) == dict(dropped)
+    deliver_batch(plan.address, sinks.records[own].rx_address, batch.address, address_of(sort))
+    assert [int(s.sent[0]["bytes"]) for s in sinks.records] == given_to
+    assert drops_by_name(sinks.records[own].received[0]) == dict(dropped)
     assert not plan._groups.any(), "left as it was found"
 
 
@@ -288,5 +284,6 @@ def test_many_destinations_in_one_batch(runs: int) -> None:
     outs = [(k // runs) % PORTS for k in range(ROWS)]
     batch.rows["out"][:], batch.rows["len"][:] = outs, 1
     batch.record["n"] = ROWS
-    deliver_batch(plan.address, address_of(sinks.records), batch.address, address_of(sort))
-    assert sinks.tx["frames"].tolist() == [outs.count(k) for k in range(PORTS)]
+    deliver_batch(plan.address, sinks.records[0].rx_address, batch.address, address_of(sort))
+    assert [int(s.sent[0]["frames"]) for s in sinks.records] == [
+        outs.count(k) for k in range(PORTS)]

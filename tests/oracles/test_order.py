@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from byway.machine.jit import INTERPRETED
 from byway.machine.layout import address_of, alloc
 from byway.packet.batch import FLOOD, ROWS
-from byway.packet.counters import COUNTERS
 from byway.packet.reason import Reason
-from byway.ports.record import PORT, Kind
+from byway.ports.record import Kind
 from byway.testing.device import Device
 from byway.testing.guarded import Guarded
 from byway.testing.kernels import deliver_batch
 from byway.testing.plain_driver import VERSION_1, Layout, PlainDriver, PlainMemory
+from byway.testing.records import PortRecords
 from byway.worker.deliver import SORT_BYTES
 from byway.worker.plan import NetworkRow, Plan, Tables
 
@@ -28,8 +28,7 @@ class Guests:
 
     def __init__(self) -> None:
         self.memory = [Guarded(1 << 16) for _ in range(PORTS)]
-        self.records = alloc(PORT, PORTS)
-        self.counters = alloc(COUNTERS, PORTS)
+        self.records: list[PortRecords] = []
         self.drivers, self.devices = [], []
         for k, area in enumerate(self.memory):
             plain = PlainMemory([(0, area.address, area.size)])
@@ -39,14 +38,12 @@ class Guests:
             driver.publish()
             device = Device([(0, area.address, area.size)], ROWS, plain.host(driver.desc),
                             plain.host(driver.avail), plain.host(driver.used), VERSION_1)
-            row = self.records[k]
-            row["kind"], row["index"], row["alarm"] = int(Kind.VHOST_USER), k, -1
-            row["txq"], row["rx"] = device.address, address_of(self.counters[k:])
-            row["tx"] = address_of(device.counters)
+            self.records.append(PortRecords(
+                Kind.DEVICE, k, tx=device.address, counters=address_of(device.counters)))
             self.drivers.append(driver)
             self.devices.append(device)
-        ports = {k: address_of(self.records[k:]) for k in range(PORTS)}
-        self.plan = Plan(Tables(ports, {0: NetworkRow(0, list(range(PORTS)), 1514)}), [])
+        ports = {k: self.records[k].address for k in range(PORTS)}
+        self.plan = Plan(Tables(ports, {0: NetworkRow(0, list(range(PORTS)), 1514)}, {}), [])
 
     def close(self) -> None:
         for area in self.memory:
@@ -62,13 +59,14 @@ def test_frames_to_one_destination_stay_in_order(own: int, outs: list[int]) -> N
     sender.place(frames)
     sender.batch.rows["out"][: len(outs)] = outs
     sort = alloc(np.dtype("u1"), SORT_BYTES)
-    deliver_batch(guests.plan.address, address_of(guests.records[own:]), sender.batch.address,
+    deliver_batch(guests.plan.address, guests.records[own].rx_address, sender.batch.address,
                   address_of(sort))
     for port, driver in enumerate(guests.drivers):
         assert driver.receive_frames() == [
             frame for frame, out in zip(frames, outs, strict=True)
             if out == port or (out == FLOOD and port != own)]
-    assert int(guests.counters[own]["drops"][Reason.RUNT]) == outs.count(-1 - Reason.RUNT)
+    counted = guests.records[own].received[0]["drops"]
+    assert int(counted[Reason.RUNT]) == outs.count(-1 - Reason.RUNT)
     guests.close()
 
 
@@ -78,9 +76,9 @@ def test_a_port_that_broke_is_not_touched(broken: str) -> None:
     guests, sender = Guests(), Device([(0, 1 << 40, 1)], 1, 0, 0, 0, VERSION_1)
     sender.place([bytes(60)] * 3)
     sender.batch.rows["out"][:3] = [1, 2, 1]
-    guests.records[1][broken] = 1
+    guests.records[1].port[broken] = 1
     sort = alloc(np.dtype("u1"), SORT_BYTES)
-    deliver_batch(guests.plan.address, address_of(guests.records), sender.batch.address,
+    deliver_batch(guests.plan.address, guests.records[0].rx_address, sender.batch.address,
                   address_of(sort))
     assert [len(driver.receive_frames()) for driver in guests.drivers] == [0, 0, 1, 0]
     assert guests.devices[1].drops == {"port_down": 2}

@@ -8,12 +8,11 @@ Theory of operation
 -------------------
 The engine keeps what exists (networks, ports by number) and which ports are *attached*: up, with
 queues that workers may touch. A change of that set becomes new plans for all workers (one set of
-tables, a list of ports to receive from each), which are published and waited for; then whatever
+tables, a list of rx queues to serve each), which are published and waited for; then whatever
 left the plan is nobody's any more. Inside ``apply`` changes are gathered, so that hundreds of
 ports cost two plans: one without what goes, one with what comes.
 
-A port is received from by one worker, chosen when it is first attached (the one with the fewest)
-and kept: two workers following different plans for a moment must never both take a queue.
+An rx queue is served by one worker for as long as its port lives (assignment.py).
 
 Timers: once a second old fdb entries are removed. Twenty times a second it is asked whether a
 worker hangs in the middle of a pass: a peer can make a write to its event fd block, and a signal
@@ -29,11 +28,15 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
+
+from byway.control.assignment import Assignment
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
 from byway.control.model import KINDS, NetworkConfig, PortConfig, SwitchConfig
 from byway.control.problem import EngineError
 from byway.machine import sigbus
 from byway.machine.clock import measure_hz, tsc
+from byway.machine.layout import address_of
 from byway.packet.ethernet import untagged_frame
 from byway.ports.null import NullPort
 from byway.ports.pcap import PcapPort
@@ -84,12 +87,11 @@ class Engine:
         self._networks: dict[str, Network] = {}
         self._ports: dict[str, Port] = {}
         self._attached: dict[int, Port] = {}
-        self._owner: dict[int, int] = {}  # port number -> worker
-        self._watched: dict[int, int] = {}  # port number -> event fd in its worker's epoll set
         self._gathering = False
         self._hz = measure_hz()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers = [Worker(cpu) for cpu in switch.workers or (None,)]
+        self._assignment = Assignment(self._workers)
 
     # ------------------------------------------------------------ life
     def start(self) -> None:
@@ -165,17 +167,9 @@ class Engine:
     # ------------------------------------------------------------ plans (ports call these)
     def attach(self, port: Port) -> None:
         """Serve the port from the next pass on. Pauses no worker."""
-        number = port.index
-        if number not in self._owner:
-            load = [sum(o == k for o in self._owner.values()) for k in range(len(self._workers))]
-            self._owner[number] = load.index(min(load))
-        self._unwatch(number)
-        if port.wake_fd >= 0:
-            self._workers[self._owner[number]].watch(port.wake_fd, number)
-            self._watched[number] = port.wake_fd
-        port.record["network"] = self._networks[port.config.network].number
+        self._assignment.watch(port)
         port.record["shared"] = len(self._workers) > 1
-        self._attached[number] = port
+        self._attached[port.index] = port
         self._publish()
 
     def detach(self, port: Port) -> None:
@@ -195,13 +189,17 @@ class Engine:
         self._wait()
 
     def _forget(self, port: Port) -> None:
-        self._unwatch(port.index)
+        self._assignment.unwatch(port)
         self._networks[port.config.network].fdb.forget(port.index)
 
-    def _unwatch(self, number: int) -> None:
-        fd = self._watched.pop(number, None)
-        if fd is not None:
-            self._workers[self._owner[number]].unwatch(fd)
+    def inject(self, port: Port, frame: bytes) -> None:
+        """Send a frame in the port's name, as if it had come in there. Pauses no worker."""
+        worker = self._workers[self._assignment.queue(port, 0).worker]
+        held = np.frombuffer(frame, np.uint8)
+        worker.give(address_of(port.rxqs), held)
+        worker.publish(worker.plan)
+        self._wait()
+        worker.give(0, None)
 
     def _publish(self) -> None:
         """Make the plans for what is attached now, and wait until all workers follow them."""
@@ -211,9 +209,12 @@ class Engine:
         ports = {number: port.address for number, port in self._attached.items()}
         # Everything a plan points to lives at least as long as the plan.
         keep = (list(self._attached.values()), list(self._networks.values()))
-        tables = Tables(ports, networks, keep)
-        for k, worker in enumerate(self._workers):
-            worker.publish(Plan(tables, sorted(n for n in ports if self._owner[n] == k)))
+        served = [(port, k, self._assignment.queue(port, k))
+                  for port in self._attached.values() for k in port.serving]
+        rxqs = {queue.number: address_of(port.rxqs[k:]) for port, k, queue in served}
+        tables = Tables(ports, networks, rxqs, keep)
+        for w, worker in enumerate(self._workers):
+            worker.publish(Plan(tables, sorted(q.number for _, _, q in served if q.worker == w)))
         self._wait()
 
     def _wait(self) -> None:
@@ -311,6 +312,7 @@ class Engine:
         if index >= MAX_PORTS:
             raise EngineError(f"the switch has {MAX_PORTS} ports already", "remove some first")
         port = PORT_CLASSES[config.kind](config, index, self, network.config.mtu)
+        port.record["network"] = network.number
         network.members.add(index)
         self._ports[config.name] = port
         try:
@@ -330,7 +332,7 @@ class Engine:
         port = self._port(name)
         port.close()
         del self._ports[name]
-        self._owner.pop(port.index, None)
+        self._assignment.forget(port)
         self._networks[port.config.network].members.discard(port.index)
         self._publish()
 
@@ -374,6 +376,7 @@ class Engine:
         """The counters of every worker, and the ports that it receives from."""
         return [{
             **worker.statistics(),
-            "ports": [p.name for p in self._attached.values() if self._owner[p.index] == k],
+            "ports": [p.name for p in self._attached.values()
+                      if k in self._assignment.workers_of(p)],
             "cycles_per_second": round(self._hz),
         } for k, worker in enumerate(self._workers)]

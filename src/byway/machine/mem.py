@@ -123,6 +123,7 @@ def _rmw(name: str, op: str, bits: int, combine: Callable[[int, int], int]) -> A
 
 add64 = _rmw("add64", "add", 64, lambda old, value: old + value)
 xchg64 = _rmw("xchg64", "xchg", 64, lambda old, value: value)
+or8 = _rmw("or8", "or", 8, lambda old, value: old | value)
 
 
 def _emit_cas64(b: Any, address: Any, old: Any, new: Any) -> Any:

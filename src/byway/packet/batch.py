@@ -18,6 +18,7 @@ ROWS = 64
 HEAD = 128  # bytes of a frame that are copied out before anything looks at them
 ROOM = 64  # bytes in front of the head
 HEAD_STRIDE = ROOM + HEAD
+MAX_QUEUES = 32  # tx queues of a port that rows are spread over
 MAX_CHAIN = 128  # longest descriptor chain that is followed
 SEGMENTS = 1024  # for all frames of a batch together; a frame takes MAX_CHAIN at the most
 # A frame that is to be cut into segments holds up to 65535 bytes of IP, and may carry two tags.
@@ -29,10 +30,15 @@ MIN_FRAME, MAX_FRAME = 14, 65535 + 14 + 8
 ROW, row_at, R = record("row", ["addr", "len", "token", "out", "segs", "nsegs", "head", "offload"])
 # A segment: host address, bytes.
 SEGMENT = 16
-# ``scratch``: room for the buffers that a delivery is about to fill. ``offloads``: not 0 where a
-# row has something left to do.
+# Where rows are spread: int64[MAX_QUEUES][ROWS], then how many each queue gets, int64[MAX_QUEUES].
+SPREAD_LIST = 8 * ROWS
+SPREAD_COUNTS = SPREAD_LIST * MAX_QUEUES
+SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
+# ``scratch``: room for the buffers that a delivery is about to fill; ``spread``: for sorting rows
+# by tx queue. ``offloads``: not 0 where a row has something left to do. ``finisher``: who does it
+# where the destination does not (packet.segment); the worker's.
 BATCH, batch_at, B = record("batch", [
-    "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads"])
+    "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher"])
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
 UNDECIDED = -1000
@@ -46,14 +52,13 @@ def dropped(reason):
 
 
 @kernel
-def copy_head(row, head, n):
-    """Copy the first ``n`` bytes of a frame that lies in segments."""
-    segs = ld64(row + R.segs)
+def copy_segments(segs, nsegs, destination, n):
+    """Copy the first ``n`` bytes of ``nsegs`` segments."""
     done = 0
-    for k in range(ld64(row + R.nsegs)):
+    for k in range(nsegs):
         piece = min(ld64(segs + SEGMENT * k + 8), n - done)
         if piece > 0:
-            copy_frame(head + done, ld64(segs + SEGMENT * k), piece)
+            copy_frame(destination + done, ld64(segs + SEGMENT * k), piece)
             done += piece
     return done
 
@@ -70,7 +75,7 @@ def look(batch):
             if ld64(row + R.nsegs) == 0:
                 copy_frame(ld64(row + R.head), ld64(row + R.addr), n)
             else:
-                copy_head(row, ld64(row + R.head), n)
+                copy_segments(ld64(row + R.segs), ld64(row + R.nsegs), ld64(row + R.head), n)
 
 
 @kernel
@@ -138,6 +143,8 @@ class Batch:
         self.record["segs"] = address_of(self._segs)
         self.record["scratch"] = address_of(self._scratch)
         self.record["heads"] = address_of(self._heads)
+        self._spread = alloc(_BYTE, SPREAD_BYTES)
+        self.record["spread"] = address_of(self._spread)
         self.address = address_of(self.record)
 
 

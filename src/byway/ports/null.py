@@ -13,6 +13,8 @@ from byway.packet.counters import count_frames
 from byway.ports.port import Port
 from byway.ports.record import Kind
 
+TAKES_ALL = -1
+
 
 @kernel
 def null_tx(counters, selected, n):
@@ -30,6 +32,7 @@ class NullPort(Port):
     kind = Kind.NULL
 
     def open(self) -> None:
+        self.txqs["takes"] = TAKES_ALL
         self.bring_up()
 
     def close(self) -> None:

@@ -55,7 +55,7 @@ class PcapPort(Port):
         self._in["position"] = address_of(self._area)
         self._in["end"] = address_of(self._area) + sum(map(len, items))
         self._in["counters"] = address_of(self.rx)
-        self.record["rxq"] = address_of(self._in)
+        self.rxqs["queue"] = address_of(self._in)
 
     def _start_writing(self, path: Path) -> None:
         if path.is_fifo():  # opening it would wait for a reader
@@ -72,7 +72,7 @@ class PcapPort(Port):
         row = self._out[0]
         row["ring"], row["size"], row["wake"] = address_of(self._ring), RING, self._wake
         row["counters"], row["one"] = address_of(self.tx), address_of(self.one)
-        self.record["txq"] = address_of(self._out)
+        self.txqs["queue"] = address_of(self._out)
         self.host.loop.add_reader(self._wake, self._on_wake)
 
     def _on_wake(self) -> None:

@@ -47,6 +47,7 @@ def pcap_rx(source, batch):
     s.position = position
     b.n = n
     b.nsegs = 0
+    b.offloads = 0
     count_frames(s.counters, n, octets)
     return n
 

@@ -7,6 +7,9 @@ A port belongs to the control thread. Workers see only its PORT record, and only
 part of their plan: ``host.attach`` puts it there, ``host.detach`` takes it out and returns when
 no worker can touch it any more. Whatever a port changes in its queues or their memory it changes
 in between.
+
+A port has ``queues`` pairs at most. Which of its rx queues are to be served is listed in
+``serving`` before ``bring_up``; how many of its tx queues take frames stands in its record.
 """
 
 import asyncio
@@ -16,7 +19,7 @@ import numpy as np
 
 from byway.machine.layout import address_of, alloc
 from byway.packet.counters import COUNTERS, drops_by_name
-from byway.ports.record import PORT, Kind, P
+from byway.ports.record import PORT, RXQ, TXQ, Kind, P
 from byway.virtio.ring import RingError
 
 State = Literal["up", "waiting", "down"]
@@ -56,6 +59,9 @@ class Host(Protocol):
     def settle(self) -> None:
         """Returns when every worker has ended the pass it was in, and looked at all its ports."""
 
+    def inject(self, port: "Port", frame: bytes) -> None:
+        """Send a frame in the port's name, as if it had come in there."""
+
 
 class Port:
     """Common part: identity, counters, state. Kinds implement open, close and details."""
@@ -71,18 +77,25 @@ class Port:
         self.state: State = "down"
         self.reason = "not opened yet"
         self.last_trouble: str | None = None  # why it last went down; outlives the next connection
-        # the event fd that wakes a worker for this port (-1: the port never sleeps, or never sends)
-        self.wake_fd = -1
+        self.queues: int = getattr(config, "queues", 1)
+        # The rx queues that workers serve; and the event fd that wakes a worker for each (-1: it
+        # never sleeps, or nothing ever comes).
+        self.serving: list[int] = [0]
+        self.wake_fds = [-1] * self.queues
         self.record = alloc(PORT, 1)
-        self.rx = alloc(COUNTERS, 1)
-        self.tx = alloc(COUNTERS, 1)
+        self.rxqs, self.txqs = alloc(RXQ, self.queues), alloc(TXQ, self.queues)
+        self.rx, self.tx = alloc(COUNTERS, self.queues), alloc(COUNTERS, self.queues)
         self.one = alloc(np.dtype("<i8"), 1)
         self.one[0] = 1  # the 8 bytes that are written to event fds
-        row = self.record[0]
-        row["kind"], row["index"] = int(self.kind), index
-        row["rx"], row["tx"] = address_of(self.rx), address_of(self.tx)
-        row["alarm"], row["one"] = host.alarm, address_of(self.one)
         self.address = address_of(self.record)
+        for k in range(self.queues):
+            rxq, txq = self.rxqs[k], self.txqs[k]
+            rxq["kind"] = txq["kind"] = int(self.kind)
+            rxq["port"] = self.address
+            rxq["counters"], txq["counters"] = address_of(self.rx[k:]), address_of(self.tx[k:])
+        row = self.record[0]
+        row["index"], row["txqs"], row["ntx"] = index, address_of(self.txqs), 1
+        row["alarm"], row["one"] = host.alarm, address_of(self.one)
 
     @property
     def fault_flag(self) -> int:
@@ -138,13 +151,13 @@ class Port:
             "last_trouble": self.last_trouble,
             "index": self.index,
             "mac": getattr(self.config, "mac", None),
-            "queues": getattr(self.config, "queues", 1),
+            "queues": self.queues,
             "mtu": self.mtu,
-            "features": {"offered": [], "acked": []},
-            "rx_frames": int(self.rx["frames"][0]),
-            "rx_bytes": int(self.rx["bytes"][0]),
-            "tx_frames": int(self.tx["frames"][0]),
-            "tx_bytes": int(self.tx["bytes"][0]),
-            "drops": drops_by_name(self.rx[0], self.tx[0]),
+            "features": {"offered": [], "acked": [], "off": {}},
+            "rx_frames": int(self.rx["frames"].sum()),
+            "rx_bytes": int(self.rx["bytes"].sum()),
+            "tx_frames": int(self.tx["frames"].sum()),
+            "tx_bytes": int(self.tx["bytes"].sum()),
+            "drops": drops_by_name(*self.rx, *self.tx),
             **self.details(),
         }

@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What kernels know of a port, whatever its kind.
+"""What kernels know of a port, and of each of its queues, whatever its kind.
 
 Used by dispatch.py (which branches on the kind), worker, and the port objects that fill it.
+
+A port has any number of rx queues, each served by one worker, and of tx queues, among which frames
+are spread by flow. Every queue has counters of its own, so that no two workers write the same.
 """
 
 from enum import IntEnum
@@ -10,20 +13,27 @@ from byway.machine.layout import record
 
 
 class Kind(IntEnum):
-    """The kind of a port, as kernels branch on it."""
+    """The kind of a queue, as kernels branch on it."""
 
     NULL = 0
-    VHOST_USER = 1
-    VIRTIO_USER = 2
+    DEVICE = 1  # a virtqueue whose driver is somebody else's: vhost-user
+    DRIVER = 2  # a virtqueue whose device is somebody else's: virtio-user, vhost-kernel
     PCAP = 3
 
 
-# rxq, txq: address of the kind's record for the side (0: it has none). rx, tx: COUNTERS.
+# txqs: address of ntx TXQ records (at least one).
 # fault: set by the SIGBUS guard; error: a RingError; both mean that nobody touches the queues.
 # alarm, one: event fd that tells the control thread about an error, and what is written to it.
-# discard: what comes in is taken and dropped (started but disabled virtqueue).
-# awake: the peer gave no way to be woken by, so the port is polled for ever.
-# shared: several workers may deliver here, so tx takes the lock.
+# shared: several workers may deliver here, so a tx queue's lock is taken.
 PORT, port_at, P = record("port", [
-    "kind", "index", "network", "rxq", "txq", "rx", "tx", "fault",
-    "error", "alarm", "one", "discard", "awake", "shared", "lock"])
+    "index", "network", "txqs", "ntx", "fault", "error", "alarm", "one", "shared"], size=128)
+
+# port: its PORT. queue: address of the kind's record (0: nothing ever comes). number: of this rx
+# queue in plans. counters: COUNTERS of what came in. discard: it is taken and dropped (a started
+# but disabled virtqueue). awake: the peer gave no way to be woken by, so it is polled for ever.
+RXQ, rxq_at, X = record("rxq", [
+    "kind", "port", "queue", "number", "counters", "discard", "awake"])
+
+# queue: address of the kind's record (0: it takes nothing, or swallows). counters: COUNTERS of what
+# went out. takes: what the peer takes unfinished (packet.offload).
+TXQ, txq_at, T = record("txq", ["kind", "queue", "counters", "takes", "lock"])

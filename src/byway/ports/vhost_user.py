@@ -4,34 +4,60 @@
 Used by control. The conversation is vhost.BackEnd's; this file owns the socket (listening or
 dialling, again and again) and fills the virtqueue records from rings that are ready.
 
-States: "waiting" (no front end, or one that has not started its rings), "up" (both rings of the
-pair are served), "down" (closed, or what the peer did wrong; it may connect again at once).
-One connection at a time; a second one is hung up on.
+States: "waiting" (no front end, or one that has not started its rings), "up" (both rings of at
+least one pair are served), "down" (closed, or what the peer did wrong; it may connect again at
+once). One connection at a time; a second one is hung up on.
+
+What is offered depends on the configuration only, so it is the same for every connection: a guest
+whose switch was restarted finds what it has negotiated.
 """
 
 import ctypes
 import socket
+import struct
 from typing import Any
 
 from byway.machine import unixsocket
 from byway.machine.layout import address_of, alloc
-from byway.packet.ethernet import longest_frame
+from byway.packet.ethernet import longest_frame, rarp_frame
 from byway.ports.port import Host, Port, PortError
 from byway.ports.record import Kind
 from byway.vhost.backend import BackEnd
 from byway.vhost.connection import Closed, Connection
 from byway.vhost.messages import ProtocolError, ProtocolFeature
 from byway.virtio.features import Feature, has, header_length, mask, names
+from byway.virtio.negotiation import BY_NAME, closure, explain
+from byway.virtio.offloads import guest_takes
 from byway.virtio.ring import INDEX, VQ, RingError
 
-OFFERED = mask(
-    Feature.VERSION_1, Feature.MRG_RXBUF, Feature.INDIRECT_DESC, Feature.EVENT_IDX,
-    Feature.ANY_LAYOUT, Feature.MTU, Feature.PROTOCOL_FEATURES)
+SUPPORTED = mask(
+    Feature.CSUM, Feature.GUEST_CSUM, Feature.CTRL_GUEST_OFFLOADS, Feature.MTU, Feature.GUEST_TSO4,
+    Feature.GUEST_TSO6, Feature.GUEST_ECN, Feature.GUEST_UFO, Feature.HOST_TSO4, Feature.HOST_TSO6,
+    Feature.HOST_ECN, Feature.HOST_UFO, Feature.MRG_RXBUF, Feature.CTRL_VQ, Feature.CTRL_RX,
+    Feature.GUEST_ANNOUNCE, Feature.MQ, Feature.LOG_ALL, Feature.ANY_LAYOUT, Feature.INDIRECT_DESC,
+    Feature.EVENT_IDX, Feature.PROTOCOL_FEATURES, Feature.VERSION_1,
+    Feature.RING_PACKED, Feature.IN_ORDER, Feature.RING_RESET, Feature.GUEST_USO4,
+    Feature.GUEST_USO6, Feature.HOST_USO)
+_VMM = "the virtual machine monitor's own: it works whatever the back end offers"
+_CONTROL = "the control queue never reaches a vhost-user back end"
+UNSUPPORTED = {
+    Feature.MAC: _VMM, Feature.STATUS: _VMM, Feature.STANDBY: _VMM, Feature.SPEED_DUPLEX: _VMM,
+    Feature.CTRL_VLAN: _CONTROL, Feature.CTRL_RX_EXTRA: _CONTROL, Feature.CTRL_MAC_ADDR: _CONTROL,
+    Feature.RSS: _CONTROL, Feature.HASH_REPORT: _CONTROL,
+    Feature.NOTIFICATION_DATA: "an event fd carries no data",
+    Feature.NOTIFY_ON_EMPTY: "a legacy feature that no driver needs",
+    Feature.GSO: "a legacy feature: the host_* ones say more",
+    Feature.GUEST_HDRLEN: "header lengths are found in the frame, whatever the guest says",
+    Feature.ORDER_PLATFORM: "for devices in hardware",
+}
 PROTOCOL_OFFERED = sum(1 << f for f in (
-    ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU,
-    ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.RESET_DEVICE, ProtocolFeature.STATUS))
-# The rings as the guest numbers them (VIRTIO 1.2, 5.1.2): it receives on 0, transmits on 1.
+    ProtocolFeature.MQ, ProtocolFeature.LOG_SHMFD, ProtocolFeature.RARP, ProtocolFeature.REPLY_ACK,
+    ProtocolFeature.NET_MTU, ProtocolFeature.CONFIG, ProtocolFeature.CONFIGURE_MEM_SLOTS,
+    ProtocolFeature.RESET_DEVICE, ProtocolFeature.STATUS))
+# The rings as the guest numbers them (VIRTIO 1.2, 5.1.2): of pair k it receives on 2k, transmits on
+# 2k + 1.
 GUEST_RECEIVES, GUEST_TRANSMITS = 0, 1
+LINK_UP = 1  # VIRTIO 1.2, 5.1.4
 RETRY_SECONDS = 0.5  # between two attempts to reach a front end that does not listen
 MESSAGES_A_TURN = 8  # before others on the control thread have theirs
 PENALTY_SECONDS, MAX_PENALTY_SECONDS = 1.0, 60.0  # doubled each time
@@ -40,18 +66,20 @@ PENALTY_SECONDS, MAX_PENALTY_SECONDS = 1.0, 60.0  # doubled each time
 class VhostUserPort(Port):
     """A guest's device."""
 
-    kind = Kind.VHOST_USER
+    kind = Kind.DEVICE
 
     def __init__(self, config: Any, index: int, host: Host, mtu: int) -> None:
         super().__init__(config, index, host, mtu)
-        self.offered = OFFERED & ~mask(*(
-            Feature[name.upper()] for name in getattr(config, "features_off", ())))
-        self._queues = alloc(VQ, 2)
+        self.off = mask(*(BY_NAME[name] for name in getattr(config, "features_off", ())))
+        if self.queues == 1:
+            self.off |= mask(Feature.MQ)
+        self.offered = closure(SUPPORTED & ~self.off)
+        self._queues = alloc(VQ, 2 * self.queues)
         self._listener: socket.socket | None = None
         self._connection: Connection | None = None
         self._back_end: BackEnd | None = None
         self._retry: Any = None
-        self._served = False  # the rings' positions are those of the virtqueue records
+        self._served: set[int] = set()  # rings whose positions are those of the virtqueue records
         self._penalty = PENALTY_SECONDS  # for which a peer has to wait that made us wait
 
     # ------------------------------------------------------------ the socket
@@ -104,7 +132,8 @@ class VhostUserPort(Port):
         sock.setblocking(False)
         self._connection = Connection(sock)
         self._back_end = BackEnd(
-            self, features=self.offered, protocol_features=PROTOCOL_OFFERED)
+            self, features=self.offered, protocol_features=PROTOCOL_OFFERED,
+            queue_pairs=self.queues)
         self._back_end.connection = self._connection
         self.state, self.reason = "waiting", "the front end has not started its rings yet"
         self.host.loop.add_reader(self._connection.fileno(), self._on_readable)
@@ -179,33 +208,49 @@ class VhostUserPort(Port):
 
     def attach(self) -> None:
         assert self._back_end
-        receive, transmit = self._back_end.rings[GUEST_RECEIVES : GUEST_TRANSMITS + 1]
-        self._served = receive.ready and transmit.ready
-        if not self._served:
+        rings = self._back_end.rings
+        self.serving = [k for k in range(self.queues)
+                        if rings[2 * k].ready and rings[2 * k + 1].ready]
+        self._served = {ring for k in self.serving for ring in (2 * k, 2 * k + 1)}
+        if not self.serving:
             return
-        for ring, counters in ((receive, self.tx), (transmit, self.rx)):
-            self._fill(ring, counters)
-        row = self.record[0]
-        row["rxq"] = address_of(self._queues[GUEST_TRANSMITS:])
-        row["txq"] = address_of(self._queues[GUEST_RECEIVES:]) if receive.enabled else 0
-        row["discard"] = not transmit.enabled
-        row["awake"] = transmit.kick < 0
-        self.wake_fd = transmit.kick
+        takes = guest_takes(self._back_end.features)
+        enabled = 0
+        for k in self.serving:
+            receive, transmit = rings[2 * k : 2 * k + 2]
+            self._fill(receive, address_of(self.tx[k:]))
+            self._fill(transmit, address_of(self.rx[k:]))
+            rxq = self.rxqs[k]
+            rxq["queue"] = address_of(self._queues[transmit.index :])
+            rxq["discard"], rxq["awake"] = not transmit.enabled, transmit.kick < 0
+            self.wake_fds[k] = transmit.kick
+            if receive.enabled:
+                txq = self.txqs[enabled]
+                txq["queue"] = address_of(self._queues[receive.index :])
+                txq["counters"], txq["takes"] = address_of(self.tx[k:]), takes
+                enabled += 1
+        if not enabled:
+            self.txqs["queue"][0] = 0
+        self.record["ntx"] = max(enabled, 1)
         self.bring_up()
 
-    def _fill(self, ring: Any, counters: Any) -> None:
+    def _fill(self, ring: Any, counters: int) -> None:
         assert self._back_end
         features, row = self._back_end.features, self._queues[ring.index]
         row["desc"], row["avail"], row["used"] = ring.desc, ring.avail, ring.used
         row["size"], row["mask"] = ring.size, ring.size - 1
-        row["memtab"], row["counters"] = self._back_end.memory.table, address_of(counters)
+        row["packed"], row["in_order"] = ring.packed, has(features, Feature.IN_ORDER)
+        row["memtab"], row["counters"] = self._back_end.memory.table, counters
         row["header"] = header_length(features)
         row["merge"] = has(features, Feature.MRG_RXBUF)
         row["indirect"] = has(features, Feature.INDIRECT_DESC)
         row["event_idx"] = has(features, Feature.EVENT_IDX)
-        # Between passes nothing is borrowed, so used and available position are the same. The
+        row["offloads"] = has(features, Feature.CSUM)
+        row["log"] = self._back_end.log_record
+        row["inflight"] = ring.inflight
+        # Between passes nothing is borrowed, so used and available position are the same. A split
         # ring's own used index is where its driver goes on from, also after a back end was killed.
-        position = used_index(ring.used)
+        position = ring.base if ring.packed else used_index(ring.used)
         row["last_avail"] = row["avail_seen"] = row["used_idx"] = position
         # Buffers may have been used, and not been told of, before we came: the worker calls once.
         row["signalled_valid"], row["error"] = 0, 0
@@ -214,8 +259,8 @@ class VhostUserPort(Port):
 
     def position(self, index: int) -> int:
         assert self._back_end
-        if not self._served:  # ready, but its pair was not: nobody has moved it
-            return self._back_end.rings[index].base
+        if index not in self._served:  # ready, but its pair was not: nobody has moved it
+            return int(self._back_end.rings[index].base)
         return int(self._queues["last_avail"][index])
 
     def call_changed(self, index: int) -> None:
@@ -224,20 +269,39 @@ class VhostUserPort(Port):
         self._queues["signalled_valid"][index] = 0  # the old one may have been called in vain
         self.host.settle()
 
+    def settle(self) -> None:
+        self.host.settle()
+
+    def announce(self, mac: bytes) -> None:
+        self.host.inject(self, rarp_frame(mac))
+
+    def config_space(self) -> bytes:
+        mac = bytes.fromhex((self.config.mac or "00" * 6).replace(":", ""))
+        return mac + struct.pack("<HHH", LINK_UP, self.queues, self.mtu)
+
     def mtu_changed(self, mtu: int) -> bool:
         if mtu > self.mtu:
             return False
-        self._queues["max_frame"][GUEST_RECEIVES] = longest_frame(mtu)
+        self._queues["max_frame"][GUEST_RECEIVES::2] = longest_frame(mtu)
         return True
 
     # ------------------------------------------------------------ for the API
     def details(self) -> dict[str, Any]:
-        acked = self._back_end.features if self._back_end else 0
+        back_end = self._back_end
+        acked = back_end.features if back_end and back_end.features_set else None
+        rings = [r for r in back_end.rings[: 2 * self.queues] if r.size] if back_end else []
         return {
             "peer": self.config.socket,
             "mode": self.config.mode,
-            "features": {"offered": names(self.offered), "acked": names(acked)},
-            "ring_sizes": [r.size for r in self._back_end.rings[:2]] if self._back_end else [],
+            "features": {
+                "offered": names(self.offered),
+                "acked": names(acked or 0),
+                "off": explain(SUPPORTED, self.off, self.offered, acked,
+                               unsupported=UNSUPPORTED),
+            },
+            "ring_sizes": [r.size for r in rings],
+            "ring_format": "packed" if has(acked or 0, Feature.RING_PACKED) else "split",
+            "queues_enabled": sum(r.enabled for r in rings[GUEST_RECEIVES::2]),
             "calls": int(self._queues["calls"].sum()),
         }
 

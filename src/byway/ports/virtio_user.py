@@ -36,7 +36,7 @@ TIMEOUT_SECONDS = 5.0
 class VirtioUserPort(Port):
     """A device of somebody else's, driven by us."""
 
-    kind = Kind.VIRTIO_USER
+    kind = Kind.DRIVER
 
     def __init__(self, config: Any, index: int, host: Host, mtu: int) -> None:
         super().__init__(config, index, host, mtu)
@@ -75,9 +75,8 @@ class VirtioUserPort(Port):
             region.close()
             raise
         self._region = region
-        row = self.record[0]
-        row["rxq"], row["txq"] = self._receive.address, self._transmit.address
-        self.wake_fd = self._receive.call
+        self.rxqs["queue"], self.txqs["queue"] = self._receive.address, self._transmit.address
+        self.wake_fds = [self._receive.call]
 
     # ------------------------------------------------------------ the conversation
     def _begin(self) -> None:

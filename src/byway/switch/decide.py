@@ -12,6 +12,7 @@ from byway.machine.jit import kernel
 from byway.machine.mem import ld16be, ld64, ld64be, st64, unlikely
 from byway.packet.batch import FLOOD, MIN_FRAME, UNDECIDED, R, batch_at, dropped
 from byway.packet.ethernet import MAX_TAGS, VLAN_TAG
+from byway.packet.offload import wire_length
 from byway.packet.reason import Reason
 from byway.switch.fdb import learn, lookup
 from byway.switch.network import network_at
@@ -31,8 +32,12 @@ TPID_C, TPID_S = 0x8100, 0x88A8
 
 
 @kernel
-def over_mtu(head, length, longest):
-    """Is a frame longer than ``longest`` too long even with its VLAN tags (at most MAX_TAGS)?"""
+def over_mtu(row, head, longest):
+    """Is a frame longer than ``longest`` too long even with its VLAN tags (at most MAX_TAGS)?
+
+    What counts is how long it is on the wire, once it is cut into segments.
+    """
+    length = wire_length(row)
     allowed = longest
     at = head + ETHERTYPE
     for _ in range(MAX_TAGS):
@@ -75,7 +80,7 @@ def decide(batch, network, port):
             continue
         length = ld64(row + R.len)
         head = ld64(row + R.head)
-        if unlikely(length > longest) and over_mtu(head, length, longest):
+        if unlikely(length > longest) and over_mtu(row, head, longest):
             st64(row + R.out, dropped(_OVER_MTU))
             continue
         if unlikely(length < MIN_FRAME):

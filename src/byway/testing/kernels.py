@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kernels one by one, as tests call them: each a cached entry of int64 arguments.
 
-Used by tests and by byway.testing.hostile. Calling a building block from Python would compile it
-anew in every process; these are compiled once and kept. See the function that each one calls.
+Used by tests; those of the device's side of virtqueues stand in ring_kernels.py. Calling a building
+block from Python would compile it anew in every process; these are compiled once and kept. See the
+function that each one calls.
 """
 
 from byway.machine.copying import copy_frame, copy_portable
@@ -48,17 +49,13 @@ from byway.machine.mem import (
     xchg64,
 )
 from byway.machine.system import SYS_SCHED_YIELD, pause, rdtsc, syscall0
-from byway.packet.batch import B, R, batch_at, copy_whole, dropped, look
-from byway.packet.counters import count_drops
-from byway.ports.dispatch import port_tell_tx, port_tx
+from byway.packet.batch import R, copy_whole
+from byway.ports.dispatch import tell_tx
+from byway.ports.tx import port_tx
 from byway.switch.decide import decide
 from byway.switch.fdb import learn, lookup
-from byway.virtio.device_rx import device_give_back, device_rx
-from byway.virtio.device_tx import device_tx
 from byway.virtio.driver import reap
 from byway.virtio.memtab import reach, xlate
-from byway.virtio.notify import call_driver, crossed, refuse_kicks, want_kicks
-from byway.virtio.ring import vq_at
 from byway.worker.deliver import deliver
 
 # ---------------------------------------------------------------- machine
@@ -159,13 +156,6 @@ def yield_and_count(rounds):
 
 # ---------------------------------------------------------------- packet and switch
 @kernel(entry=True)
-def look_at(batch):
-    """Copy the heads of a batch."""
-    look(batch)
-    return ld64(batch + B.n)
-
-
-@kernel(entry=True)
 def copy_row(row, destination):
     """Copy one frame, head first; -> its bytes."""
     copy_whole(row, destination)
@@ -221,59 +211,13 @@ def bytes_from(memtab, gpa):
 
 
 @kernel(entry=True)
-def has_crossed(event, new, old):
-    """-> 1 where the way from old to new passes event + 1."""
-    return 1 if crossed(event, new, old) else 0
-
-
-@kernel(entry=True)
-def device_borrow(queue, batch):
-    """Borrow frames from a guest, heads copied; -> rows."""
-    n = device_rx(queue, batch)
-    if n > 0:
-        look(batch)
-    return n
-
-
-@kernel(entry=True)
-def device_return(queue, batch):
-    """Give the borrowed buffers back, and call the driver if it wants that."""
-    device_give_back(queue, batch)
-    fence()
-    call_driver(queue)
-    return 0
-
-
-@kernel(entry=True)
-def device_deliver(queue, batch, selected, n):
-    """Deliver n rows into a guest's receive buffers, call the driver; -> frames delivered."""
-    sent = device_tx(queue, batch, selected, n)
-    fence()
-    call_driver(queue)
-    return sent
-
-
-@kernel(entry=True)
-def device_sleep(queue):
-    """Ask for kicks; -> 1 where there is work already."""
-    return 1 if want_kicks(queue) else 0
-
-
-@kernel(entry=True)
-def device_wake(queue):
-    """Polling again."""
-    refuse_kicks(queue)
-    return 0
-
-
-@kernel(entry=True)
 def port_deliver(port, batch, selected, n, rounds):
     """Deliver n rows to a port and notify its peer, as one of several workers; -> frames."""
     sent = 0
     for _ in range(rounds):
         sent += port_tx(port, batch, selected, n)
         fence()
-        port_tell_tx(port)
+        tell_tx(port)
     return sent
 
 
@@ -282,78 +226,3 @@ def driver_reap(queue):
     """Take back transmit buffers."""
     reap(queue)
     return 0
-
-
-@kernel(entry=True)
-def consume(queue, batch, sink, room, passes):
-    """Take from a guest for some passes, as a worker does; -> bytes of all frames.
-
-    Every frame is read to its end, into ``sink`` as long as the ``room`` bytes there last (then
-    again from the start), so that any row outside memory shows. Drops are counted.
-    """
-    octets = 0
-    for _ in range(passes):
-        n = device_rx(queue, batch)
-        if vq_at(queue).error != 0 and n == 0:
-            break
-        if n > 0:
-            look(batch)
-            rows = batch_at(batch).rows
-            place = 0
-            for k in range(n):
-                row = rows + 64 * k
-                length = ld64(row + R.len)
-                if length > 0:
-                    if place + length > room:
-                        place = 0
-                    copy_whole(row, sink + place)
-                    place += length
-                    octets += length
-                else:
-                    count_drops(vq_at(queue).counters, dropped(ld64(row + R.out)), 1)
-            device_give_back(queue, batch)
-            fence()
-            call_driver(queue)
-    return octets
-
-
-@kernel
-def shuffled(state):
-    """The next of a sequence of numbers that look random (xorshift64)."""
-    state ^= state << 13
-    state ^= shr64(state, 7)
-    return state ^ (state << 17)
-
-
-@kernel(entry=True)
-def scribble(stop, desc, avail, used, size, gpa, span, seed):
-    """A guest that changes its ring all the time, until the int64 at ``stop`` is not 0; -> writes.
-
-    Descriptors get addresses in and around guest [gpa, gpa + span), any length and any flags; the
-    available index and ring get anything plausible.
-    """
-    state = seed | 1
-    writes = 0
-    while ld64_acq(stop) == 0:
-        state = shuffled(state)
-        at = desc + 16 * (state & (size - 1))
-        word = shr64(state, 20)
-        what = shr64(state, 12) & 7
-        if what == 0:
-            st64_once(at, gpa + (word & (2 * span - 1)) - 64)
-        elif what == 1:
-            st64_once(at, state)
-        elif what == 2:
-            st64_once(at + 8, word)
-        elif what == 3:
-            st64_once(at + 8, (word & 0xFFF) | (word & 7) << 32 | (word & (size - 1)) << 48)
-        elif what == 4:
-            st16_once(avail + 4 + 2 * (word & (size - 1)), shr64(word, 16) & (size - 1))
-        elif what == 5:
-            st16_once(avail + 2, ld16_once(used + 2) + (word & (size - 1)))
-        elif what == 6 and word & 0xFFFF == 0:
-            st16_once(avail + 2, word)
-        elif what == 7 and word & 0xFFFF == 0:
-            st16_once(avail + 4 + 2 * (word & (size - 1)), word)
-        writes += 1
-    return writes

@@ -1,25 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device's side of a split virtqueue, from the guest: borrow its frames, give them back.
+"""The device's side of a virtqueue, from the guest: borrow its frames, give them back.
 
-Used by ports (vhost-user); device_tx.py is the other direction. Uses the chain walk and packet's
-batch.
+Used by ports (vhost-user); device_tx.py is the other direction. Uses borrow.py and packet's batch.
 
 Theory of operation (both files)
 --------------------------------
-``device_rx`` borrows: it reads the available ring, checks, and fills rows of a batch with frames
-that still lie in guest memory. ``device_give_back`` returns those buffers in the same pass, with
-one publication of the used index. ``device_tx`` copies rows once into the guest's receive buffers,
-likewise.
+``split_rx`` and ``packed_rx`` borrow: they read the ring, check, and fill rows of a batch with
+frames that still lie in guest memory. ``split_give_back`` and ``packed_give_back`` return those
+buffers in the same pass. device_tx.py copies rows once into the guest's receive buffers, likewise.
+Only what a ring looks like differs between the two formats; the frame in a chain is borrow.py's.
 
 What costs is waiting for lines that another processor wrote last. So each function runs over the
 batch in steps: read the entries, then the descriptors they name, then the frames those name, and
-each step asks early for what the next one touches.
+each step asks early for what the next one touches. (A packed ring has one line to wait for where a
+split one has three: its descriptors say themselves whether they are available.)
 
-The common case, one descriptor that holds header and frame, is handled in the loops; everything
-else goes through ``walk``. The guest is hostile: each shared word is loaded once, the used index
-is our private copy, work is bounded by the batch. What is wrong with one chain drops one frame
-(its buffer goes back, with length 0); what is wrong with the ring itself sets ``error``, and the
-queue is not touched again.
+The guest is hostile: each shared word is loaded once, positions are our private copies, work is
+bounded by the batch and the ring. What is wrong with one chain drops one frame (its buffer goes
+back, with length 0); what is wrong with the ring itself sets ``error``, and the queue is not
+touched again.
+
+Buffers are used in the order in which they were made available, and none is kept between two
+passes: so IN_ORDER (2.7.9, 2.8.9) costs nothing, and after a crash everything that was not
+published as used is simply taken again.
 
 One worker at a time may be in a queue (the plan gives rx queues an owner; dispatch locks tx).
 """
@@ -29,38 +32,41 @@ from byway.machine.mem import (
     ld16_acq,
     ld16_once,
     ld64,
+    ld64_acq,
     ld64_once,
     likely,
+    shr64,
     st16_rel,
     st64,
+    st64_rel,
     unlikely,
 )
 from byway.machine.system import prefetch, prefetchw
-from byway.packet.batch import (
-    MAX_CHAIN,
-    MAX_FRAME,
-    MIN_FRAME,
-    ROWS,
-    SEGMENT,
-    SEGMENTS,
-    R,
-    batch_at,
-    set_dropped,
-    set_row,
+from byway.packet.batch import MAX_CHAIN, MAX_FRAME, MIN_FRAME, ROWS, SEGMENTS, R, batch_at
+from byway.virtio.borrow import borrow_chain, borrow_plain, find_plain, finish_borrowing
+from byway.virtio.dirty import log_write
+from byway.virtio.memtab import memtab_at
+from byway.virtio.ring import (
+    AVAIL,
+    DESCRIPTOR,
+    ENTRIES,
+    INDEX,
+    INDIRECT,
+    NEXT,
+    USED,
+    WRAP,
+    WRITE,
+    RingError,
+    vq_at,
 )
-from byway.packet.counters import count_frames
-from byway.packet.reason import Reason
-from byway.virtio.memtab import memtab_at, xlate
-from byway.virtio.ring import DESCRIPTOR, ENTRIES, INDEX, RingError, vq_at
-from byway.virtio.walk import walk
 
-_RUNT = int(Reason.RUNT)
-_OVER_MTU = int(Reason.OVER_MTU)
 _AVAIL_JUMP = int(RingError.AVAIL_JUMP)
-LINE = 64  # bytes of a cache line
 BAD_HEAD = int(RingError.BAD_HEAD)
+ONE_SLOT = 1 << 16  # a packed chain's token: id | slots << 16
+NOT_PLAIN = NEXT | WRITE | INDIRECT
 
 
+# ---------------------------------------------------------------- split
 @kernel
 def available(queue, wanted):
     """How many entries there are to take; looks at the shared index only where what is known of
@@ -74,56 +80,6 @@ def available(queue, wanted):
             q.error = _AVAIL_JUMP
             return 0
     return n
-
-
-@kernel
-def total_bytes(segs, n):
-    """Bytes of n segments together."""
-    total = 0
-    for k in range(n):
-        total += ld64(segs + SEGMENT * k + 8)
-    return total
-
-
-@kernel
-def skip_bytes(segs, n):
-    """Cut n bytes off the front of segments that hold more; -> segments used up."""
-    first = 0
-    while n >= ld64(segs + SEGMENT * first + 8):
-        n -= ld64(segs + SEGMENT * first + 8)
-        first += 1
-    at = segs + SEGMENT * first
-    st64(at, ld64(at) + n)
-    st64(at + 8, ld64(at + 8) - n)
-    return first
-
-
-@kernel
-def borrow_chain(queue, batch, row, gpa, word):
-    """Fill ``row`` from any chain (slow lane): header in any layout, frame in segments.
-
-    ``gpa``, ``word``: the first descriptor as it was loaded.
-    """
-    q = vq_at(queue)
-    b = batch_at(batch)
-    segs = b.segs + SEGMENT * b.nsegs
-    n = walk(queue, gpa, word, 0, segs)
-    total = 0
-    if n > 0:
-        total = total_bytes(segs, n) - q.header
-    if n < 0:
-        set_dropped(row, -n)
-    elif total < MIN_FRAME:
-        set_dropped(row, _RUNT)
-    elif total > MAX_FRAME:
-        set_dropped(row, _OVER_MTU)
-    else:
-        first = skip_bytes(segs, q.header)
-        set_row(row, ld64(segs + SEGMENT * first), total)
-        if n - first > 1:
-            st64(row + R.segs, segs + SEGMENT * first)
-            st64(row + R.nsegs, n - first)
-            b.nsegs += n
 
 
 @kernel
@@ -149,7 +105,7 @@ def take_heads(queue, batch, n):
     """Read n available entries into the rows' tokens and have what they name brought near.
 
     Their used entries are written at once, with length 0, as a device writes nothing into what the
-    guest sends (2.7.8): the driver sees them when device_give_back publishes them.
+    guest sends (2.7.8): the driver sees them when split_give_back publishes them.
     -> n, or fewer where an entry names no descriptor.
     """
     q = vq_at(queue)
@@ -171,12 +127,10 @@ def take_heads(queue, batch, n):
 
 
 @kernel
-def device_rx(queue, batch):
+def split_rx(queue, batch):
     """Borrow up to a batch of frames from the guest; -> rows filled.
 
     A row whose chain is unusable carries the drop reason; its buffer is given back like others.
-    The virtio header is not looked at: without offloads negotiated it says nothing (5.1.6.2), and
-    it mostly lies in a cache line of its own.
     """
     q = vq_at(queue)
     b = batch_at(batch)
@@ -184,58 +138,166 @@ def device_rx(queue, batch):
     if n == 0:
         return 0
     n = take_heads(queue, batch, n)
-    desc, header, memtab, rows = q.desc, q.header, q.memtab, b.rows
+    desc, header, memtab, rows, offloads = q.desc, q.header, q.memtab, b.rows, q.offloads
     m = memtab_at(memtab)
     gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
     b.nsegs = 0
-    octets = 0
-    unusable = 0
     taken = 0
+    frames = 0
+    octets = 0
     while taken < n:
         row = rows + 64 * taken
-        at = desc + DESCRIPTOR * ld64(row + R.token)
+        head = ld64(row + R.token)
+        at = desc + DESCRIPTOR * head
         gpa = ld64_once(at)
         word = ld64_once(at + 8)  # len:32 flags:16 next:16
-        length = word & 0xFFFFFFFF
+        length = (word & 0xFFFFFFFF) - header
         a = 0
-        if likely((word >> 32) & 0xFFFF == 0 and length >= header + MIN_FRAME
-                  and length <= header + MAX_FRAME):
-            offset = gpa - gpa0
-            if likely(offset >= 0 and offset <= size0 - length):
-                a = gpa + delta0
-            else:
-                a = xlate(memtab, gpa, length)
+        if likely((word >> 32) & 0xFFFF == 0 and length >= MIN_FRAME and length <= MAX_FRAME):
+            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header)
         if likely(a != 0):
-            a += header
-            length -= header
-            prefetch(a)
-            if length > LINE:
-                prefetch(a + LINE)
-            set_row(row, a, length)
+            borrow_plain(row, a, header, length, offloads)
             octets += length
+            frames += 1
         else:
             if b.nsegs > SEGMENTS - MAX_CHAIN:
                 break  # no room for another chain: it waits for the next pass
-            borrow_chain(queue, batch, row, gpa, word)
+            if not borrow_chain(queue, batch, row, gpa, word, head):
+                break
             octets += ld64(row + R.len)
-            if ld64(row + R.len) == 0:
-                unusable += 1
+            frames += 1 if ld64(row + R.len) > 0 else 0
         taken += 1
     q.last_avail = (q.last_avail + taken) & 0xFFFF
-    b.n = taken
-    count_frames(q.counters, taken - unusable, octets)
-    return taken
+    return finish_borrowing(queue, batch, taken, frames, octets)
+
+
+@kernel
+def split_give_back(queue, batch):
+    """Return the buffers of all rows with one publication (the caller calls the driver)."""
+    q = vq_at(queue)
+    n = batch_at(batch).n
+    if unlikely(q.log != 0):
+        for k in range(n):
+            log_write(q.log, q.used + ENTRIES + 8 * ((q.used_idx + k) & q.mask), 8)
+    q.used_idx = (q.used_idx + n) & 0xFFFF
+    st16_rel(q.used + INDEX, q.used_idx)
+    if unlikely(q.log != 0):
+        log_write(q.log, q.used + INDEX, 2)
+
+
+# ---------------------------------------------------------------- packed
+@kernel
+def packed_rx(queue, batch):
+    """Borrow up to a batch of frames from the guest; -> rows filled. As split_rx."""
+    q = vq_at(queue)
+    b = batch_at(batch)
+    size, desc, header, memtab, offloads = q.size, q.desc, q.header, q.memtab, q.offloads
+    slot = q.last_avail & (WRAP - 1)
+    fresh = AVAIL if q.last_avail & WRAP != 0 else USED  # flags of what is available (2.8.1)
+    m = memtab_at(memtab)
+    gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
+    b.nsegs = 0
+    rows = b.rows
+    taken = 0
+    frames = 0
+    octets = 0
+    while taken < ROWS:
+        at = desc + DESCRIPTOR * slot
+        word = ld64_acq(at + 8)  # len:32 id:16 flags:16
+        flags = shr64(word, 48)
+        if flags & (AVAIL | USED) != fresh:
+            break
+        gpa = ld64_once(at)
+        row = rows + 64 * taken
+        length = (word & 0xFFFFFFFF) - header
+        token = (word >> 32) & 0xFFFF | ONE_SLOT
+        slots = 1
+        a = 0
+        if likely(flags & NOT_PLAIN == 0 and length >= MIN_FRAME and length <= MAX_FRAME):
+            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header)
+        if likely(a != 0):
+            borrow_plain(row, a, header, length, offloads)
+            octets += length
+            frames += 1
+        else:
+            if b.nsegs > SEGMENTS - MAX_CHAIN:
+                break
+            if not borrow_chain(queue, batch, row, gpa, word, slot) or q.error != 0:
+                break
+            octets += ld64(row + R.len)
+            frames += 1 if ld64(row + R.len) > 0 else 0
+            slots = q.slots
+            token = q.id | slots << 16
+        st64(row + R.token, token)
+        taken += 1
+        slot += slots
+        if unlikely(slot >= size):
+            slot -= size
+            fresh ^= AVAIL | USED
+    if taken == 0:
+        return 0
+    q.last_avail = slot | (WRAP if fresh == AVAIL else 0)
+    return finish_borrowing(queue, batch, taken, frames, octets)
+
+
+@kernel
+def packed_give_back(queue, batch):
+    """Return the buffers of all rows (the caller calls the driver).
+
+    Nothing was written into them: their used descriptors have length 0 and no WRITE flag. Each is
+    one store, in the order of the ring, so that there is no moment at which a crash would leave
+    the ring torn. With IN_ORDER one used descriptor, with the id of the last buffer, returns them
+    all (2.8.9).
+    """
+    q = vq_at(queue)
+    b = batch_at(batch)
+    n, rows, size, desc, log = b.n, b.rows, q.size, q.desc, q.log
+    slot = q.used_idx & (WRAP - 1)
+    done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
+    first = desc + DESCRIPTOR * slot + 8
+    first_done = done
+    each = q.in_order == 0
+    token = 0
+    for k in range(n):
+        token = ld64(rows + 64 * k + R.token)
+        if each:
+            st64_rel(desc + DESCRIPTOR * slot + 8, (token & 0xFFFF) << 32 | done << 48)
+            if unlikely(log != 0):
+                log_write(log, desc + DESCRIPTOR * slot, DESCRIPTOR)
+        slot += token >> 16
+        if slot >= size:
+            slot -= size
+            done ^= AVAIL | USED
+    if not each and n > 0:
+        st64_rel(first, (token & 0xFFFF) << 32 | first_done << 48)
+        if unlikely(log != 0):
+            log_write(log, first - 8, DESCRIPTOR)
+    q.used_idx = slot | (WRAP if done != 0 else 0)
+
+
+# ---------------------------------------------------------------- either
+@kernel
+def device_near(queue):
+    """Ask for what is looked at first; the caller has something else to do meanwhile."""
+    q = vq_at(queue)
+    if q.packed != 0:
+        prefetch(q.desc + DESCRIPTOR * (q.last_avail & (WRAP - 1)))
+    else:
+        prefetch(q.avail + INDEX)
+
+
+@kernel
+def device_rx(queue, batch):
+    """Borrow up to a batch of frames from the guest; -> rows filled."""
+    if vq_at(queue).packed != 0:
+        return packed_rx(queue, batch)
+    return split_rx(queue, batch)
 
 
 @kernel
 def device_give_back(queue, batch):
-    """Return the buffers of all rows with one publication (the caller calls the driver)."""
-    q = vq_at(queue)
-    q.used_idx = (q.used_idx + batch_at(batch).n) & 0xFFFF
-    st16_rel(q.used + INDEX, q.used_idx)
-
-
-@kernel
-def device_near(queue):
-    """Ask for what device_rx looks at first; the caller has something else to do meanwhile."""
-    prefetch(vq_at(queue).avail + INDEX)
+    """Return what device_rx borrowed, in the same pass."""
+    if vq_at(queue).packed != 0:
+        packed_give_back(queue, batch)
+    else:
+        split_give_back(queue, batch)

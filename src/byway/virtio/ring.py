@@ -51,6 +51,7 @@ class RingError(IntEnum):
     USED_JUMP = 3, "the used index is ahead of what was made available"
     BAD_ID = 4, "the used ring names a buffer that the device did not have"
     BLOCKED = 5, "its event fd was made to block"
+    ENDLESS = 6, "a descriptor chain goes once around the ring"
 
 
 def avail_bytes(size: int, event: bool, packed: bool = False) -> int:

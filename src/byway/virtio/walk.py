@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The chain walk: a guest's descriptor chain -> segments of host memory. Bounded and checked.
 
-Used by device_rx.py and device_tx.py for every chain that is not one plain descriptor.
+Used by borrow.py and chains.py for every chain that is not one plain descriptor, of both ring
+formats.
 
 Theory of operation
 -------------------
@@ -10,31 +11,36 @@ The guest may change the table while it is read. Each descriptor is therefore lo
 caller, who looked whether it needs a walk at all.) A walk ends after MAX_CHAIN steps whatever the
 descriptors say, so loops end as LONG_CHAIN. A buffer that crosses from one memory region into the
 next becomes two segments; an address in no region ends the walk.
-VIRTIO 1.2: 2.7.5 (descriptors), 2.7.5.3 (indirect tables).
+
+The formats differ in where the next descriptor is: split chains name it, packed ones go on in the
+next slot, and an indirect packed table is used from its first to its last entry. A packed chain
+also takes as many slots of the ring as it has descriptors, and its id stands in the last one: what
+is wrong with a chain, it is followed to its end to find where the next one begins (abandon).
+VIRTIO 1.2: 2.7.5, 2.7.5.3 (split), 2.8.6, 2.8.7 (packed; 2.8.8 indirect).
 """
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64_once, shr64, st64
 from byway.packet.batch import MAX_CHAIN, SEGMENT
 from byway.packet.reason import Reason
-from byway.virtio.memtab import reach, xlate
-from byway.virtio.ring import INDIRECT, NEXT, WRITE, vq_at
+from byway.virtio.memtab import missed, reach, xlate
+from byway.virtio.ring import INDIRECT, NEXT, WRITE, RingError, vq_at
 
-_BAD_ADDRESS = int(Reason.BAD_ADDRESS)
 _BAD_CHAIN = int(Reason.BAD_CHAIN)
 _BAD_DIRECTION = int(Reason.BAD_DIRECTION)
 _LONG_CHAIN = int(Reason.LONG_CHAIN)
+_ENDLESS = int(RingError.ENDLESS)
 
 
 @kernel
-def add_buffer(memtab, gpa, length, segs, n):
+def add_buffer(memtab, gpa, length, direction, segs, n):
     """Append guest [gpa, gpa + length) to the n segments at ``segs``; -> new n, or -reason."""
     while length > 0:
         if n >= MAX_CHAIN:
             return -_LONG_CHAIN
         piece = min(length, reach(memtab, gpa))
         if piece == 0:
-            return -_BAD_ADDRESS
+            return -missed(memtab, gpa, direction)
         st64(segs + SEGMENT * n, xlate(memtab, gpa, piece))
         st64(segs + SEGMENT * n + 8, piece)
         n += 1
@@ -44,45 +50,101 @@ def add_buffer(memtab, gpa, length, segs, n):
 
 
 @kernel
-def walk(queue, gpa, word, direction, segs):
+def flags_of(packed, word):
+    """The flags in the second word of a descriptor."""
+    if packed != 0:
+        return shr64(word, 48)
+    return (word >> 32) & 0xFFFF
+
+
+@kernel
+def abandon(queue, slot, flags, reason):
+    """Give up a packed chain at its descriptor in ``slot``: follow it to its end; -> -reason.
+
+    A chain of more descriptors than the ring has ends the queue: there is no telling where the
+    next one begins.
+    """
+    q = vq_at(queue)
+    while flags & NEXT != 0:
+        slot += 1
+        if slot == q.size:
+            slot = 0
+        q.slots += 1
+        if q.slots > q.size:
+            q.error = _ENDLESS
+            break
+        word = ld64_once(q.desc + 16 * slot + 8)
+        flags = shr64(word, 48)
+        q.id = (word >> 32) & 0xFFFF
+    return -reason
+
+
+@kernel
+def walk(queue, gpa, word, slot, direction, segs):
     """Collect the chain whose first descriptor was loaded as ``gpa`` and ``word`` into ``segs``.
 
-    ``direction``: WRITE for buffers that the device fills, 0 for those it reads.
+    ``slot``: where it was loaded from (of interest for packed rings only). ``direction``: WRITE for
+    buffers that the device fills, 0 for those it reads. The queue's ``slots`` and ``id`` are set.
     -> number of segments (at most MAX_CHAIN; empty descriptors make none), or -reason.
     """
     q = vq_at(queue)
-    memtab = q.memtab
-    nested = False  # in an indirect table, at guest address ``table``
+    memtab, packed, size = q.memtab, q.packed, q.size
+    q.slots = 1
+    q.id = (word >> 32) & 0xFFFF
+    nested = False  # in an indirect table of ``count``, at guest address ``table``
     table = 0
-    count = q.size
-    i = 0
+    count = size
+    i = slot
     n = 0
+    wrong = 0
+    flags = flags_of(packed, word)
     for _ in range(MAX_CHAIN + 1):
-        length = word & 0xFFFFFFFF  # word: len:32 flags:16 next:16
-        flags = (word >> 32) & 0xFFFF
+        length = word & 0xFFFFFFFF
         if flags & INDIRECT != 0:
-            if q.indirect == 0 or nested or flags & NEXT != 0 or length == 0 or length & 15 != 0:
-                return -_BAD_CHAIN
+            if (q.indirect == 0 or nested or flags & NEXT != 0 or length == 0 or length & 15 != 0
+                    or (packed != 0 and q.slots > 1)):
+                wrong = _BAD_CHAIN
+                break
             nested = True
             table = gpa
             count = length >> 4
             i = 0
         else:
             if flags & WRITE != direction:
-                return -_BAD_DIRECTION
-            n = add_buffer(memtab, gpa, length, segs, n)
+                wrong = _BAD_DIRECTION
+                break
+            n = add_buffer(memtab, gpa, length, direction, segs, n)
             if n < 0:
-                return n
+                wrong = -n
+                break
             if flags & NEXT == 0:
                 return n
-            i = shr64(word, 48)
-            if i >= count:
-                return -_BAD_CHAIN
+            if packed == 0:
+                i = shr64(word, 48)
+                if i >= count:
+                    wrong = _BAD_CHAIN
+                    break
+            else:
+                i += 1
+                if not nested:
+                    q.slots += 1
+                    if i == size:
+                        i = 0
         at = q.desc + 16 * i
         if nested:
             at = xlate(memtab, table + 16 * i, 16)
             if at == 0:
-                return -_BAD_ADDRESS
+                return -missed(memtab, table + 16 * i, 0)
         gpa = ld64_once(at)
         word = ld64_once(at + 8)
-    return -_LONG_CHAIN
+        flags = flags_of(packed, word)
+        if packed != 0:
+            if nested:  # only WRITE means something there (2.8.8): the length says which is last
+                flags = flags & WRITE | (NEXT if i + 1 < count else 0)
+            else:
+                q.id = (word >> 32) & 0xFFFF
+    if wrong == 0:
+        wrong = _LONG_CHAIN
+    if packed != 0 and not nested:
+        return abandon(queue, i, flags, wrong)
+    return -wrong

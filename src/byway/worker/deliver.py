@@ -13,8 +13,9 @@ from byway.machine.mem import fence, ld64, st64, unlikely
 from byway.packet.batch import FLOOD, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
-from byway.ports.dispatch import port_tell_rx, port_tell_tx, port_tx
-from byway.ports.record import P
+from byway.ports.dispatch import tell_rx, tell_tx
+from byway.ports.record import P, X
+from byway.ports.tx import port_tx
 from byway.switch.network import network_at
 from byway.worker.plan import plan_at
 
@@ -30,11 +31,11 @@ SORT_BYTES = DESTINATIONS + 8 * ROWS
 
 
 @kernel
-def send(plan, port, out, batch, selected, n):
-    """Deliver n rows to port number ``out``; is it down, they are dropped, counted at ``port``."""
+def send(plan, rxq, out, batch, selected, n):
+    """Deliver n rows to port number ``out``; is it down, they are dropped, counted at ``rxq``."""
     destination = ld64(plan_at(plan).ports + 8 * out)
     if unlikely(destination == 0):
-        count_drops(ld64(port + P.rx), _PORT_DOWN, n)
+        count_drops(ld64(rxq + X.counters), _PORT_DOWN, n)
     else:
         port_tx(destination, batch, selected, n)
 
@@ -44,13 +45,14 @@ def tell(plan, out):
     """Notify port number ``out`` of what was delivered. After a full fence."""
     destination = ld64(plan_at(plan).ports + 8 * out)
     if destination != 0:
-        port_tell_tx(destination)
+        tell_tx(destination)
 
 
 @kernel
-def flood(plan, port, batch, selected, n):
+def flood(plan, rxq, batch, selected, n):
     """Deliver n rows to every other port of the network, and notify them."""
     p = plan_at(plan)
+    port = ld64(rxq + X.port)
     network = network_at(p.networks + 64 * ld64(port + P.network))
     own = ld64(port + P.index)
     others = 0
@@ -64,13 +66,13 @@ def flood(plan, port, batch, selected, n):
                 reached += 1
                 port_tx(destination, batch, selected, n)
                 fence()
-                port_tell_tx(destination)
+                tell_tx(destination)
     if reached == 0:
-        count_drops(ld64(port + P.rx), _NO_DESTINATION if others == 0 else _PORT_DOWN, n)
+        count_drops(ld64(rxq + X.counters), _NO_DESTINATION if others == 0 else _PORT_DOWN, n)
 
 
 @kernel
-def deliver_runs(plan, port, batch, sort):
+def deliver_runs(plan, rxq, batch, sort):
     """Deliver in runs of equal destinations (a batch with frames to flood)."""
     b = batch_at(batch)
     k = 0
@@ -82,17 +84,17 @@ def deliver_runs(plan, port, batch, sort):
             n += 1
             k += 1
         if out >= 0:
-            send(plan, port, out, batch, sort, n)
+            send(plan, rxq, out, batch, sort, n)
             fence()
             tell(plan, out)
         elif out == FLOOD:
-            flood(plan, port, batch, sort, n)
+            flood(plan, rxq, batch, sort, n)
         else:
-            count_drops(ld64(port + P.rx), dropped(out), n)
+            count_drops(ld64(rxq + X.counters), dropped(out), n)
 
 
 @kernel
-def group(plan, port, batch, sort):
+def group(plan, batch, sort):
     """Sort the rows by destination; -> destinations, or -1 where there is something to flood.
 
     groups[out] is 1 + the line of ``out`` while it has one.
@@ -141,40 +143,40 @@ def clear(groups, sort, lines):
 
 
 @kernel
-def count_dropped(port, batch):
-    """Count the rows that carry a drop reason, at the port they came from."""
+def count_dropped(rxq, batch):
+    """Count the rows that carry a drop reason, at the queue they came from."""
     b = batch_at(batch)
     for k in range(b.n):
         out = ld64(b.rows + 64 * k + R.out)
         if out < FLOOD:
-            count_drops(ld64(port + P.rx), dropped(out), 1)
+            count_drops(ld64(rxq + X.counters), dropped(out), 1)
 
 
 @kernel
-def deliver(plan, port, batch, sort):
-    """Deliver every row of a batch that came in on ``port``, or count why not.
+def deliver(plan, rxq, batch, sort):
+    """Deliver every row of a batch that came in on ``rxq``, or count why not.
 
     -> destinations that are to be told (``tell_all``).
     """
-    lines = group(plan, port, batch, sort)
+    lines = group(plan, batch, sort)
     if unlikely(lines < 0):
-        deliver_runs(plan, port, batch, sort)
+        deliver_runs(plan, rxq, batch, sort)
         return 0
     total = 0
     for line in range(lines):
         n = ld64(sort + COUNTS + 8 * line)
-        send(plan, port, ld64(sort + DESTINATIONS + 8 * line), batch, sort + GROUP * line, n)
+        send(plan, rxq, ld64(sort + DESTINATIONS + 8 * line), batch, sort + GROUP * line, n)
         total += n
     clear(plan_at(plan).groups, sort, lines)
     if unlikely(total < batch_at(batch).n):
-        count_dropped(port, batch)
+        count_dropped(rxq, batch)
     return lines
 
 
 @kernel
-def tell_all(plan, port, sort, lines):
+def tell_all(plan, rxq, sort, lines):
     """Notify the sender and the destinations of a batch, with one fence for all."""
     fence()
-    port_tell_rx(port)
+    tell_rx(rxq)
     for line in range(lines):
         tell(plan, ld64(sort + DESTINATIONS + 8 * line))

@@ -1,68 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker's loop: take up plans, serve the hot ports, sleep when none is left.
+"""The worker's loop: take up plans, serve the hot rx queues, sleep when none is left.
 
 Used by worker.py (the thread that runs it) and by tests (one pass at a time).
 
 Theory of operation
 -------------------
-A port is *hot* (polled in every pass) or *cold* (its notifications are on, its event fd is in the
-worker's epoll set). A hot port that gave nothing for ``idle_ticks`` is put to sleep: notifications
-on, full fence, one more look; if something arrived meanwhile it stays hot. So no wake-up is lost.
-While there are hot ports the epoll set is looked at every ``look_ticks``; with none the worker
-blocks in epoll_pwait. The cost of a pass grows with the hot ports only.
+An rx queue is *hot* (polled in every pass) or *cold* (its notifications are on, its event fd is in
+the worker's epoll set). A hot queue that gave nothing for ``idle_ticks`` is put to sleep:
+notifications on, full fence, one more look; if something arrived meanwhile it stays hot. So no
+wake-up is lost. While there are hot queues the epoll set is looked at every ``look_ticks``; with
+none the worker blocks in epoll_pwait. The cost of a pass grows with the hot queues only.
 
 Event fds are watched edge-triggered and never read: every write makes an event, whatever the
-counter says, and a peer cannot make the worker block in a read. Event data is the port's number
+counter says, and a peer cannot make the worker block in a read. Event data is the queue's number
 + 1, or 0 for the control thread's own wake-up.
 
 A pass is the time between two looks at the control record. A port taken out of the plan is no
-longer touched once the worker has answered with the plan's generation (plan.py).
+longer touched once the worker has answered with the plan's generation (plan.py). With a plan may
+come one frame that the control thread sends in the name of a port (a RARP for a guest that has just
+been moved here).
 """
 
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
 from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
-from byway.packet.batch import batch_at, look
-from byway.ports.dispatch import port_give_back, port_near, port_rx, port_sleep, port_wake
-from byway.ports.record import P
+from byway.packet.batch import batch_at, look, set_row
+from byway.packet.offload import check_offloads
+from byway.ports.dispatch import queue_give_back, queue_near, queue_rx, queue_sleep, queue_wake
+from byway.ports.record import P, X
 from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
 from byway.worker.deliver import deliver, tell_all
 from byway.worker.plan import COLD, HOT, plan_at
 
-# Written by the control thread. plan is stored before generation.
-CONTROL, control_at, C = record("control", ["generation", "plan", "stop"])
+# Written by the control thread. plan is stored before generation. frame, length, origin: a frame to
+# be sent as if it had come in on rx queue ``origin`` (length 0: none).
+CONTROL, control_at, C = record("control", [
+    "generation", "plan", "stop", "frame", "length", "origin"])
 # Written by the worker; read by the control thread at any time.
 # seen: generation in use. asleep: blocked in the kernel. ticks are of the time stamp counter.
 WORKER, worker_at, W = record("worker", [
     "control", "epoll", "events", "batch", "sort", "hot", "idle_ticks", "look_ticks",
     "seen", "plan", "asleep", "passes", "busy_passes", "frames", "busy_ticks", "sleeps",
     "wakes", "nhot", "looked"], size=256)
-# A hot port: its address, when it last gave a frame.
+# A hot rx queue: its address, when it last gave a frame.
 HOT_ENTRY = 16
 EVENTS, EVENT_SIZE, EVENT_DATA = 64, 12, 4  # struct epoll_event is packed on x86-64
 
 
 @kernel
 def heat(worker, plan, number, now):
-    """Poll port ``number`` from now on, if this worker is to serve it and does not yet."""
+    """Poll rx queue ``number`` from now on, if this worker is to serve it and does not yet."""
     w = worker_at(worker)
     p = plan_at(plan)
-    if number < 0 or number >= p.nports:
+    if number < 0 or number >= p.nrxqs:
         return
     if ld64(p.state + 8 * number) == COLD:
-        port = ld64(p.ports + 8 * number)
+        rxq = ld64(p.rxqs + 8 * number)
         st64(p.state + 8 * number, HOT)
-        st64(w.hot + HOT_ENTRY * w.nhot, port)
+        st64(w.hot + HOT_ENTRY * w.nhot, rxq)
         st64(w.hot + HOT_ENTRY * w.nhot + 8, now)
         w.nhot += 1
-        port_wake(port)
+        queue_wake(rxq)
 
 
 @kernel
 def take_up(worker, generation, now):
-    """Follow the newest plan: all its ports are looked at, then tell the control thread."""
+    """Follow the newest plan: all its queues are looked at, then tell the control thread."""
     w = worker_at(worker)
     plan = ld64_acq(w.control + C.plan)
     w.plan = plan
@@ -72,48 +77,73 @@ def take_up(worker, generation, now):
         number = ld64(p.rx + 8 * k)
         st64(p.state + 8 * number, COLD)
         heat(worker, plan, number, now)
+    if ld64(w.control + C.length) > 0:
+        send_one(worker, now)
     st64_rel(worker + W.seen, generation)
 
 
 @kernel
-def serve(worker, port, now):
-    """One batch from a port to wherever it goes; -> rows."""
+def send_batch(worker, rxq, now):
+    """Look at the batch that came in on ``rxq``, decide, deliver; -> destinations to be told."""
     w = worker_at(worker)
     batch = w.batch
-    n = port_rx(port, batch)
-    if n == 0:
-        return 0
     b = batch_at(batch)
     b.now = now >> CLOCK_SHIFT
     look(batch)
+    if unlikely(b.offloads != 0):
+        check_offloads(batch)
+    port = ld64(rxq + X.port)
     network = plan_at(w.plan).networks + 64 * ld64(port + P.network)
     decide(batch, network, ld64(port + P.index))
-    lines = deliver(w.plan, port, batch, w.sort)
-    port_give_back(port, batch)
-    tell_all(w.plan, port, w.sort, lines)
+    return deliver(w.plan, rxq, batch, w.sort)
+
+
+@kernel
+def send_one(worker, now):
+    """Send the control thread's frame."""
+    w = worker_at(worker)
+    rxq = ld64(w.control + C.origin)
+    b = batch_at(w.batch)
+    b.n = 1
+    b.offloads = 0
+    set_row(b.rows, ld64(w.control + C.frame), ld64(w.control + C.length))
+    lines = send_batch(worker, rxq, now)
+    tell_all(w.plan, rxq, w.sort, lines)
+
+
+@kernel
+def serve(worker, rxq, now):
+    """One batch from an rx queue to wherever it goes; -> rows."""
+    w = worker_at(worker)
+    n = queue_rx(rxq, w.batch)
+    if n == 0:
+        return 0
+    lines = send_batch(worker, rxq, now)
+    queue_give_back(rxq, w.batch)
+    tell_all(w.plan, rxq, w.sort, lines)
     return n
 
 
 @kernel
 def one_pass(worker, now):
-    """One batch from each hot port; ports idle for long are put to sleep; -> rows."""
+    """One batch from each hot rx queue; those idle for long are put to sleep; -> rows."""
     w = worker_at(worker)
     moved = 0
     k = 0
     while k < w.nhot:
         entry = w.hot + HOT_ENTRY * k
-        port = ld64(entry)
+        rxq = ld64(entry)
         if k + 1 < w.nhot:
-            port_near(ld64(entry + HOT_ENTRY))
-        n = serve(worker, port, now)
+            queue_near(ld64(entry + HOT_ENTRY))
+        n = serve(worker, rxq, now)
         if n > 0:
             st64(entry + 8, now)
             moved += n
         elif now - ld64(entry + 8) > w.idle_ticks:
-            if port_sleep(port):
-                port_wake(port)
+            if queue_sleep(rxq):
+                queue_wake(rxq)
             else:
-                st64(plan_at(w.plan).state + 8 * ld64(port + P.index), COLD)
+                st64(plan_at(w.plan).state + 8 * ld64(rxq + X.number), COLD)
                 w.nhot -= 1
                 last = w.hot + HOT_ENTRY * w.nhot
                 st64(entry, ld64(last))

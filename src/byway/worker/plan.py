@@ -11,8 +11,8 @@ answers with the generation. Once every worker has answered, nobody uses the old
 only the old plan named: a port that was left out can be changed or freed. (Read-copy-update, with
 the end of a pass as the quiescent state.)
 
-All plans of one change share the tables of ports and networks; each worker has its own list of
-ports to receive from, and its own room for sorting a batch by destination.
+All plans of one change share the tables of ports, rx queues and networks; each worker has its own
+list of rx queues to serve, and its own room for sorting a batch by destination.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,10 +25,12 @@ from byway.machine.layout import address_of, alloc, record
 from byway.switch.network import NETWORK
 
 # ports: address of int64[nports], PORT addresses by port number (0: not there, or down).
-# rx: address of int64[nrx], numbers of the ports to receive from. networks: NETWORK[] by number.
-# groups: address of int64[nports], zero between batches (deliver). state: address of
-# int64[nports]: ABSENT, COLD or HOT for this worker. networks follow in records of 64 bytes.
-PLAN, plan_at, L = record("plan", ["nports", "ports", "nrx", "rx", "networks", "groups", "state"])
+# rxqs: address of int64[nrxqs], RXQ addresses by number (0: not there). rx: address of int64[nrx],
+# numbers of the rx queues to serve. networks: NETWORK[] by number, 64 bytes each. groups: address
+# of int64[nports], zero between batches (deliver). state: address of int64[nrxqs]: ABSENT, COLD or
+# HOT for this worker.
+PLAN, plan_at, L = record("plan", [
+    "nports", "ports", "nrxqs", "rxqs", "nrx", "rx", "networks", "groups", "state"], size=128)
 ABSENT, COLD, HOT = 0, 1, 2
 
 
@@ -42,15 +44,18 @@ class NetworkRow:
 
 
 class Tables:
-    """The part of a plan that all workers share: ports by number, networks by number."""
+    """The part of a plan that all workers share: ports, rx queues and networks by number."""
 
     def __init__(self, ports: Mapping[int, int], networks: Mapping[int, NetworkRow],
-                 keep: Any = ()) -> None:
+                 rxqs: Mapping[int, int], keep: Any = ()) -> None:
         nports = 1 + max([-1, *ports, *(m for n in networks.values() for m in n.members)])
         self.nports = nports
         self.ports = np.zeros(max(nports, 1), np.int64)
         for number, address in ports.items():
             self.ports[number] = address
+        self.rxqs = np.zeros(max(rxqs, default=0) + 1, np.int64)
+        for number, address in rxqs.items():
+            self.rxqs[number] = address
         self.networks = alloc(NETWORK, max(networks, default=0) + 1, align=64)
         self._members = {}
         for number, network in networks.items():
@@ -71,10 +76,11 @@ class Plan:
         self.rx = tuple(rx)
         self._rx = np.array(self.rx or (0,), np.int64)
         self._groups = np.zeros(max(tables.nports, 1), np.int64)
-        self._state = np.zeros(max(tables.nports, 1), np.int64)
+        self._state = np.zeros(len(tables.rxqs), np.int64)
         self.record = alloc(PLAN, 1, align=64)
         row = self.record[0]
         row["nports"], row["ports"] = tables.nports, address_of(tables.ports)
+        row["nrxqs"], row["rxqs"] = len(tables.rxqs), address_of(tables.rxqs)
         row["nrx"], row["rx"] = len(self.rx), address_of(self._rx)
         row["networks"] = address_of(tables.networks)
         row["groups"], row["state"] = address_of(self._groups), address_of(self._state)
@@ -83,4 +89,4 @@ class Plan:
 
 def empty_plan() -> Plan:
     """A plan with nothing to do."""
-    return Plan(Tables({}, {}), ())
+    return Plan(Tables({}, {}, {}), ())

@@ -23,6 +23,7 @@ from byway.machine.jit import prepare as prepare_entries
 from byway.machine.layout import address_of, alloc
 from byway.machine.system import SYS_EPOLL_CTL, plain_syscall
 from byway.packet.batch import Batch
+from byway.packet.segment import Finisher
 from byway.switch.fdb import ENTRIES as FDB_ENTRIES
 from byway.worker.deliver import SORT_BYTES
 from byway.worker.loop import (
@@ -56,14 +57,16 @@ def prepare(progress: Callable[[str], None] | None = None) -> float:
 class Worker:
     """One worker. All methods belong to the control thread."""
 
-    def __init__(self, cpu: int | None = None, max_ports: int = 65536) -> None:
+    def __init__(self, cpu: int | None = None, max_queues: int = 65536) -> None:
         self.cpu = cpu
         self.batch = Batch()
+        self._finisher = Finisher()
+        self.batch.record["finisher"] = self._finisher.address
         self.record = alloc(WORKER, 1)
         self.control = alloc(CONTROL, 1)
         self._events = alloc(np.dtype("u1"), EVENTS * EVENT_SIZE)
         self._sort = alloc(np.dtype("u1"), SORT_BYTES)
-        self._hot = alloc(np.dtype("u1"), HOT_ENTRY * max_ports)
+        self._hot = alloc(np.dtype("u1"), HOT_ENTRY * max_queues)
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._control_epoll(EPOLL_CTL_ADD, self._wake_fd, WAKE_UP)
@@ -90,7 +93,7 @@ class Worker:
             raise OSError(-failed, os.strerror(-failed))
 
     def watch(self, fd: int, number: int) -> None:
-        """An event on ``fd`` wakes port ``number``. Before the plan that names the port."""
+        """An event on ``fd`` wakes rx queue ``number``. Before the plan that names the queue."""
         self._control_epoll(EPOLL_CTL_ADD, fd, number + 1)
 
     def unwatch(self, fd: int) -> None:
@@ -105,6 +108,15 @@ class Worker:
         self.control[0]["plan"] = plan.address
         self.control[0]["generation"] += 1  # x86-64 keeps the order of stores
         os.eventfd_write(self._wake_fd, 1)
+
+    def give(self, rxq: int, frame: Any) -> None:
+        """With the next plan goes a frame (a uint8 array, kept by the caller until ``wait`` has
+        returned), sent as if it had come in on the rx queue at address ``rxq``. None: no more."""
+        row = self.control[0]
+        row["origin"] = rxq
+        if frame is not None:
+            row["frame"] = address_of(frame)
+        row["length"] = 0 if frame is None else len(frame)
 
     def wait(self, late: Callable[[], None]) -> None:
         """Until the worker follows the newest plan (some microseconds: the rest of a pass).

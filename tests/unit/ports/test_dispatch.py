@@ -42,10 +42,10 @@ def test_a_shared_port_is_locked_and_let_go(switch: RunningSwitch,
     """Where several workers serve a switch, delivery takes the port's lock, one after the other."""
     one, two = guests
     frame = ethernet(BROADCAST, one.mac, TEST_ETHERTYPE, b"")
-    record = switch.engine._ports["vm2"].record
-    record["shared"] = 1
+    port = switch.engine._ports["vm2"]
+    port.record["shared"] = 1
     for _ in range(3):
         one.send([frame])
         switch.settle()
         assert two.receive() == [frame]
-        assert record["lock"][0] == 0
+        assert port.txqs["lock"][0] == 0

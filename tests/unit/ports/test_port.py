@@ -4,7 +4,7 @@
 import pytest
 
 from byway.ports.port import Port, PortError
-from byway.ports.record import Kind, P
+from byway.ports.record import P
 from byway.virtio.ring import RingError
 from tests.running import RunningSwitch
 
@@ -21,7 +21,8 @@ def test_the_null_port(switch: RunningSwitch) -> None:
     expected = {
         "name": "sink", "network": "blue", "kind": "null", "state": "up", "reason": "", "index": 0,
         "mac": "02:00:00:00:00:05", "queues": 1, "mtu": 1500,
-        "features": {"offered": [], "acked": []}, "rx_frames": 0, "rx_bytes": 0, "tx_frames": 0,
+        "features": {"offered": [], "acked": [], "off": {}}, "rx_frames": 0, "rx_bytes": 0,
+        "tx_frames": 0,
         "tx_bytes": 0, "drops": {}, "peer": None}
     assert {key: status[key] for key in expected} == expected
 
@@ -35,7 +36,7 @@ def test_the_record_is_what_kernels_see(switch: RunningSwitch) -> None:
     switch.add("null", "sink")
     made = port(switch)
     row = made.record[0]
-    assert (row["kind"], row["index"], row["rxq"], row["txq"]) == (Kind.NULL, 1, 0, 0)
+    assert (row["index"], row["ntx"], row["fault"], row["error"]) == (1, 1, 0, 0)
     assert row["alarm"] == switch.engine.alarm
     assert made.fault_flag - made.address == P.fault
 

@@ -19,7 +19,7 @@ from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.entries import guest_send
 from byway.testing.guarded import Guarded
-from byway.testing.kernels import device_sleep, device_wake
+from byway.testing.ring_kernels import device_sleep, device_wake
 from byway.testing.plain_driver import (
     INDIRECT_DESC,
     MRG_RXBUF,
@@ -28,9 +28,9 @@ from byway.testing.plain_driver import (
     PlainDriver,
     PlainMemory,
 )
-from byway.virtio.device_tx import MAX_MERGED, SCRATCH
 from byway.virtio.driver_queue import DriverQueue
 from byway.virtio.features import Feature, mask
+from byway.virtio.publish import MAX_MERGED, SCRATCH
 
 
 @pytest.fixture(scope="module")

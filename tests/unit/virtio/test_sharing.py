@@ -12,10 +12,11 @@ from byway.machine.jit import INTERPRETED
 from byway.machine.layout import address_of, alloc
 from byway.machine.regions import Region
 from byway.packet.counters import COUNTERS
-from byway.ports.record import PORT, Kind
+from byway.ports.record import Kind
 from byway.testing.device import Device
 from byway.testing.entries import guest_borrow, guest_give_back, guest_sleep, guest_wake
 from byway.testing.kernels import port_deliver
+from byway.testing.records import PortRecords
 from byway.virtio.driver_queue import DriverQueue
 from byway.virtio.features import Feature, mask
 
@@ -38,10 +39,9 @@ class Shared:
         g = self.guest
         self.device = Device(self.regions, 64, g.desc, g.avail, g.used, features, call=g.call)
         self.features = features
-        self.port = alloc(PORT, 1)
-        row = self.port[0]
-        row["kind"], row["shared"], row["alarm"] = int(Kind.VHOST_USER), 1, -1
-        row["txq"], row["tx"] = self.device.address, address_of(self.counted)
+        self.port = PortRecords(Kind.DEVICE, 0, tx=self.device.address,
+                                counters=address_of(self.counted))
+        self.port.port["shared"] = 1
         self.sent = [0, 0]
 
     def worker(self, number: int) -> None:
@@ -50,7 +50,7 @@ class Shared:
         own.place([bytes([number]) * 60] * 5)
         while self.sent[number] < TOTAL // 2:
             self.sent[number] += int(port_deliver(
-                address_of(self.port), own.batch.address, address_of(own.selected), 5, 3))
+                self.port.address, own.batch.address, address_of(own.selected), 5, 3))
             time.sleep(0)
 
 

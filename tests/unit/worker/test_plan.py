@@ -22,12 +22,13 @@ def test_an_empty_plan() -> None:
 
 
 def test_what_a_plan_says() -> None:
-    tables = Tables({0: 1000, 3: 4000}, {1: NetworkRow(77, (3, 0, 5), 1514)})
+    tables = Tables({0: 1000, 3: 4000}, {1: NetworkRow(77, (3, 0, 5), 1514)}, {3: 9000})
     row = Plan(tables, [3]).record[0]
     assert row["nports"] == 6, "port 5 is a member although it is down"
     assert words(int(row["ports"]), 6) == [1000, 0, 0, 4000, 0, 0]
     assert words(int(row["rx"]), int(row["nrx"])) == [3]
-    assert words(int(row["state"]), 6) == [ABSENT] * 6
+    assert words(int(row["rxqs"]), int(row["nrxqs"])) == [0, 0, 0, 9000]
+    assert words(int(row["state"]), 4) == [ABSENT] * 4
     assert words(int(row["groups"]), 6) == [0] * 6
     fdb, members, n, longest = words(int(row["networks"]) + 64, 4)
     assert (fdb, n, longest) == (77, 3, 1514)
@@ -35,7 +36,7 @@ def test_what_a_plan_says() -> None:
 
 
 def test_plans_of_one_change_share_tables_but_no_scratch() -> None:
-    tables = Tables({0: 1, 1: 2}, {})
+    tables = Tables({0: 1, 1: 2}, {}, {0: 3, 1: 4})
     one, other = Plan(tables, [0]).record[0], Plan(tables, [1]).record[0]
     assert one["ports"] == other["ports"]
     assert one["groups"] != other["groups"]
@@ -48,7 +49,7 @@ def test_what_a_plan_names_lives_as_long() -> None:
 
     thing = Thing()
     gone = weakref.ref(thing)
-    plan = Plan(Tables({}, {}, keep=[thing]), ())
+    plan = Plan(Tables({}, {}, {}, keep=[thing]), ())
     del thing
     gc.collect()
     assert gone() is not None
