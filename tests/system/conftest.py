@@ -8,6 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,21 +23,38 @@ TAIL = 4000
 def pytest_runtest_makereport(item, call):  # type: ignore[no-untyped-def]
     """Add the logs of the peers to the report of a test that failed."""
     report = yield
-    folder = getattr(item, "funcargs", {}).get("folder")
-    if report.failed and folder is not None:
-        for log in sorted(folder.glob("*.log")):
+    given = getattr(item, "funcargs", {})
+    folders = [given[name] for name in ("folder", "own_folder") if name in given]
+    if report.failed:
+        for log in sorted(path for folder in folders for path in folder.rglob("*.log")):
             report.sections.append(
                 (f"the end of {log.name}", log.read_text("utf-8", "replace")[-TAIL:])
             )
     return report
 
 
-@pytest.fixture(scope="module")
-def folder() -> Iterator[Path]:
+@contextmanager
+def short_folder() -> Iterator[Path]:
     """A folder with a short path: a Unix socket's path has at most 107 bytes."""
     path = Path(tempfile.mkdtemp(prefix="byway-"))
-    yield path
-    shutil.rmtree(path)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path)
+
+
+@pytest.fixture(scope="module")
+def folder() -> Iterator[Path]:
+    """A folder for the sockets and logs of a file's tests."""
+    with short_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def own_folder() -> Iterator[Path]:
+    """A folder for the sockets and logs of one test."""
+    with short_folder() as path:
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -126,11 +126,18 @@ def build_initramfs(modules: Path, wanted: list[str], target: Path) -> Path:
 
 def with_files(initramfs: Path, files: Mapping[str, bytes], target: Path) -> Path:
     """Write a root file system with more files in it: archives may follow each other."""
-    folders = sorted({str(parent) for name in files for parent in Path(name).parents} - {"."})
-    entries = [Entry(name, stat.S_IFDIR | 0o755) for name in folders]
-    entries += [Entry(name, stat.S_IFREG | 0o644, data) for name, data in files.items()]
+    folders = {str(parent) for name in files for parent in Path(name).parents} - {"."}
+    entries = [Entry(name, stat.S_IFDIR | 0o755) for name in sorted(folders)]
+    entries += [Entry(name, stat.S_IFREG | 0o755, data) for name, data in files.items()]
     target.write_bytes(initramfs.read_bytes() + cpio(entries))
     return target
+
+
+def program(path: str) -> dict[str, bytes]:
+    """A program of this machine with its libraries, as files for a guest."""
+    told = subprocess.run(["ldd", path], check=True, capture_output=True, text=True).stdout
+    needed = re.findall(r"(/\S+) \(0x", told)
+    return {name.lstrip("/"): Path(name).read_bytes() for name in [path, *needed]}
 
 
 def checksum_errors(text: str) -> dict[str, int]:
