@@ -26,7 +26,7 @@ from byway.packet.batch import (
 from byway.packet.counters import count_frames
 from byway.packet.offload import MALFORMED
 from byway.packet.reason import Reason
-from byway.virtio.memtab import xlate
+from byway.virtio.memtab import translate
 from byway.virtio.net_header import read_offload
 from byway.virtio.ring import vq_at
 from byway.virtio.walk import walk
@@ -61,15 +61,16 @@ def skip_bytes(segs, n):
 
 
 @kernel(inline=True)
-def find_plain(memtab, gpa0, size0, delta0, gpa, n):
+def find_plain(memtab, gpa0, size0, delta0, gpa, n, write):
     """The host address of guest [gpa, gpa + n), 0 where it is in no one memory region.
 
-    ``gpa0``, ``size0``, ``delta0``: the first region of the table, the largest.
+    ``gpa0``, ``size0``, ``delta0``: the first region of the table, the largest. ``write``: as
+    memtab.translate.
     """
     offset = gpa - gpa0
     if likely(offset >= 0 and offset <= size0 - n):
         return gpa + delta0
-    return xlate(memtab, gpa, n)
+    return translate(memtab, gpa, n, write)
 
 
 @kernel(inline=True)

@@ -26,13 +26,14 @@ from byway.virtio.publish import (
     add_done,
     clear_done,
 )
-from byway.virtio.ring import AVAIL, DESCRIPTOR, ENTRIES, USED, WRAP, WRITE, vq_at
+from byway.virtio.ring import AVAIL, DESCRIPTOR, ENTRIES, USED, WRAP, WRITE, RingError, vq_at
 from byway.virtio.walk import walk
 
 _OVER_MTU = int(Reason.OVER_MTU)
 _NO_BUFFERS = int(Reason.NO_BUFFERS)
 _SMALL_BUFFER = int(Reason.SMALL_BUFFER)
 _NO_TRANSLATION = int(Reason.NO_TRANSLATION)
+_ENDLESS = int(RingError.ENDLESS)
 
 
 @kernel
@@ -91,18 +92,20 @@ def next_chain(queue, taken):
             return -1, 0, 0, 0
         at = q.desc + DESCRIPTOR * head
         return head, ld64_once(at), ld64_once(at + 8), head
+    if taken >= q.size:  # once around the ring
+        return -1, 0, 0, 0
     slot, fresh = slot_after(queue, taken)
     at = q.desc + DESCRIPTOR * slot
     word = ld64_acq(at + 8)
-    if shr64(word, 48) & (AVAIL | USED) != fresh or taken >= q.size:
+    if shr64(word, 48) & (AVAIL | USED) != fresh:
         return -1, 0, 0, 0
     return (word >> 32) & 0xFFFF, ld64_once(at), word, slot
 
 
 @kernel
 def slot_after(queue, taken):
-    """The slot ``taken`` after the position of a packed ring, and the flags of what is available
-    there."""
+    """The slot ``taken`` after the position of a packed ring, at most once around it, and the flags
+    of what is available there."""
     q = vq_at(queue)
     slot = (q.last_avail & (WRAP - 1)) + taken
     fresh = AVAIL if q.last_avail & WRAP != 0 else USED
@@ -163,6 +166,9 @@ def deliver_chains(queue, batch, row, buffer, taken, done):
             return 0, done, _NO_BUFFERS if q.error != 0 else _NO_TRANSLATION
         token, took = walked_token(queue, token)
         places += took
+        if taken + places > q.size:
+            q.error = _ENDLESS
+            return 0, done, _NO_BUFFERS
         capacity = 0
         if added > 0:
             capacity = total_bytes(segs + SEGMENT * n, added)

@@ -21,7 +21,7 @@ back, with length 0); what is wrong with the ring itself sets ``error``, and the
 touched again.
 
 Buffers are used in the order in which they were made available, and none is kept between two
-passes: so IN_ORDER (2.7.9, 2.8.9) costs nothing, and after a crash everything that was not
+passes: so IN_ORDER (2.7.9, 2.8.8) costs nothing, and after a crash everything that was not
 published as used is simply taken again.
 
 One worker at a time may be in a queue (the plan gives rx queues an owner; dispatch locks tx).
@@ -154,7 +154,7 @@ def split_rx(queue, batch):
         length = (word & 0xFFFFFFFF) - header
         a = 0
         if likely((word >> 32) & 0xFFFF == 0 and length >= MIN_FRAME and length <= MAX_FRAME):
-            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header)
+            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header, 0)
         if likely(a != 0):
             borrow_plain(row, a, header, length, offloads)
             octets += length
@@ -214,7 +214,7 @@ def packed_rx(queue, batch):
         slots = 1
         a = 0
         if likely(flags & NOT_PLAIN == 0 and length >= MIN_FRAME and length <= MAX_FRAME):
-            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header)
+            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header, 0)
         if likely(a != 0):
             borrow_plain(row, a, header, length, offloads)
             octets += length
@@ -247,7 +247,7 @@ def packed_give_back(queue, batch):
     Nothing was written into them: their used descriptors have length 0 and no WRITE flag. Each is
     one store, in the order of the ring, so that there is no moment at which a crash would leave
     the ring torn. With IN_ORDER one used descriptor, with the id of the last buffer, returns them
-    all (2.8.9).
+    all (2.8.8).
     """
     q = vq_at(queue)
     b = batch_at(batch)

@@ -120,7 +120,7 @@ def split_buffers(queue, batch, selected, n, taken):
         a = 0
         if likely((word >> 32) & 0xFFFF == WRITE and word & 0xFFFFFFFF >= length + header
                   and length <= longest):
-            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header)
+            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header, WRITE)
         if unlikely(a == 0):
             st64(buffer, gpa)
             st64(buffer + BUFFER_WORD, word)
@@ -142,6 +142,7 @@ def packed_buffers(queue, batch, selected, n, taken):
     if slot >= size:
         slot -= size
         fresh ^= AVAIL | USED
+    room = min(n, size - taken)
     for k in range(0, n + 3, 4):  # four descriptors a line; they are written as used
         ahead = slot + k
         if ahead >= size:
@@ -149,12 +150,12 @@ def packed_buffers(queue, batch, selected, n, taken):
         prefetchw(desc + DESCRIPTOR * ahead)
     m = memtab_at(memtab)
     gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
-    for k in range(n):
+    for k in range(room):
         buffer = buffers + BUFFER * k
         at = desc + DESCRIPTOR * slot
         word = ld64_acq(at + 8)  # len:32 id:16 flags:16
         flags = shr64(word, 48)
-        if unlikely(flags & (AVAIL | USED) != fresh or taken + k >= size):
+        if unlikely(flags & (AVAIL | USED) != fresh):
             st64(buffer + BUFFER_WORD, 0)
             return k
         gpa = ld64_once(at)
@@ -162,7 +163,7 @@ def packed_buffers(queue, batch, selected, n, taken):
         a = 0
         if likely(flags & NOT_PLAIN == WRITE and word & 0xFFFFFFFF >= length + header
                   and length <= longest):
-            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header)
+            a = find_plain(memtab, gpa0, size0, delta0, gpa, length + header, WRITE)
         st64(buffer + BUFFER_TOKEN, (word >> 32) & 0xFFFF | ONE_SLOT)
         if unlikely(a == 0):
             st64(buffer, gpa)
@@ -174,7 +175,9 @@ def packed_buffers(queue, batch, selected, n, taken):
         if unlikely(slot == size):
             slot = 0
             fresh ^= AVAIL | USED
-    return n
+    if room < n:  # once around the ring
+        st64(buffers + BUFFER * room + BUFFER_WORD, 0)
+    return room
 
 
 @kernel

@@ -76,7 +76,9 @@ def names(bits: int) -> list[str]:
 def header_length(features: int) -> int:
     """Bytes of virtio_net_hdr for negotiated ``features`` (5.1.6; legacy: 5.1.6.1).
 
-    12 with num_buffers (VERSION_1 or MRG_RXBUF), else the legacy 10.
+    20 with HASH_REPORT, 12 with num_buffers (VERSION_1 or MRG_RXBUF), else the legacy 10.
     """
+    if has(features, Feature.HASH_REPORT):
+        return 20
     with_buffers = mask(Feature.VERSION_1, Feature.MRG_RXBUF)
     return 12 if features & with_buffers else 10

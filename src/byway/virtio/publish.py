@@ -4,8 +4,8 @@
 Used by device_tx.py and chains.py, which list what is done in the batch's scratch; also says how
 that scratch is divided.
 
-VIRTIO 1.2: 2.7.8 (used ring), 2.8.7 and 2.8.21.2 (used descriptors: the first one's flags last, so
-that the driver sees all buffers of a frame or none).
+VIRTIO 1.2: 2.7.8 (used ring), 2.8.9 (used descriptors: the first one's flags last, so that the
+driver sees all buffers of a frame or none).
 """
 
 from byway.machine.jit import kernel

@@ -16,14 +16,14 @@ The formats differ in where the next descriptor is: split chains name it, packed
 next slot, and an indirect packed table is used from its first to its last entry. A packed chain
 also takes as many slots of the ring as it has descriptors, and its id stands in the last one: what
 is wrong with a chain, it is followed to its end to find where the next one begins (abandon).
-VIRTIO 1.2: 2.7.5, 2.7.5.3 (split), 2.8.6, 2.8.7 (packed; 2.8.8 indirect).
+VIRTIO 1.2: 2.7.5, 2.7.5.3 (split), 2.8.6 (packed), 2.8.7 (its indirect tables).
 """
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64_once, shr64, st64
 from byway.packet.batch import MAX_CHAIN, SEGMENT
 from byway.packet.reason import Reason
-from byway.virtio.memtab import missed, reach, xlate
+from byway.virtio.memtab import bytes_from, missed, translate
 from byway.virtio.ring import INDIRECT, NEXT, WRITE, RingError, vq_at
 
 _BAD_CHAIN = int(Reason.BAD_CHAIN)
@@ -38,10 +38,10 @@ def add_buffer(memtab, gpa, length, direction, segs, n):
     while length > 0:
         if n >= MAX_CHAIN:
             return -_LONG_CHAIN
-        piece = min(length, reach(memtab, gpa))
+        piece = min(length, bytes_from(memtab, gpa, direction))
         if piece == 0:
             return -missed(memtab, gpa, direction)
-        st64(segs + SEGMENT * n, xlate(memtab, gpa, piece))
+        st64(segs + SEGMENT * n, translate(memtab, gpa, piece, direction))
         st64(segs + SEGMENT * n + 8, piece)
         n += 1
         gpa += piece
@@ -128,18 +128,21 @@ def walk(queue, gpa, word, slot, direction, segs):
                 i += 1
                 if not nested:
                     q.slots += 1
+                    if q.slots > size:
+                        q.error = _ENDLESS
+                        return -_LONG_CHAIN
                     if i == size:
                         i = 0
         at = q.desc + 16 * i
         if nested:
-            at = xlate(memtab, table + 16 * i, 16)
+            at = translate(memtab, table + 16 * i, 16, 0)
             if at == 0:
                 return -missed(memtab, table + 16 * i, 0)
         gpa = ld64_once(at)
         word = ld64_once(at + 8)
         flags = flags_of(packed, word)
         if packed != 0:
-            if nested:  # only WRITE means something there (2.8.8): the length says which is last
+            if nested:  # only WRITE means something there (2.8.7): the length says which is last
                 flags = flags & WRITE | (NEXT if i + 1 < count else 0)
             else:
                 q.id = (word >> 32) & 0xFFFF
