@@ -170,7 +170,7 @@ def test_replies() -> None:
     with_data = {s.name for s in SPECS.values() if s.served and s.reply is Reply.DATA}
     assert with_data == {"GET_FEATURES", "GET_PROTOCOL_FEATURES", "GET_VRING_BASE",
                          "GET_QUEUE_NUM", "GET_MAX_MEM_SLOTS", "GET_STATUS", "SET_LOG_BASE",
-                         "GET_CONFIG"}
+                         "GET_CONFIG", "GET_INFLIGHT_FD"}
 
 
 def test_files() -> None:
@@ -179,7 +179,8 @@ def test_files() -> None:
     assert with_files == {"SET_MEM_TABLE": (0, 8), "SET_LOG_BASE": (1, 1),
                           "SET_LOG_FD": (0, 1),
                           "SET_VRING_KICK": (0, 1), "SET_VRING_CALL": (0, 1),
-                          "SET_VRING_ERR": (0, 1), "ADD_MEM_REG": (1, 1), "REM_MEM_REG": (0, 1)}
+                          "SET_VRING_ERR": (0, 1), "ADD_MEM_REG": (1, 1), "REM_MEM_REG": (0, 1),
+                          "SET_INFLIGHT_FD": (1, 1)}
 
 
 def test_gates() -> None:
@@ -188,6 +189,7 @@ def test_gates() -> None:
     gates = {s.name: s.gate for s in SPECS.values() if s.served and s.gate is not None}
     assert gates == {"GET_QUEUE_NUM": F.MQ, "NET_SET_MTU": F.NET_MTU,
                      "SET_LOG_BASE": F.LOG_SHMFD, "SEND_RARP": F.RARP,
+                     "GET_INFLIGHT_FD": F.INFLIGHT_SHMFD, "SET_INFLIGHT_FD": F.INFLIGHT_SHMFD,
                      "GET_CONFIG": F.CONFIG, "SET_CONFIG": F.CONFIG,
                      "RESET_DEVICE": F.RESET_DEVICE, "GET_MAX_MEM_SLOTS": F.CONFIGURE_MEM_SLOTS,
                      "ADD_MEM_REG": F.CONFIGURE_MEM_SLOTS, "REM_MEM_REG": F.CONFIGURE_MEM_SLOTS,

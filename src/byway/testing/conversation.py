@@ -17,9 +17,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from byway.vhost.inflight import part_bytes
 from byway.vhost.messages import MAX_FDS, NEED_REPLY, REPLY, SPECS, VERSION, Request
 from byway.vhost.payloads import (
     Config,
+    Inflight,
     Log,
     MemoryRegion,
     RingFile,
@@ -55,6 +57,7 @@ class FileKind(Enum):
     EMPTY_MEMORY = "a memory file that was truncated to nothing"
     READ_ONLY_MEMORY = "a memory file opened for reading"
     LOG = "memory for a dirty log"
+    RETURNED = "what last came with a reply"
     PIPE = "a pipe that nobody reads"
     CLOSED_SOCKET = "a socket whose other end is closed"
     DISK = "a file on a disk"
@@ -250,8 +253,32 @@ def _small_address(index: int) -> Step:
                 VringAddress(index, 0, start, start + 0x800, start + 0x400, 0).pack())
 
 
+def tracked(features: int = PACKED_FEATURES) -> list[Step]:
+    """The in-flight region is asked for, given back, and given to the one that comes later."""
+    R = Request
+    base = 0x8000 if features == PACKED_FEATURES else 0
+    size = part_bytes(RING_SIZE, base != 0) * 2
+    given = Step(R.SET_INFLIGHT_FD, VERSION | NEED_REPLY, Inflight(size, 0, 2, RING_SIZE).pack(),
+                 (FileKind.RETURNED,))
+    steps = [Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
+             _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3 | 1 << 12 | 1 << 13),
+             Step(R.SET_OWNER), _u64(R.SET_FEATURES, features), _table(NEED_REPLY),
+             Step(R.GET_INFLIGHT_FD, payload=Inflight(0, 0, 2, RING_SIZE).pack()), given]
+    rings = []
+    for i in (0, 1):
+        rings += [_state(R.SET_VRING_NUM, i, RING_SIZE), _state(R.SET_VRING_BASE, i, base),
+                  _address(i), _event(R.SET_VRING_CALL, i), _event(R.SET_VRING_KICK, i)]
+    return [*steps, *rings, *_enable(1), given, *_stop(), *rings, Step(R.RESET_DEVICE)]
+
+
+def tracked_split() -> list[Step]:
+    """The same with split rings."""
+    return tracked(FEATURES)
+
+
 SEEDS: tuple[Callable[[], list[Step]], ...] = (
-    qemu, virtio_user, cloud_hypervisor, legacy, packed, migration, multiqueue)
+    qemu, virtio_user, cloud_hypervisor, legacy, packed, migration, multiqueue, tracked,
+    tracked_split)
 
 
 # ---------------------------------------------------------------- and how to spoil it

@@ -20,6 +20,7 @@ from enum import Enum
 from byway.testing.conversation import LOG_SIZE, MEMORY_SIZE, FileKind, Step
 from byway.vhost.backend import BackEnd
 from byway.vhost.connection import Closed, Connection, Message
+from byway.vhost.inflight import part_bytes
 from byway.vhost.messages import HEADER, ProtocolError, ProtocolFeature, Request
 from byway.vhost.ring import part_sizes
 from byway.virtio.features import Feature, has, mask
@@ -31,7 +32,8 @@ OFFERED = mask(Feature.VERSION_1, Feature.PROTOCOL_FEATURES, Feature.MRG_RXBUF,
 PROTOCOL_OFFERED = sum(1 << f for f in (
     ProtocolFeature.MQ, ProtocolFeature.LOG_SHMFD, ProtocolFeature.RARP,
     ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU, ProtocolFeature.CONFIG,
-    ProtocolFeature.RESET_DEVICE, ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.STATUS))
+    ProtocolFeature.INFLIGHT_SHMFD, ProtocolFeature.RESET_DEVICE,
+    ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.STATUS))
 MEMORY_NAME = "byway-dialogue"
 # struct virtio_net_config (VIRTIO 1.2, 5.1.4): mac, status, pairs, mtu.
 CONFIG_SPACE = bytes.fromhex("525400123456 0100 0400 dc05")
@@ -40,8 +42,8 @@ CONFIG_SPACE = bytes.fromhex("525400123456 0100 0400 dc05")
 class IdleTarget:
     """A target of a BackEnd that moves no frames.
 
-    On attach it touches the first and the last byte of every part of every ready ring, and of the
-    dirty log, as a worker might: an address outside the memory ends the process.
+    On attach it touches the first and the last byte of every part of every ready ring, of the dirty
+    log and of the in-flight region, as a worker might: an address outside ends the process.
     """
 
     def __init__(self, mtu: int = 9000) -> None:
@@ -87,6 +89,9 @@ class IdleTarget:
             parts = (ring.desc, ring.avail, ring.used)
             for start, (_, n, _) in zip(parts, sizes, strict=True):
                 _touch(start, n)
+            if ring.inflight:
+                size = self.back_end.inflight.queue_size
+                _touch(ring.inflight, part_bytes(size, ring.packed))
         if record := self.back_end.log_record:
             _touch(_word(record + int(LOG_AT.bits)), _word(record + int(LOG_AT.bytes)))
 
@@ -148,7 +153,10 @@ def _disk_file() -> int:
 
 
 class Files:
-    """One open file descriptor of each kind; the same one whenever it is asked for."""
+    """One open file descriptor of each kind; the same one whenever it is asked for.
+
+    FileKind.RETURNED is another memory file until a Dialogue's replies bring one.
+    """
 
     def __init__(self) -> None:
         read_only = _memory(MEMORY_SIZE)
@@ -163,6 +171,7 @@ class Files:
             FileKind.PIPE: pipe[1],
             FileKind.CLOSED_SOCKET: _closed_socket(),
             FileKind.LOG: _memory(LOG_SIZE),
+            FileKind.RETURNED: _memory(MEMORY_SIZE),
             FileKind.DISK: _disk_file(),
             FileKind.DIRECTORY: os.open("/", os.O_RDONLY | os.O_DIRECTORY),
             FileKind.DEVICE: os.open("/dev/zero", os.O_RDWR),
@@ -173,6 +182,10 @@ class Files:
     def get(self, kind: FileKind) -> int:
         """The descriptor of a kind."""
         return self._fds[kind]
+
+    def put(self, kind: FileKind, fd: int) -> None:
+        """Use ``fd``, which is the caller's, for a kind from now on."""
+        os.dup2(fd, self._fds[kind], inheritable=False)
 
     def shrink(self, size: int) -> None:
         """Truncate the guest's memory to ``size`` bytes, whoever has mapped it."""
@@ -237,10 +250,13 @@ class Dialogue:
                 self._connection.close()
 
     def replies(self) -> list[Message]:
-        """What the back end sent; reads until there is nothing more."""
+        """What the back end sent, without files; reads until there is nothing more."""
         got: list[Message] = []
         try:
             while message := self._replies.receive():
+                if message.fds:
+                    self._files.put(FileKind.RETURNED, message.fds[0])
+                message.close()
                 got.append(message)
         except Closed:
             return got

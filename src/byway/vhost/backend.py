@@ -138,6 +138,7 @@ class BackEnd(DeviceRequests, MemoryRequests, RingRequests):
             ring.set_err(-1)
         self._close_log_fd()
         self.log.close()
+        self.inflight.close()
         self.memory.close()
 
 

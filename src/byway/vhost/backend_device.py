@@ -33,6 +33,7 @@ class DeviceRequests(State):
         for ring in self.rings:
             if self.features_set and ring.packed != packed:
                 ring.forget_base()  # it was a position in a ring of the other format
+                ring.recovered = False
             ring.packed = packed
             if not has(features, Feature.PROTOCOL_FEATURES):
                 ring.enabled = True  # "Ring states": at once
@@ -85,11 +86,12 @@ class DeviceRequests(State):
 
     def _reset_device(self, message: Message) -> None:
         with self._change():
-            self.features, self.features_set, self.status = 0, False, 0
             for ring in self.rings:
                 ring.stop()
+                self.inflight.forget(ring.index, self.packed)
                 ring.forget_base()
                 ring.packed = ring.enabled = False
+            self.features, self.features_set, self.status = 0, False, 0
 
     def _get_config(self, message: Message) -> bytes:
         piece = Config.unpack(message.payload)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The back end's requests about memory and the dirty log. Part of BackEnd; the theory stands in
-backend.py."""
+"""The back end's requests about memory: the guest's, the dirty log, the in-flight
+region. Part of BackEnd; the theory stands in backend.py."""
 
 import os
 
-from byway.vhost.backend_state import State
+from byway.vhost.backend_state import Answer, State
 from byway.vhost.connection import Message
 from byway.vhost.messages import ProtocolError
-from byway.vhost.payloads import Log, MemoryRegion, pack_u64, unpack_memory_table
+from byway.vhost.payloads import Inflight, Log, MemoryRegion, pack_u64, unpack_memory_table
 from byway.vhost.ring import check_event_fd
 
 
 class MemoryRequests(State):
-    """Memory as a table or region by region, the dirty log."""
+    """Memory as a table or region by region, the dirty log, the in-flight region."""
 
     def _set_mem_table(self, message: Message) -> None:
         regions = unpack_memory_table(message.payload)
@@ -49,6 +49,24 @@ class MemoryRequests(State):
             check_event_fd(message.fds[0])
         self._close_log_fd()
         self.log_fd = message.take_fd()
+
+    def _get_inflight_fd(self, message: Message) -> Answer:
+        wanted = Inflight.unpack_either(message.payload)
+        with self._change():
+            made, fd = self.inflight.create(wanted.queues, wanted.queue_size, self.packed)
+            message.fds.append(fd)  # so that it is closed whatever happens
+            self._begin_inflight()
+        return Answer(made.pack()[: len(message.payload)], message.take_fd())
+
+    def _set_inflight_fd(self, message: Message) -> None:
+        with self._change(self.rings):
+            self.inflight.replace(Inflight.unpack_either(message.payload), message.fds[0],
+                                  self.packed)
+            self._begin_inflight()
+
+    def _begin_inflight(self) -> None:
+        for ring in self.rings:
+            ring.recovered = False
 
     def _close_log_fd(self) -> None:
         if self.log_fd >= 0:

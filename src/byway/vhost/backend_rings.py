@@ -45,6 +45,7 @@ class RingRequests(State):
         ring, _ = self._state(message)
         with self._change():
             ring.stop()
+            self.inflight.forget(ring.index, self.packed)
         return VringState(ring.index, ring.base_word).pack()
 
     def _set_vring_kick(self, message: Message) -> None:

@@ -2,14 +2,16 @@
 """What a front end has set up so far, and how it changes: the base of the back end.
 
 Used by backend.py and the files of its requests (backend_device, backend_memory, backend_rings);
-uses memory, log and ring. The theory of operation stands in backend.py.
+uses memory, log, inflight, recovery and ring. The theory of operation stands in backend.py.
 """
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from byway.vhost import recovery
 from byway.vhost.connection import Connection, Message
+from byway.vhost.inflight import InflightRegion
 from byway.vhost.log import DirtyLog
 from byway.vhost.memory import Memory
 from byway.vhost.messages import ProtocolError, ProtocolFeature
@@ -17,9 +19,11 @@ from byway.vhost.payloads import VringState
 from byway.vhost.ring import Placing, Ring
 from byway.vhost.target import Target
 from byway.virtio.features import Feature, has, mask
+from byway.virtio.inflight import log_repair
 from byway.virtio.status import Status
 
 MAX_QUEUE_PAIRS = 32
+MAX_RINGS = 256  # that messages can name by 8 bits
 
 
 class Answer(NamedTuple):
@@ -52,6 +56,7 @@ class State:
         self.memory = Memory(target.fault_flag)
         self.log = DirtyLog(self.memory.table, target.fault_flag)
         self.log_fd = -1
+        self.inflight = InflightRegion(MAX_RINGS, target.fault_flag)
         # QEMU reads GET_QUEUE_NUM as pairs of rings, rust-vmm's front ends as rings. Without
         # the feature MQ a guest uses one pair whatever is promised, so two satisfy both; rings
         # beyond queue_pairs may be prepared but never become ready. With MQ every pair that QEMU
@@ -102,6 +107,26 @@ class State:
                           self.packed)
         for ring in self.rings:
             problem = ring.place(placing) if common else ring.unplace()
+            if ring.ready:
+                problem = self._recover(ring)
             if problem and ring in starting:
                 raise ProtocolError(problem)
         self._target.attach()
+
+    def _recover(self, ring: Ring) -> str:
+        """Let a ring that was placed use its part of the in-flight region; -> as Ring.place."""
+        part = self.inflight.part(ring.index, ring.packed)
+        if not part:
+            return ""
+        if ring.recovered:
+            recovery.resume(part, ring)
+        elif problem := recovery.start(part, self.inflight.queue_size, ring, self.features,
+                                       self._log_repair):
+            ring.unplace()
+            return problem
+        ring.recovered, ring.inflight = True, part
+        return ""
+
+    def _log_repair(self, host: int, n: int) -> None:
+        if self.log_record:
+            log_repair(self.log_record, host, n)

@@ -19,7 +19,8 @@ def test_seeds_keep_to_the_table(seed: Callable[[], list[Step]]) -> None:
         assert step.flags & ~NEED_REPLY == VERSION
         assert spec.payload.fewest <= len(step.payload) <= spec.payload.most
         assert spec.fds[0] <= len(step.files) <= spec.fds[1]
-        assert set(step.files) <= {FileKind.EVENT, FileKind.MEMORY, FileKind.LOG}
+        assert set(step.files) <= {FileKind.EVENT, FileKind.MEMORY, FileKind.LOG,
+                                   FileKind.RETURNED}
         assert (step.declared, step.cut) == (None, None)
 
 

@@ -34,6 +34,7 @@ from byway.vhost.backend import BackEnd
 from byway.vhost.messages import NEED_REPLY, SPECS, VERSION, Request
 from byway.vhost.payloads import (
     Config,
+    Inflight,
     Log,
     RingFile,
     VringAddress,
@@ -200,6 +201,9 @@ def test_the_table_says_what_stops_the_rings(new_talk: Callable[..., Dialogue]) 
         R.NET_SET_MTU: u64(R.NET_SET_MTU, 1400), R.SET_STATUS: u64(R.SET_STATUS, 1),
         R.SET_LOG_BASE: Step(R.SET_LOG_BASE, payload=Log(LOG_SIZE, 0).pack(),
                              files=(FileKind.LOG,)),
+        R.GET_INFLIGHT_FD: Step(R.GET_INFLIGHT_FD, payload=Inflight(0, 0, 2, 256).pack()),
+        R.SET_INFLIGHT_FD: Step(R.SET_INFLIGHT_FD, payload=Inflight(4096, 0, 1, 64).pack(),
+                                files=(FileKind.SHORT_MEMORY,)),
         R.SEND_RARP: Step(R.SEND_RARP, payload=MAC + bytes(2)),
         R.GET_CONFIG: Step(R.GET_CONFIG, payload=Config(0, 0, bytes(12)).pack()),
         R.SET_CONFIG: Step(R.SET_CONFIG, payload=Config(0, 1, CONFIG_SPACE).pack()),
