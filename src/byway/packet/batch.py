@@ -21,6 +21,7 @@ HEAD_STRIDE = ROOM + HEAD
 MAX_QUEUES = 32  # tx queues of a port that rows are spread over
 MAX_CHAIN = 128  # longest descriptor chain that is followed
 SEGMENTS = 1024  # for all frames of a batch together; a frame takes MAX_CHAIN at the most
+SCRATCH_BYTES = 3 * SEGMENTS * 16
 # A frame that is to be cut into segments holds up to 65535 bytes of IP, and may carry two tags.
 MIN_FRAME, MAX_FRAME = 14, 65535 + 14 + 8
 
@@ -136,7 +137,7 @@ class Batch:
         self.rows = alloc(ROW, ROWS)
         self._heads = alloc(_BYTE, ROWS * HEAD_STRIDE)
         self._segs = alloc(_BYTE, SEGMENTS * SEGMENT)
-        self._scratch = alloc(_BYTE, 2 * SEGMENTS * SEGMENT)
+        self._scratch = alloc(_BYTE, SCRATCH_BYTES)
         self.rows["head"] = [
             address_of(self._heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
         self.record["rows"] = address_of(self.rows)

@@ -10,12 +10,12 @@ driver sees all buffers of a frame or none).
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st16_rel, st64, st64_once, st64_rel, unlikely
-from byway.packet.batch import ROWS, SEGMENT, SEGMENTS, batch_at
+from byway.packet.batch import ROWS, SCRATCH_BYTES, SEGMENT, SEGMENTS, batch_at
 from byway.virtio.dirty import log_write
 from byway.virtio.ring import AVAIL, DESCRIPTOR, ENTRIES, INDEX, USED, WRAP, WRITE, Q, vq_at
 
-# The batch's scratch, 32 KiB. First, segments of the frame that chains are filled for.
-SCRATCH = SEGMENTS
+# The batch's scratch. First, segments of the frame that chains are filled for.
+SCRATCH = 2 * SEGMENTS
 # Then a BUFFER for each row: host address (or a descriptor's address), token (split: head; packed:
 # id | slots << 16), second word of the descriptor.
 BUFFERS_AT = SCRATCH * SEGMENT
@@ -24,7 +24,7 @@ BUFFER, BUFFER_TOKEN, BUFFER_WORD = 24, 8, 16
 DONE_AT = BUFFERS_AT + BUFFER * (ROWS + 1)
 DONE, DONE_LENGTH, DONE_ADDRESS = 24, 8, 16
 MAX_MERGED = 128  # buffers that one frame is spread over: bounds the walks of a hostile ring
-MAX_DONE = (2 * SEGMENTS * SEGMENT - DONE_AT) // DONE - MAX_MERGED - ROWS
+MAX_DONE = (SCRATCH_BYTES - DONE_AT) // DONE - MAX_MERGED - ROWS
 
 
 @kernel
