@@ -5,9 +5,16 @@ Used by tests of packet.offload, checksum, segment and flow; see the function th
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, st64
+from byway.machine.mem import ld64
 from byway.packet.batch import B
-from byway.packet.checksum import folded, sum_bytes
+from byway.packet.checksum import (
+    complete,
+    finished,
+    folded,
+    ipv4_checksum,
+    sum_bytes,
+    swapped,
+)
 from byway.packet.flow import flow_hash
 from byway.packet.layers import layers
 from byway.packet.offload import (
@@ -71,14 +78,6 @@ def flow_of(row):
 
 
 @kernel(entry=True)
-def flows_of(rows, n, results):
-    """The flow hashes of n rows, as int64 at ``results``; -> n."""
-    for k in range(n):
-        st64(results + 8 * k, flow_hash(rows + 64 * k))
-    return n
-
-
-@kernel(entry=True)
 def sum_of(address, n):
     """-> the folded sum over n bytes."""
     return folded(sum_bytes(address, n))
@@ -94,3 +93,29 @@ def begin(finisher, row, mask):
 def following(finisher):
     """-> how many rows are listed next."""
     return finish_next(finisher)
+
+
+@kernel(entry=True)
+def swap(number):
+    """-> 16 bits the other way round."""
+    return swapped(number)
+
+
+@kernel(entry=True)
+def finished_sum(total, udp):
+    """-> what is stored for a sum."""
+    return finished(total, udp != 0)
+
+
+@kernel(entry=True)
+def complete_at(frame, start, offset, n):
+    """Complete one checksum."""
+    complete(frame, start, offset, n)
+    return 0
+
+
+@kernel(entry=True)
+def ipv4_sum(header, n):
+    """Set the checksum of an IPv4 header."""
+    ipv4_checksum(header, n)
+    return 0
