@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The driver's kernels against the device's over the same memory, and against a lying device."""
+"""The driver's kernels against a plain device over the same memory: both formats, in and out of
+order, one used entry each or one for many, devices that die and are replaced."""
 
-import contextlib
 import os
-from collections.abc import Iterator
+import random
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,204 +12,266 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.machine.jit import INTERPRETED
-from byway.machine.layout import address_of, alloc
-from byway.machine.regions import Region
-from byway.packet.batch import FLOOD, ROWS, UNDECIDED
-from byway.packet.counters import COUNTERS, drops_by_name
+from byway.packet.batch import ROWS
 from byway.packet.reason import Reason
-from byway.testing import plain_driver
-from byway.testing.arena import Arena
-from byway.testing.device import Device
-from byway.testing.entries import guest_borrow, guest_give_back, guest_send
-from byway.testing.kernels import driver_reap
-from byway.virtio.driver_queue import DriverQueue
+from byway.testing.entries import guest_kick, guest_sleep, guest_wake
+from byway.testing.plain_device import PlainDevice, Taken
 from byway.virtio.features import Feature, mask
-from byway.virtio.ring import RingError
+from tests.driving import BUFFER, Driven, driven
 
-EXAMPLES = 40 if INTERPRETED else 150
-GPA, BUFFER = 0x1_0000_0000, 2048
-SIZES = [1, 2, 8, 64, 256]
-FEATURES = [0, mask(Feature.VERSION_1), mask(Feature.VERSION_1, Feature.EVENT_IDX)]
+EXAMPLES = 40 if INTERPRETED else 200
+MODERN = mask(Feature.VERSION_1)
+PACKED = MODERN | mask(Feature.RING_PACKED)
+EVENT, IN_ORDER, MERGE = (
+    mask(f) for f in (Feature.EVENT_IDX, Feature.IN_ORDER, Feature.MRG_RXBUF))
+SPLIT_SIZES, PACKED_SIZES = [1, 2, 8, 64, 256], [1, 2, 3, 5, 8, 63, 64, 100, 256]
 
-
-@pytest.fixture(scope="module")
-def region() -> Iterator[Region]:
-    made = Region.create(DriverQueue.bytes_needed(SIZES[-1], BUFFER))
-    yield made
-    made.close()
-
-
-class Both:
-    """One virtqueue: our driver and our device, each with its own batch."""
-
-    def __init__(self, region: Region, size: int, features: int, receive: bool) -> None:
-        self.driver = DriverQueue(region, 0, GPA, size, BUFFER, receive)
-        self.counters = alloc(COUNTERS, 1)
-        self.driver.start(features, address_of(self.counters), 9000)
-        d = self.driver
-        self.device = Device([(GPA, region.address, region.size)], size, d.desc, d.avail, d.used,
-                             features, call=self.driver.call)
-        self.guest = Device([(0, 1 << 40, 1)], 1, 0, 0, 0, features)  # for its batch only
-        if receive:
-            self.driver.post_all()
-
-    @property
-    def error(self) -> int:
-        return int(self.driver.record["error"][0])
-
-    def send(self, frames: list[bytes]) -> int:
-        self.guest.place(frames)
-        return int(guest_send(self.driver.address, self.guest.batch.address,
-                              address_of(self.guest.selected), len(frames)))
-
-    def receive(self) -> list[bytes | Reason]:
-        """One batch, given back."""
-        n = int(guest_borrow(self.driver.address, self.guest.batch.address))
-        got = [self.guest._content(row) for row in self.guest.batch.rows[:n]]
-        if n:
-            guest_give_back(self.driver.address, self.guest.batch.address)
-        return got
-
-
-@contextlib.contextmanager
-def both(region: Region, size: int, features: int, receive: bool) -> Iterator[Both]:
-    made = Both(region, size, features, receive)
-    yield made
-    made.driver.close()
-
-
-@contextlib.contextmanager
-def watched(b: Both, region: Region) -> Iterator[None]:
-    """Interpreted: the driver touches its own memory and what it shares."""
-    arena = Arena()
-    b.guest.allow(arena)
-    arena.allow("shared", region.address, region.size)
-    for name in ("record", "_free", "_busy", "_one"):
-        arena.allow_array(name, getattr(b.driver, name))
-    arena.allow_array("counted", b.counters)
-    with arena if INTERPRETED else contextlib.nullcontext():
-        yield
+rings = st.one_of(
+    st.tuples(st.sampled_from(SPLIT_SIZES), st.sampled_from([0, MODERN])),
+    st.tuples(st.sampled_from(SPLIT_SIZES), st.sampled_from([MODERN, MODERN | IN_ORDER])),
+    st.tuples(st.sampled_from(PACKED_SIZES), st.sampled_from([PACKED, PACKED | IN_ORDER])))
+lengths = st.one_of(st.integers(14, BUFFER - 12), st.sampled_from([60, 128, 129, 1514]))
+long_lengths = st.one_of(lengths, st.integers(BUFFER - 12, 4 * BUFFER))
+rounds = st.lists(st.lists(lengths, min_size=1, max_size=ROWS), min_size=1, max_size=5)
+long_rounds = st.lists(st.lists(long_lengths, min_size=1, max_size=ROWS), min_size=1, max_size=5)
 
 
 def frame(seed: int, n: int) -> bytes:
     return bytes(np.random.default_rng(seed).integers(0, 256, n, np.uint8))
 
 
-lengths = st.one_of(st.integers(14, BUFFER - 12), st.sampled_from([60, 128, 129, 1514]))
-rounds = st.lists(st.lists(lengths, min_size=1, max_size=ROWS), min_size=1, max_size=5)
+def chunks(rng: random.Random, chains: list[Taken]) -> list[list[Taken]]:
+    """Cut the list into pieces of random length."""
+    pieces = []
+    while chains:
+        n = rng.randint(1, len(chains))
+        pieces.append(chains[:n])
+        chains = chains[n:]
+    return pieces
+
+
+def give_back(device: PlainDevice, rng: random.Random, chains: list[Taken]) -> None:
+    """Use sent chains: shuffled, or in order with one entry for several now and then."""
+    if not device.in_order:
+        rng.shuffle(chains)
+    for some in chunks(rng, chains):
+        device.use(some, as_one=device.in_order and rng.random() < 0.5)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(size=st.sampled_from(SIZES), features=st.sampled_from(FEATURES), rounds=rounds)
-def test_transmit(region: Region, size: int, features: int, rounds: list[list[int]]) -> None:
+@given(ring=rings, rounds=long_rounds, seed=st.integers(0, 1000), pieces=st.integers(1, 4))
+def test_transmit(ring: tuple[int, int], rounds: list[list[int]], seed: int, pieces: int) -> None:
     """What fits the ring arrives whole and in order; the rest is counted; buffers come back."""
-    with both(region, size, features, False) as b:
+    rng = random.Random(seed)
+    size, features = ring
+    with driven(size, features, False) as q:
+        total = lost = impossible = 0
+        held: list[Taken] = []
         for number, batch in enumerate(rounds):
             frames = [frame(number * 100 + k, n) for k, n in enumerate(batch)]
-            sent = b.send(frames)
-            assert sent == min(len(frames), size)
-            assert b.device.take() == frames[:sent]
-            assert (b.error, b.device.error) == (0, None)
-        total = sum(min(len(batch), size) for batch in rounds)
-        lost = sum(len(batch) for batch in rounds) - total
-        assert int(b.counters["frames"][0]) == total
-        assert drops_by_name(b.counters[0]) == ({"no_buffers": lost} if lost else {})
-        driver_reap(b.driver.address)
-        assert int(b.driver.record["nfree"][0]) == size
+            before = Counter(q.drops)
+            sent = q.send(frames, (pieces, 1))
+            new = Counter(q.drops) - before
+            possible = [f for f in frames if -(-(len(f) + q.device.header) // BUFFER) <= size]
+            assert sent + new["no_buffers"] + new["small_buffer"] == len(frames)
+            taken = q.device.take()
+            data = [q.device.content(chain) for chain in taken]
+            assert [d[q.device.header :] for d in data] == possible[:sent]
+            assert all(d[: q.device.header] == bytes(q.device.header) for d in data)
+            total, lost = total + sent, lost + new["no_buffers"]
+            impossible += new["small_buffer"]
+            held += taken
+            keep = rng.randint(0, len(held))
+            if not q.device.in_order:
+                rng.shuffle(held)
+            back, held = held[:keep], held[keep:]
+            give_back(q.device, rng, back)
+            assert q.error is None
+        give_back(q.device, rng, held)
+        q.reap()
+        assert (q.free, q.error) == (size, None)
+        assert int(q.counters["frames"][0]) == total
+        assert Counter(q.drops) == +Counter(no_buffers=lost, small_buffer=impossible)
 
 
 @settings(max_examples=EXAMPLES, deadline=None)
-@given(size=st.sampled_from(SIZES), features=st.sampled_from(FEATURES), rounds=rounds)
-def test_receive(region: Region, size: int, features: int, rounds: list[list[int]]) -> None:
-    with both(region, size, features, True) as b:
+@given(ring=rings, rounds=rounds, seed=st.integers(0, 1000))
+def test_receive(ring: tuple[int, int], rounds: list[list[int]], seed: int) -> None:
+    """Frames arrive in the order in which the device uses buffers, whichever those are."""
+    rng = random.Random(seed)
+    size, features = ring
+    with driven(size, features, True) as q:
         for number, batch in enumerate(rounds):
             frames = [frame(number * 100 + k, n) for k, n in enumerate(batch)]
-            sent = b.device.deliver(frames)
-            assert sent == min(len(frames), size)
-            assert b.receive() == frames[:sent]
-            assert b.receive() == []
-            assert (b.error, b.device.error) == (0, None)
+            waiting = q.device.take()
+            if not q.device.in_order:
+                rng.shuffle(waiting)
+            some = waiting[: len(frames)]
+            for chain, data in zip(some, frames, strict=False):
+                q.device.fill(chain, bytes(q.device.header) + data)
+            lengths = [q.device.header + len(f) for f in frames[: len(some)]]
+            q.device.use(some, lengths)
+            assert q.receive() == frames[: len(some)]
+            assert q.receive() == []
+            assert q.error is None
+            q.device.use([*q.device.held.values()])  # given back empty
+            assert drain(q) == [Reason.BAD_LENGTH] * (size - len(some))
 
 
-@settings(max_examples=EXAMPLES // 2, deadline=None)
-@given(size=st.sampled_from(SIZES), rounds=st.lists(st.integers(1, 64), max_size=20),
-       sleeps=st.lists(st.booleans(), min_size=20, max_size=20))
-def test_kicks(region: Region, size: int, rounds: list[int], sleeps: list[bool]) -> None:
-    """With EVENT_IDX: a kick exactly where the device's event was crossed (2.7.10)."""
-    from byway.testing.kernels import device_sleep
-
-    with both(region, size, FEATURES[2], False) as b:
-        due, event, index = 0, 0, 0
-        for n, asleep in zip(rounds, sleeps, strict=False):
-            if asleep:
-                device_sleep(b.device.address)
-                event = index
-            sent = b.send([bytes(60)] * n)
-            due += plain_driver.crossed(event, index + sent, index)
-            index += sent
-            b.device.take()
-        assert int(b.driver.record["kicks"][0]) == due
-        assert (os.eventfd_read(b.driver.kick) if due else 0) == due
+def drain(q: Driven) -> list[object]:
+    """Everything that waits."""
+    got: list[object] = []
+    while some := q.receive():
+        got += some
+    return got
 
 
-class TestLyingDevice:
-    """What a device may claim in the used ring, and what the driver makes of it."""
-
-    def claim(self, b: Both, entries: list[tuple[int, int]], idx: int | None = None) -> None:
-        used = np.frombuffer(
-            (plain_driver.ctypes.c_uint8 * (4 + 8 * b.driver.size)).from_address(b.driver.used),
-            np.uint8)
-        for k, (head, length) in enumerate(entries):
-            used[4 + 8 * k : 12 + 8 * k] = np.frombuffer(
-                plain_driver.struct.pack("<II", head, length), np.uint8)
-        used[2:4] = np.frombuffer(
-            plain_driver.struct.pack("<H", len(entries) if idx is None else idx), np.uint8)
-
-    @pytest.mark.parametrize(("entries", "idx", "error", "rows"), [
-        ([], 9, RingError.USED_JUMP, 0), ([], 65535, RingError.USED_JUMP, 0),
-        ([(8, 72)], None, RingError.BAD_ID, 0), ([(0xFFFFFFFF, 72)], None, RingError.BAD_ID, 0),
-        ([(3, 72), (3, 72)], None, RingError.BAD_ID, 1)])
-    def test_the_ring_is_left_alone(self, region: Region, entries: list[tuple[int, int]],
-                                    idx: int | None, error: RingError, rows: int) -> None:
-        with both(region, 8, FEATURES[1], True) as b, watched(b, region):
-            self.claim(b, entries, idx)
-            assert len(b.receive()) == rows
-            assert b.error == error
-
-    def test_more_than_was_sent(self, region: Region) -> None:
-        with both(region, 8, FEATURES[1], False) as b:
-            b.send([bytes(60)] * 2)
-            self.claim(b, [(7, 0), (6, 0), (5, 0)])
-            driver_reap(b.driver.address)
-            assert b.error == RingError.USED_JUMP
-
-    @pytest.mark.parametrize("length", [0, 11, 25, BUFFER + 1, 0xFFFFFFFF])
-    def test_a_length_that_cannot_be_drops_one_frame(self, region: Region, length: int) -> None:
-        with both(region, 8, FEATURES[1], True) as b:
-            self.claim(b, [(5, length), (6, 72)])
-            got = b.receive()
-            assert got[0] is Reason.BAD_LENGTH
-            assert got[1] is not None
-            assert len(got[1]) == 60
-            assert b.error == 0
-
-    def test_transmit_buffers_that_we_have_ourselves(self, region: Region) -> None:
-        with both(region, 8, FEATURES[1], False) as b:
-            b.send([bytes(60)] * 2)
-            self.claim(b, [(0, 0), (1, 0)])  # the two sent are 7 and 6
-            driver_reap(b.driver.address)
-            assert b.error == RingError.BAD_ID
-
-    def test_frames_longer_than_a_buffer(self, region: Region) -> None:
-        with both(region, 8, FEATURES[1], False) as b:
-            assert b.send([bytes(BUFFER), bytes(60)]) == 1
-            assert drops_by_name(b.counters[0]) == {"over_mtu": 1}
-            assert b.device.take() == [bytes(60)]
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(size=st.sampled_from([2, 8, 64]), features=st.sampled_from(
+    [MODERN, PACKED, MODERN | IN_ORDER, PACKED | IN_ORDER]),
+    rounds=long_rounds, as_one=st.booleans())
+def test_merged(size: int, features: int, rounds: list[list[int]], as_one: bool) -> None:
+    """Frames over several buffers; in order perhaps one used entry for all of them (2.7.9)."""
+    as_one = as_one and bool(features & IN_ORDER)
+    with driven(size, features | MERGE, True) as q:
+        for number, batch in enumerate(rounds):
+            frames = [frame(number * 100 + k, n) for k, n in enumerate(batch)]
+            n = q.device.deliver(frames, as_one=as_one)
+            assert drain(q) == frames[:n]
+            assert (q.error, q.receive()) == (None, [])
 
 
-def test_rows_are_undecided(region: Region) -> None:
-    with both(region, 8, FEATURES[1], True) as b:
-        b.device.deliver([bytes(60)])
-        n = int(guest_borrow(b.driver.address, b.guest.batch.address))
-        assert b.guest.batch.rows["out"][:n].tolist() == [UNDECIDED]
-        assert UNDECIDED < FLOOD
+@pytest.mark.parametrize("features", [MODERN, MODERN | EVENT, PACKED, PACKED | EVENT])
+@settings(max_examples=EXAMPLES // 4, deadline=None)
+@given(size=st.sampled_from([1, 2, 8, 64]), seed=st.integers(0, 1000))
+def test_kicks(features: int, size: int, seed: int) -> None:
+    """A kick exactly where the device asked for one (2.7.10, 2.8.10), laps of a small ring too."""
+    rng = random.Random(seed)
+    with driven(size, features, False) as q:
+        for _ in range(30):
+            wish = rng.choice(["ask", "ask later", "refuse", ""])
+            if wish == "refuse":
+                q.device.refuse_kicks()
+            elif wish:
+                q.device.ask_for_kicks(rng.randrange(2 * size) if wish == "ask later" else 0)
+            before = int(q.queue.record["kicks"][0])
+            q.send([bytes(60)] * rng.randint(1, min(2 * size, ROWS)))
+            due = q.device.kick_is_due()
+            assert int(q.queue.record["kicks"][0]) == before + due
+            q.device.frames()
+        kicks = int(q.queue.record["kicks"][0])
+        assert (os.eventfd_read(q.queue.kick) if kicks else 0) == kicks
+
+
+@pytest.mark.parametrize("features", [MODERN, MODERN | EVENT, PACKED, PACKED | EVENT])
+@settings(max_examples=EXAMPLES // 4, deadline=None)
+@given(size=st.sampled_from([1, 2, 8, 64]), seed=st.integers(0, 1000))
+def test_calls(features: int, size: int, seed: int) -> None:
+    """Asleep it wants a call for the next used buffer, and sees what was used already; awake it
+    wants none (EVENT_IDX in a split ring: once in 65536)."""
+    rng = random.Random(seed)
+    with driven(size, features, True) as q:
+        for _ in range(30):
+            q.device.call_is_wanted()
+            if rng.random() < 0.5:
+                assert guest_sleep(q.queue.address) == 0
+                assert q.device.deliver([bytes(60)]) == 1
+                assert q.device.call_is_wanted()
+                assert guest_sleep(q.queue.address) == 1
+            else:
+                guest_wake(q.queue.address)
+                assert q.device.deliver([bytes(60)] * rng.randint(1, size)) > 0
+                if not features & EVENT or features & PACKED == PACKED:
+                    assert not q.device.call_is_wanted()
+            drain(q)
+            assert q.error is None
+
+
+def numbered(numbers: list[int]) -> list[bytes]:
+    return [number.to_bytes(4, "big") * (15 + number % 400) for number in numbers]
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(ring=rings, seed=st.integers(0, 100_000))
+def test_devices_die(ring: tuple[int, int], seed: int) -> None:
+    """Sent frames: each device takes some, gives some back, writes a batch that it never shows, and
+    is replaced. Every frame comes back once, and whoever takes over finds the others in order."""
+    rng = random.Random(seed)
+    size, features = ring
+    with driven(size, features, False) as q:
+        outstanding: list[int] = []
+        for life in range(8):
+            sent = list(range(1000 * life, 1000 * life + rng.randint(1, ROWS)))
+            n = q.send(numbered(sent))
+            # A frame over several buffers may not fit where a shorter one would: all that follow
+            # it are counted as well.
+            outstanding += sent[:n]
+            taken = q.device.take(rng.randint(0, size))
+            order = taken[:]
+            if not q.device.in_order:
+                rng.shuffle(order)
+            done = order[: rng.randint(0, len(order))]
+            content = {c.name: q.device.content(c)[q.device.header :] for c in done}
+            back = [int.from_bytes(content[c.name][:4], "big") for c in done]
+            give_back(q.device, rng, done[:])
+            unseen = [c for c in order if c not in done][: rng.randint(0, size)]
+            q.device.use(unseen, publish=False)
+            outstanding = [number for number in outstanding if number not in back]
+            q.restart()
+            waiting = [q.device.content(c) for c in q.device.take()]
+            assert [w[q.device.header :] for w in waiting] == numbered(outstanding)
+            if rng.random() < 0.5:
+                q.device = q.new_device(q.queue.position())
+            else:
+                q.device.use([*q.device.held.values()])
+                outstanding = []
+            assert q.error is None
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(ring=rings, merge=st.booleans(), seed=st.integers(0, 100_000))
+def test_devices_die_while_we_receive(ring: tuple[int, int], merge: bool, seed: int) -> None:
+    """What a device showed before it died is received, what it did not show is not, and the next
+    one has every other buffer."""
+    rng = random.Random(seed)
+    size, features = ring
+    features |= MERGE if merge and features & MODERN else 0
+    with driven(size, features, True) as q:
+        number = 0
+        for _ in range(8):
+            expected = []
+            for _ in range(rng.randint(0, 5)):
+                number += 1
+                data = numbered([number])[0] * rng.choice([1, 1, 3])
+                if q.device.deliver([data]):
+                    expected.append(data)
+                if rng.random() < 0.3:
+                    assert drain(q) == expected
+                    expected = []
+            held = [*q.device.held.values()] + q.device.take(rng.randint(0, 3))
+            lost = list({c.name: c for c in held}.values())[: rng.randint(0, 3)]
+            for chain in lost:
+                q.device.fill(chain, bytes([0xEE]) * 100)
+            q.device.use(lost, [100] * len(lost), publish=False)
+            q.restart()
+            assert drain(q) == expected
+            assert len(q.device.take()) == size
+            q.restart()
+            assert q.error is None
+
+
+def test_the_kick_of_more_than_a_lap() -> None:
+    """Two laps between two looks at what the device wants: it is told, though the ring's position
+    is the same again (another worker may have published on the queue meanwhile)."""
+    for features in (PACKED, PACKED | EVENT):
+        with driven(1, features, False) as q:
+            kick, q.queue.record["kick"] = q.queue.kick, -1
+            q.send([bytes(60)])
+            q.device.frames()
+            q.send([bytes(60)])
+            q.device.frames()
+            q.queue.record["kick"] = kick
+            q.device.ask_for_kicks()
+            assert int(q.queue.record["avail_idx"][0]) & 0xFFFF == 1 << 15
+            guest_kick(q.queue.address)
+            assert os.eventfd_read(kick) == 1

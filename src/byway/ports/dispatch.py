@@ -16,14 +16,8 @@ from byway.ports.record import TXQ, Kind, P, port_at, rxq_at, txq_at
 from byway.virtio.device_rx import device_give_back, device_near, device_rx
 from byway.virtio.device_tx import device_tx
 from byway.virtio.driver import driver_give_back, driver_rx, driver_tx
-from byway.virtio.notify import (
-    call_driver,
-    kick_device,
-    refuse_calls,
-    refuse_kicks,
-    want_calls,
-    want_kicks,
-)
+from byway.virtio.driver_notify import kick_device, refuse_calls, want_calls
+from byway.virtio.notify import call_driver, refuse_kicks, want_kicks
 from byway.virtio.ring import D, Q
 
 _DEVICE = int(Kind.DEVICE)

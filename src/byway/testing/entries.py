@@ -7,8 +7,15 @@ Used by byway.testing and tests. Every function takes addresses; see virtio.driv
 from byway.machine.jit import kernel
 from byway.machine.mem import fence
 from byway.packet.batch import look
-from byway.virtio.driver import driver_fill, driver_give_back, driver_rx, driver_tx
-from byway.virtio.notify import kick_device, refuse_calls, want_calls
+from byway.virtio.driver import (
+    driver_collect,
+    driver_fill,
+    driver_give_back,
+    driver_rewind,
+    driver_rx,
+    driver_tx,
+)
+from byway.virtio.driver_notify import kick_device, refuse_calls, want_calls
 
 
 @kernel(entry=True)
@@ -39,6 +46,14 @@ def guest_send(queue, batch, selected, n):
 
 
 @kernel(entry=True)
+def guest_kick(queue):
+    """Tell the device of what it was not told yet, if it wants that; -> 0."""
+    fence()
+    kick_device(queue)
+    return 0
+
+
+@kernel(entry=True)
 def guest_sleep(queue):
     """Ask for calls; -> 1 where something was used already."""
     if want_calls(queue):
@@ -54,4 +69,5 @@ def guest_wake(queue):
     return 0
 
 
-ENTRIES = (guest_borrow, guest_give_back, guest_send, guest_sleep, guest_wake, driver_fill)
+ENTRIES = (guest_borrow, guest_give_back, guest_send, guest_kick, guest_sleep, guest_wake,
+           driver_fill, driver_collect, driver_rewind)

@@ -47,7 +47,7 @@ from byway.packet.ethernet import HEADER
 from byway.switch.decide import MAC_MASK
 from byway.testing.frames import TEST_ETHERTYPE
 from byway.virtio.driver import driver_give_back, driver_rx, driver_tx
-from byway.virtio.notify import kick_device, refuse_calls, want_calls
+from byway.virtio.driver_notify import kick_device, refuse_calls, want_calls
 from byway.virtio.ring import D
 
 REQUEST, ANSWER = 1, 2

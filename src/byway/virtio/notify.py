@@ -36,10 +36,8 @@ from byway.virtio.ring import (
     USED,
     USED_NO_NOTIFY,
     WRAP,
-    D,
     Q,
     RingError,
-    driver_at,
     vq_at,
 )
 
@@ -162,46 +160,3 @@ def log_used_area(queue):
         log_write(q.log, q.used, 4)
         if q.packed == 0 and q.event_idx != 0:
             log_write(q.log, q.used + ENTRIES + 8 * q.size, 2)
-
-
-@kernel
-def kick_device(queue):
-    """Tell the device about available buffers, if it wants to know.
-
-    After the index is published and a full fence; several workers as in call_driver.
-    """
-    d = driver_at(queue)
-    new = ld64_acq(queue + D.avail_idx)
-    old = ld64_once(queue + D.kicked)
-    if d.kick < 0 or new == old:
-        return
-    st64_once(queue + D.kicked, new)
-    wanted = False
-    if d.event_idx != 0:
-        wanted = crossed(ld16_once(d.used + ENTRIES + 8 * d.size), new, old)
-    else:
-        wanted = ld16_once(d.used) & USED_NO_NOTIFY == 0
-    if wanted:
-        d.kicks += 1
-        if syscall3(SYS_WRITE, d.kick, d.one, 8) == -EINTR:
-            d.error = _BLOCKED
-
-
-@kernel
-def want_calls(queue):
-    """Ask the device for calls; -> True where it used something meanwhile."""
-    d = driver_at(queue)
-    if d.event_idx != 0:
-        st16_once(d.avail + ENTRIES + 2 * d.size, d.used_seen)
-    else:
-        st16_once(d.avail, 0)
-    fence()
-    return ld16_acq(d.used + INDEX) != d.used_seen
-
-
-@kernel
-def refuse_calls(queue):
-    """Polling: calls are not needed."""
-    d = driver_at(queue)
-    if d.event_idx == 0:
-        st16_once(d.avail, AVAIL_NO_INTERRUPT)

@@ -44,5 +44,5 @@ def test_starting_again_forgets_everything() -> None:
 
 
 def test_ring_errors_explain_themselves() -> None:
-    assert [int(e) for e in RingError] == [1, 2, 3, 4, 5]
+    assert [int(e) for e in RingError] == list(range(1, len(RingError) + 1))
     assert all(e.sentence for e in RingError)
