@@ -147,13 +147,16 @@ class Bench:
     bursts: int
     cpus: tuple[int, int]
     huge: bool
+    packed: bool = False
+    queues: int = 1
+    flows: bool = False
 
     @contextlib.contextmanager
     def start(self, name: str, folder: Path) -> Iterator[Meter]:
         """Start a switch between the sockets s0 and s1 in `folder`."""
         sockets = (folder / "s0", folder / "s1")
         if name == "byway":
-            ports = [Port("vm1", sockets[0]), Port("vm2", sockets[1])]
+            ports = [Port(f"vm{n + 1}", s, queues=self.queues) for n, s in enumerate(sockets)]
             with Switch(folder, ports, workers=[self.cpus[0]]) as switch:
                 yield BywayMeter(switch)
         elif name == "testpmd":
@@ -171,13 +174,16 @@ class Bench:
         folder = Path(tempfile.mkdtemp(prefix="byway-bench-"))
         listens = name == "ovs"
         users = tuple(
-            testpmd.VirtioUser(folder / f"s{n}", mac, server=listens) for n, mac in enumerate(MACS)
+            testpmd.VirtioUser(folder / f"s{n}", mac, server=listens, packed=self.packed,
+                               queues=self.queues)
+            for n, mac in enumerate(MACS)
         )
         try:
             with (
                 self.start(name, folder) as meter,
                 testpmd.Guest(
-                    folder, (users[0], users[1]), cpu=self.cpus[1], frame=frame, huge=self.huge
+                    folder, (users[0], users[1]), cpu=self.cpus[1], frame=frame, huge=self.huge,
+                    flows=self.flows,
                 ) as guest,
             ):
                 guest.ready()

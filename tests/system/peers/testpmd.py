@@ -118,7 +118,10 @@ class Testpmd(Process):
 
 
 class Guest(Testpmd):
-    """Two virtio_user ports that forward to each other: two virtual machines in one process."""
+    """Two virtio_user ports that forward to each other: two virtual machines in one process.
+
+    `flows`: what they send is of many flows, so that a switch can spread it over their queues.
+    """
 
     def __init__(
         self,
@@ -129,6 +132,7 @@ class Guest(Testpmd):
         frame: int = 64,
         huge: bool = False,
         name: str = "guest",
+        flows: bool = False,
     ) -> None:
         eal = ["--single-file-segments"]
         for index, port in enumerate(ports):
@@ -136,6 +140,10 @@ class Guest(Testpmd):
         app = ["--forward-mode=mac", f"--eth-peer=0,{ports[1].mac}", f"--eth-peer=1,{ports[0].mac}"]
         size = ports[0].queue_size
         app += [f"--txpkts={frame}", f"--txd={size}", f"--rxd={size}"]
+        if ports[0].queues > 1:
+            app += [f"--rxq={ports[0].queues}", f"--txq={ports[0].queues}"]
+        if flows:  # the first frames differ in their source addresses
+            app += ["--txonly-multi-flow"]
         super().__init__(name, folder, cpu, 256, huge, eal, app)
 
     def ping_pong(self, bursts: int = 1) -> None:
