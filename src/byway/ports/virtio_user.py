@@ -2,50 +2,146 @@
 """The virtio-user port: Byway is the front end and the driver of somebody else's back end.
 
 Used by control: it chains two switches, or connects Byway to any vhost-user device. Uses
-vhost.FrontEnd for the conversation and virtio's driver queues for the frames.
+vhost.FrontEnd for the conversation and driver_port for the queues.
 
 The conversation blocks (each step with a time-out), so it runs in a thread of the event loop's
 pool; what it made is taken over on the control thread. When the back end hangs up the port leaves
-the plan and starts over with empty rings: frames that were in them are lost, and were never
-acknowledged to anybody.
+the plan, and tries again until one answers.
+
+What becomes of the frames in the rings then depends on the back end. One that keeps an in-flight
+region (INFLIGHT_SHMFD) gets the same memory, the same rings and its region again: it goes on where
+it was. For any other the port starts over with empty rings in new memory, because the old back end
+may keep its mapping; frames that were in the rings are lost, and were never acknowledged to
+anybody.
+
+How many pairs: GET_QUEUE_NUM counts pairs for DPDK and QEMU, rings for rust-vmm. We believe in
+pairs; where a ring beyond its number makes the back end give up, it counts rings.
 """
 
 import socket
 from typing import Any
 
 from byway.machine import unixsocket
-from byway.machine.layout import address_of
-from byway.machine.regions import Region
-from byway.packet.ethernet import longest_frame
-from byway.ports.port import Host, Port, PortError
-from byway.ports.record import Kind
+from byway.ports.driver_port import GPA, DriverPort, QueuePairs
+from byway.ports.port import Host, PortError
 from byway.vhost.connection import Closed
-from byway.vhost.frontend import FrontEnd
-from byway.vhost.messages import ProtocolError
-from byway.virtio.driver_queue import DriverQueue
-from byway.virtio.features import Feature, has, mask, names
+from byway.vhost.frontend import FrontEnd, protocol_mask
+from byway.vhost.messages import ProtocolError, ProtocolFeature
+from byway.vhost.requests import RequestRefused
+from byway.vhost.sharing import InflightFile
+from byway.virtio.features import Feature, has, mask
 
-WANTED = mask(Feature.VERSION_1, Feature.EVENT_IDX, Feature.MTU)
-RING_SIZE = 1024
-MIN_BUFFER = 2048
-GPA = 1 << 32
 RETRY_SECONDS = 0.5
 TIMEOUT_SECONDS = 5.0
+WANTED_PROTOCOL = protocol_mask(
+    ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU, ProtocolFeature.STATUS,
+    ProtocolFeature.INFLIGHT_SHMFD, ProtocolFeature.RESET_DEVICE)
 
 
-class VirtioUserPort(Port):
-    """A device of somebody else's, driven by us."""
+class Kept:
+    """What a back end that comes back is given again."""
 
-    kind = Kind.DRIVER
+    def __init__(self, pairs: QueuePairs, inflight: InflightFile) -> None:
+        self.pairs, self.inflight = pairs, inflight
+
+    def close(self) -> None:
+        """Give it up."""
+        self.pairs.close()
+        self.inflight.close()
+
+
+class Conversation:
+    """What one conversation has come to: all that a back end was given. In a thread of its own."""
+
+    def __init__(self, front: FrontEnd, port: "VirtioUserPort") -> None:
+        self.front = front
+        self.pairs: QueuePairs | None = None
+        self.inflight: InflightFile | None = None
+        self.resumed = False
+        self._port = port
+
+    def hold(self) -> None:
+        """Negotiate, share the memory, start the rings. ProtocolError, Closed, OSError."""
+        front, port = self.front, self._port
+        port.note = ""
+        offered = front.look(WANTED_PROTOCOL)
+        front.own()
+        features = front.take(port.choose(offered))
+        if not has(features, Feature.VERSION_1):
+            raise ProtocolError("the back end does not offer VERSION_1 (a legacy device)")
+        try:
+            front.set_mtu(port.mtu)
+        except RequestRefused as error:
+            port.note = error.reason
+        self._queues(features, port.pair_count(front))
+        assert self.pairs
+        if front.took(ProtocolFeature.INFLIGHT_SHMFD):
+            self._in_flight()
+        front.set_memory([self.pairs.region], [GPA])
+        for index, queue in self.pairs.rings():
+            try:
+                front.start_ring(index, queue.size, queue.position() & 0xFFFF, queue.desc,
+                                 queue.avail, queue.used, queue.kick, queue.call)
+            except (ProtocolError, Closed):
+                port.gave_up(front, index)
+                raise
+            if queue.receive and not self.resumed:
+                queue.post_all(kick=False)  # the worker's first look kicks
+        for index, _ in self.pairs.rings():
+            front.enable_ring(index, True)
+        front.driver_ok()
+
+    def _queues(self, features: int, count: int) -> None:
+        """The queues that this back end had, if it can go on with them, or new ones."""
+        port, kept = self._port, self._port.kept
+        port.kept = None
+        if kept and self.front.took(ProtocolFeature.INFLIGHT_SHMFD) and (
+                (kept.pairs.features, len(kept.pairs)) == (features, count)):
+            self.pairs, self.inflight, self.resumed = kept.pairs, kept.inflight, True
+            for _, queue in self.pairs.rings():
+                try:
+                    queue.resume()
+                except ValueError as error:
+                    raise ProtocolError(str(error)) from None
+            return
+        if kept:
+            kept.close()
+        self.pairs = QueuePairs(port.name, count, features, port.mtu)
+        self.pairs.start(port.rx, port.tx, port.mtu)
+
+    def _in_flight(self) -> None:
+        assert self.pairs
+        if not self.inflight:
+            queue = self.pairs.receive[0]
+            self.inflight = self.front.get_inflight(2 * len(self.pairs), queue.size)
+        if self.inflight:
+            self.front.set_inflight(self.inflight)
+
+    def close(self) -> None:
+        """Hang up and give everything back. Idempotent."""
+        self.front.close()
+        if self.pairs:
+            self.pairs.close()
+        if self.inflight:
+            self.inflight.close()
+
+
+class VirtioUserPort(DriverPort):
+    """A vhost-user device of somebody else's."""
+
+    supported = DriverPort.supported | mask(
+        Feature.MTU, Feature.HOST_UFO, Feature.PROTOCOL_FEATURES)
 
     def __init__(self, config: Any, index: int, host: Host, mtu: int) -> None:
         super().__init__(config, index, host, mtu)
-        self._front: FrontEnd | None = None
+        self.kept: Kept | None = None  # belongs to the thread while there is one
+        self.note = ""  # what the back end refused, and can do without
+        self._limit = self.queues  # pairs that the back end has, as far as we know
+        self._conversation: Conversation | None = None
         self._listener: socket.socket | None = None
         self._timer: Any = None
         self._busy = False  # a conversation is under way in a thread
         self._closed = False
-        self._region: Region | None = None
 
     def open(self) -> None:
         try:
@@ -61,80 +157,66 @@ class VirtioUserPort(Port):
         if self.config.mode == "client":
             self._begin()
 
-    def _make_queues(self) -> None:
-        """Memory for one conversation: the next back end gets other memory, because this one may
-        keep its mapping."""
-        longest = longest_frame(self.mtu)
-        buffer = max(MIN_BUFFER, -(-(longest + 12) // 256) * 256)
-        each = DriverQueue.bytes_needed(RING_SIZE, buffer)
-        region = Region.create(2 * each, f"byway {self.name}")
-        try:
-            self._receive = DriverQueue(region, 0, GPA, RING_SIZE, buffer, receive=True)
-            self._transmit = DriverQueue(region, each, GPA, RING_SIZE, buffer, receive=False)
-        except OSError:  # no file descriptors left
-            region.close()
-            raise
-        self._region = region
-        self.rxqs["queue"], self.txqs["queue"] = self._receive.address, self._transmit.address
-        self.wake_fds = [self._receive.call]
+    # ------------------------------------------------------------ what a conversation asks (thread)
+    def pair_count(self, front: FrontEnd) -> int:
+        """How many pairs to start."""
+        if not has(front.features, Feature.MQ):
+            return 1
+        return max(1, min(self._limit, front.queue_num))
+
+    def gave_up(self, front: FrontEnd, index: int) -> None:
+        """The back end did not take ring ``index``: it counts rings, if it said less."""
+        if index >= front.queue_num > 1:
+            self._limit = front.queue_num // 2
 
     # ------------------------------------------------------------ the conversation
     def _begin(self) -> None:
         """Start a conversation in a thread, unless there is one."""
         self._timer = None
-        if self._busy or self._front or self._closed:
+        if self._busy or self._conversation or self._closed:
             return
         if self._listener:  # until this back end is gone
             self.host.loop.remove_reader(self._listener.fileno())
-        try:
-            self._make_queues()
-        except OSError as error:
-            self._again(f"no memory to share: {error}")
-            return
         self._busy = True
         future = self.host.loop.run_in_executor(None, self._converse, self._listener)
         future.add_done_callback(self._finish)
 
-    def _converse(self, listener: socket.socket | None) -> FrontEnd:
-        """In a thread: connect, negotiate, hand over memory and rings."""
+    def _converse(self, listener: socket.socket | None) -> Conversation:
+        """In a thread: connect, and hold the conversation."""
         front = (FrontEnd.accept(listener, TIMEOUT_SECONDS) if listener
                  else FrontEnd.connect(self.config.socket, TIMEOUT_SECONDS))
+        conversation = Conversation(front, self)
         try:
-            features = front.negotiate(WANTED)
-            if not has(features, Feature.VERSION_1):
-                raise ProtocolError("the back end does not offer VERSION_1 (a legacy device)")
-            assert self._region
-            front.set_memory([self._region], [GPA])
-            sides = ((0, self._receive, self.rx), (1, self._transmit, self.tx))
-            for index, queue, counters in sides:
-                queue.start(features, address_of(counters), longest_frame(self.mtu))
-                front.start_ring(index, queue.size, 0, queue.desc, queue.avail, queue.used,
-                                 queue.kick, queue.call)
-            self._receive.post_all(kick=False)  # the worker's first look kicks
-            for index in (0, 1):
-                front.enable_ring(index, True)
+            conversation.hold()
         except BaseException:
-            front.close()
+            conversation.close()
             raise
-        return front
+        return conversation
 
     def _finish(self, future: Any) -> None:
         """On the control thread: the conversation has ended, well or not."""
         self._busy = False
         error = future.exception()
         if error is None and not self._closed:
-            self._front = future.result()
-            self.host.loop.add_reader(self._front.fileno(), self._on_hang_up)
-            self.bring_up()
+            self._take_over(future.result())
             return
         if error is None:
             future.result().close()
-        self._free()
+        self.free()
         if not self._closed:
             self._again(str(error))
+        elif self.kept:
+            self.kept.close()
         if error is not None and not isinstance(error, (OSError, ProtocolError, Closed)):
             self.host.loop.call_exception_handler(
                 {"message": f"port {self.name}: the conversation failed", "exception": error})
+
+    def _take_over(self, conversation: Conversation) -> None:
+        assert conversation.pairs
+        self._conversation, front = conversation, conversation.front
+        self.offered, self.acked = front.offered, front.features
+        self.host.loop.add_reader(front.fileno(), self._on_hang_up)
+        self.serve(conversation.pairs)
 
     def _again(self, reason: str) -> None:
         self.state, self.reason = "waiting", reason
@@ -143,18 +225,24 @@ class VirtioUserPort(Port):
         else:
             self._timer = self.host.loop.call_later(RETRY_SECONDS, self._begin)
 
-    def _drop(self, reason: str) -> None:
+    def _drop(self, reason: str, keep: bool = False) -> None:
+        """Leave the back end. ``keep``: it may come back and go on."""
         self.take_down(reason)
-        if self._front:
-            self.host.loop.remove_reader(self._front.fileno())
-            self._front.close()
-            self._front = None
+        conversation, self._conversation = self._conversation, None
+        if conversation:
+            self.host.loop.remove_reader(conversation.front.fileno())
+            conversation.front.close()
+            if keep and conversation.inflight and conversation.pairs:
+                self.kept = Kept(conversation.pairs, conversation.inflight)
+            else:
+                conversation.close()
+            self.pairs = None
         if not self._busy:
-            self._free()
+            self.free()
 
     def _on_hang_up(self) -> None:
         # A back end says nothing unasked: the socket is readable because it ended.
-        self._drop("the back end hung up")
+        self._drop("the back end hung up", keep=True)
         self._again(self.reason)
 
     def on_trouble(self) -> None:
@@ -164,6 +252,9 @@ class VirtioUserPort(Port):
     def close(self) -> None:
         self._closed = True
         self._drop("closed")
+        if self.kept and not self._busy:
+            self.kept.close()
+            self.kept = None
         if self._timer:
             self._timer.cancel()
             self._timer = None
@@ -172,19 +263,7 @@ class VirtioUserPort(Port):
             unixsocket.close(self._listener)
             self._listener = None
 
-    def _free(self) -> None:
-        if self._region:
-            self._receive.close()
-            self._transmit.close()
-            self._region.close()
-            self._region = None
-
     def details(self) -> dict[str, Any]:
-        offered = self._front.offered if self._front else 0
-        acked = self._front.features if self._front else 0
-        return {
-            "peer": self.config.socket,
-            "mode": self.config.mode,
-            "features": {"offered": names(offered), "acked": names(acked)},
-            "ring_sizes": [RING_SIZE, RING_SIZE],
-        }
+        resumed = bool(self._conversation and self._conversation.resumed)
+        return {**super().details(), "peer": self.config.socket, "mode": self.config.mode,
+                "resumed": resumed, "note": self.note}

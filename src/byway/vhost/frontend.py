@@ -93,13 +93,13 @@ class FrontEnd(Sharing):
         the last word before frames pass.
         """
         self.look(protocol_wanted)
-        self._set(Request.SET_OWNER)
+        self.own()
         return self.take(wanted)
 
     def look(self, protocol_wanted: int = PROTOCOL_FEATURES) -> int:
         """The first part of ``negotiate``: what is offered; -> the features.
 
-        A caller that chooses by what is there goes on with SET_OWNER and ``take``.
+        A caller that chooses by what is there goes on with ``own`` and ``take``.
         """
         self.offered = unpack_u64(self._get(Request.GET_FEATURES))
         if has(self.offered, Feature.PROTOCOL_FEATURES):
@@ -112,6 +112,10 @@ class FrontEnd(Sharing):
                 if not 0 < self.queue_num <= MAX_RINGS:
                     raise ProtocolError(f"the back end says that it has {self.queue_num} queues")
         return self.offered
+
+    def own(self) -> None:
+        """The second part of ``negotiate``: this front end owns the device."""
+        self._set(Request.SET_OWNER)
 
     def take(self, wanted: int) -> int:
         """The last part of ``negotiate``: set the features; -> those taken."""

@@ -3,28 +3,54 @@
 
 import ctypes
 import os
+import socket
+import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
 from byway.control.problem import EngineError
+from byway.ports.virtio_user import VirtioUserPort
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from byway.testing.guest import Guest
+from byway.vhost import FrontEnd
+from byway.virtio.features import Feature, mask
 from byway.virtio.ring import INDEX
 from tests.running import RunningSwitch
 
 # vm1 -- blue -- uplink == trunk -- green -- vm2
 
 
-@pytest.fixture
-def chained(switch: RunningSwitch) -> Iterator[tuple[Guest, Guest]]:
+Ends = tuple[Guest, Guest]
+
+
+@contextmanager
+def chain(switch: RunningSwitch, **options: Any) -> Iterator[Ends]:
+    """The chain with its uplink's options; -> both guests."""
+    queues = options.get("queues", 1)
     switch.network("green")
     switch.vhost("vm1")
-    switch.vhost("vm2", "trunk", network="green")
-    switch.add("virtio-user", "uplink", socket=switch.socket("trunk"))
+    switch.vhost("vm2", network="green")
+    switch.add("vhost-user", "trunk", "green", queues=queues)
+    switch.add("virtio-user", "uplink", socket=switch.socket("trunk"), **options)
     with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
         up(switch)
         yield one, two
+
+
+@pytest.fixture
+def chained(switch: RunningSwitch) -> Iterator[Ends]:
+    with chain(switch) as ends:
+        yield ends
+
+
+def uplink(switch: RunningSwitch) -> VirtioUserPort:
+    """The port object."""
+    port = switch.engine._ports["uplink"]
+    assert isinstance(port, VirtioUserPort)
+    return port
 
 
 def up(switch: RunningSwitch) -> None:
@@ -39,18 +65,113 @@ def crosses(switch: RunningSwitch, one: Guest, other: Guest) -> bool:
     return other.receive() == frames
 
 
-def test_both_ways(switch: RunningSwitch, chained: tuple[Guest, Guest]) -> None:
+@pytest.mark.parametrize("off", [
+    (), ("packed",), ("in_order",), ("packed", "in_order"), ("mrg_rxbuf",), ("event_idx",),
+    ("packed", "in_order", "mrg_rxbuf", "event_idx", "csum", "guest_csum")],
+    ids=lambda off: "-".join(off) or "all")
+def test_both_ways(switch: RunningSwitch, off: tuple[str, ...]) -> None:
+    """Packed where the back end has it; each feature can be switched off, and is told why."""
+    with chain(switch, features={"off": off}) as (one, two):
+        for _ in range(3):
+            assert crosses(switch, one, two)
+            assert crosses(switch, two, one)
+        status = switch.port("uplink")
+        assert (status["rx_frames"], status["tx_frames"]) == (27, 27)
+        acked = {"version_1", "event_idx", "ring_packed", "in_order", "mrg_rxbuf", "host_tso4"}
+        acked -= {"ring_packed" if name == "packed" else name for name in off}
+        acked -= {"host_tso4"} if "csum" in off else set()
+        assert acked <= set(status["features"]["acked"])
+        assert not {"guest_tso4"} & set(status["features"]["acked"]) or "mrg_rxbuf" not in off
+        why = status["features"]["off"]
+        assert all(why["ring_packed" if n == "packed" else n] == "features.off" for n in off)
+        assert {r["format"] for r in status["rings"]} == {"split" if "packed" in off else "packed"}
+        assert [(r["way"], r["frames"]) for r in status["rings"]] == [("rx", 27), ("tx", 27)]
+        assert switch.drops() == {}
+
+
+def test_large_frames_need_mergeable_buffers(switch: RunningSwitch) -> None:
+    """Offered, switched on, and still not taken: it says why."""
+    with chain(switch, features={"off": ["mrg_rxbuf"]}):
+        why = switch.port("uplink")["features"]["off"]
+        assert "64 KiB" in why["guest_tso4"]
+        assert "guest_csum" not in why
+
+
+def test_several_queue_pairs(switch: RunningSwitch) -> None:
+    """Frames of many flows use all of them, and come in order within each flow."""
+    with chain(switch, queues=4) as (one, two):
+        status = switch.port("uplink")
+        assert (status["queues_enabled"], len(status["rings"])) == (4, 8)
+        for end, other in ((one, two), (two, one)):
+            frames = [flow_frame(end.mac, flow, k) for k in range(8) for flow in range(16)]
+            assert end.send(frames) == len(frames)
+            switch.settle()
+            got = other.receive(len(frames))
+            assert sorted(got) == sorted(frames)
+            for flow in range(16):
+                mine = [f for f in got if f[:42] == frames[flow][:42]]
+                assert mine == frames[flow::16]
+        rings = switch.port("uplink")["rings"]
+        used = {way: [r["frames"] for r in rings if r["way"] == way] for way in ("rx", "tx")}
+        for way in ("rx", "tx"):
+            assert sum(used[way]) == 128
+            assert all(used[way]), f"{way}: every pair has had frames: {used}"
+        assert switch.drops() == {}
+
+
+def flow_frame(source: bytes, flow: int, number: int) -> bytes:
+    """A UDP datagram of a flow."""
+    udp = struct.pack(">HHHHI", 1000 + flow, 9, 12, 0, number)
+    ip = struct.pack(">BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0,
+                     b"\x0a\0\0\1", b"\x0a\0\0\2")
+    return ethernet(BROADCAST, source, 0x0800, ip + udp + bytes(14))
+
+
+@pytest.mark.parametrize(("multi", "told", "pairs", "after"), [
+    (False, 8, 1, 1), (True, 1, 1, 1), (True, 4, 4, 2), (True, 6, 4, 3), (True, 128, 4, 4)])
+def test_how_many_pairs(switch: RunningSwitch, multi: bool, told: int, pairs: int,
+                        after: int) -> None:
+    """By pairs at first; by rings with a back end that gives up at a ring beyond its number."""
+    switch.add("virtio-user", "uplink", socket=switch.socket("nobody"), queues=4)
+    ours, theirs = socket.socketpair()
+    front = FrontEnd(ours)
+    front.queue_num = told
+    front.features = mask(Feature.MQ) if multi else 0
+    port = uplink(switch)
+    assert port.pair_count(front) == pairs
+    port.gave_up(front, 2 * pairs - 1)
+    assert port.pair_count(front) == after
+    front.close()
+    theirs.close()
+
+
+def test_a_back_end_that_comes_back_with_less_starts_over(switch: RunningSwitch,
+                                                          chained: Ends) -> None:
+    """Rings of the other format cannot be gone on with."""
     one, two = chained
-    for _ in range(3):
-        assert crosses(switch, one, two)
-        assert crosses(switch, two, one)
+    assert crosses(switch, one, two)
+    switch.remove("trunk")
+    switch.until(lambda: switch.port("uplink")["state"] == "waiting")
+    switch.add("vhost-user", "trunk", "green", features={"off": ["packed"]})
+    up(switch)
     status = switch.port("uplink")
-    assert (status["rx_frames"], status["tx_frames"]) == (27, 27)
-    assert {"version_1", "event_idx"} <= set(status["features"]["acked"])
-    assert switch.drops() == {}
+    assert not status["resumed"]
+    assert {r["format"] for r in status["rings"]} == {"split"}
+    assert status["features"]["off"]["ring_packed"] == "not offered by the back end"
+    assert crosses(switch, one, two)
+    assert crosses(switch, two, one)
 
 
-def test_the_back_end_goes_and_comes(switch: RunningSwitch, chained: tuple[Guest, Guest]) -> None:
+def test_a_back_end_that_refuses_our_mtu(switch: RunningSwitch) -> None:
+    """Its network's is smaller: said, and no reason to be without it."""
+    switch.network("green", mtu=1000)
+    switch.vhost("trunk", network="green")
+    switch.add("virtio-user", "uplink", socket=switch.socket("trunk"))
+    up(switch)
+    assert "refused NET_SET_MTU" in switch.port("uplink")["note"]
+
+
+def test_the_back_end_goes_and_comes(switch: RunningSwitch, chained: Ends) -> None:
     one, two = chained
     switch.remove("trunk")
     switch.until(lambda: switch.port("uplink")["state"] == "waiting")
@@ -62,18 +183,19 @@ def test_the_back_end_goes_and_comes(switch: RunningSwitch, chained: tuple[Guest
     assert crosses(switch, two, one)
 
 
-def test_a_back_end_that_breaks_the_ring(switch: RunningSwitch,
-                                         chained: tuple[Guest, Guest]) -> None:
+def test_a_back_end_that_breaks_the_ring(switch: RunningSwitch) -> None:
     """Its used index jumps: the port says so, hangs up, and begins anew."""
-    one, two = chained
-    uplink = switch.engine._ports["uplink"]
-    used = ctypes.c_uint16.from_address(uplink._receive.used + INDEX)  # type: ignore[attr-defined]
-    used.value += 2000
-    said = []
-    switch.until(lambda: said.append(switch.port("uplink")) or said[-1]["state"] != "up")
-    assert "used index is ahead" in said[-1]["reason"]
-    up(switch)
-    assert crosses(switch, one, two)
+    with chain(switch, features={"off": ["packed"]}) as (one, two):
+        pairs = uplink(switch).pairs
+        assert pairs
+        used = ctypes.c_uint16.from_address(pairs.receive[0].used + INDEX)
+        used.value += 2000
+        said = []
+        switch.until(lambda: said.append(switch.port("uplink")) or said[-1]["state"] != "up")
+        assert "used index is ahead" in said[-1]["reason"]
+        up(switch)
+        assert not switch.port("uplink")["resumed"]
+        assert crosses(switch, one, two)
 
 
 def test_server_mode(switch: RunningSwitch) -> None:

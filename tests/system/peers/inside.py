@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest that sees the files of this machine, to run programs of ours with a kernel of its own.
+
+Used by the tests of what the machine's own kernel may lack (vhost_net). The guest mounts this
+machine's root read-only over 9p, puts a memory file system over /tmp and /run, and changes its
+root to that: the same Python, the same virtual environment, the same sources. Machine code comes
+along in a folder, compiled for the plain processor that an emulated guest has for certain.
+
+Its kernel is Debian's ordinary one: the small one has no 9p.
+"""
+
+import lzma
+import os
+import struct
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import peers
+from tests.system.peers.kernel import build_initramfs
+from tests.system.peers.qemu import Machine, Vm
+
+MODULES = ["virtio_pci", "9p", "9pnet_virtio", "tun", "vhost_net"]
+KERNEL = peers.PEERS / "full-kernel"
+XZ = b"\xfd7zXZ"
+MEMORY_MIB = 1024
+ROOT = "/h"  # where this machine's root is in the guest, before it becomes its own
+# What code must be compiled for, so that a guest on any machine runs it.
+PLAIN_PROCESSOR = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
+SETTLE = f"""mkdir {ROOT} && mount -t 9p -o \
+trans=virtio,version=9p2000.L,ro,msize=512000,cache=loose host {ROOT} && \
+mount -t proc p {ROOT}/proc && mount -t sysfs s {ROOT}/sys && mount -o bind /dev {ROOT}/dev && \
+mount -t tmpfs t {ROOT}/tmp && mount -t tmpfs t {ROOT}/run && \
+mkdir -p {ROOT}/run/netns && ip link set lo up"""
+
+
+def find_kernel() -> tuple[Path, Path]:
+    """(vmlinuz, modules folder) of the ordinary kernel; ends the test where there is none."""
+    for image in sorted((KERNEL / "boot").glob("vmlinuz-*"), reverse=True):
+        modules = KERNEL / "lib" / "modules" / image.name.removeprefix("vmlinuz-")
+        if modules.is_dir():
+            return image, modules
+    return peers.need_peer("ordinary guest kernel", f"no vmlinuz with modules under {KERNEL}")
+
+
+def extract_elf(image: Path, target: Path) -> Path:
+    """Unpack the ELF kernel (XZ) of a bzImage, which starts sooner; see peers.kernel."""
+    data = image.read_bytes()
+    offset, length = struct.unpack_from("<II", data, 0x248)
+    start = ((data[0x1F1] or 4) + 1) * 512 + offset
+    payload = data[start : start + length]
+    if not payload.startswith(XZ):
+        return image
+    target.write_bytes(lzma.LZMADecompressor().decompress(payload))
+    return target
+
+
+def build(folder: Path) -> tuple[Path, Path]:
+    """(kernel, initramfs), made in `folder`."""
+    image, modules = find_kernel()
+    return (extract_elf(image, folder / "vmlinux-full"),
+            build_initramfs(modules, MODULES, folder / "initramfs-full"))
+
+
+@dataclass(frozen=True)
+class _Files:
+    """A folder of this machine as a device of the guest, read-only, mounted by its tag."""
+
+    path: Path
+    tag: str
+
+    def arguments(self, index: int) -> list[str]:
+        """QEMU's arguments for it."""
+        return ["-fsdev", f"local,id=f{index},path={self.path},security_model=none,readonly=on,"
+                "multidevs=remap", "-device", f"virtio-9p-pci,fsdev=f{index},mount_tag={self.tag}"]
+
+
+class Inside(Vm):
+    """A guest with this machine's files. `run` is its own shell, `here` what runs among them."""
+
+    def __init__(self, name: str, folder: Path, system: tuple[Path, Path]) -> None:
+        files = _Files(Path("/"), "host")
+        machine = Machine(memory=MEMORY_MIB, cpus=2)
+        super().__init__(name, folder, *system, [files], machine=machine)  # type: ignore[list-item]
+        self.cache = folder / "cache"
+
+    def ready(self, timeout: float = 120.0) -> None:
+        """Wait for the shell, and mount everything."""
+        super().ready(timeout)
+        self.run(SETTLE)
+
+    def here(self, command: str, timeout: float = 60.0) -> str:
+        """Run a shell command among this machine's files; its output. PeerError if it fails."""
+        words = {**PLAIN_PROCESSOR, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1",
+                 "BYWAY_CACHE": str(self.cache), "PATH": os.environ["PATH"],
+                 "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
+        variables = " ".join(f"{key}={value}" for key, value in words.items())
+        return self.run(f"env {variables} chroot {ROOT} /bin/sh -c '{command}'", timeout)
+
+
+def compile_for(cache: Path) -> None:
+    """Fill `cache` with the switch's machine code for the plain processor."""
+    program = "from byway.control.engine import prepare; prepare(print)"
+    env = {**os.environ, **PLAIN_PROCESSOR, "BYWAY_CACHE": str(cache)}
+    subprocess.run([sys.executable, "-c", program], check=True, env=env, capture_output=True)
