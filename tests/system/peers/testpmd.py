@@ -144,7 +144,9 @@ class Guest(Testpmd):
             app += [f"--rxq={ports[0].queues}", f"--txq={ports[0].queues}"]
         if flows:  # the first frames differ in their source addresses
             app += ["--txonly-multi-flow"]
-        super().__init__(name, folder, cpu, 256, huge, eal, app)
+        # Every ring may be full of buffers, those for sending of such as nobody took back yet.
+        mbufs = max(MBUFS, 3 * size * 4 * ports[0].queues)
+        super().__init__(name, folder, cpu, 256, huge, eal, app, mbufs)
 
     def ping_pong(self, bursts: int = 1) -> None:
         """Send `bursts` bursts of 32 frames from each port, and forward from then on."""
