@@ -124,7 +124,8 @@ class State:
                                        self._log_repair):
             ring.unplace()
             return problem
-        ring.recovered, ring.inflight = True, part
+        ring.recovered = True
+        ring.inflight = part if ring.packed else 0  # a split ring's used index says it all
         return ""
 
     def _log_repair(self, host: int, n: int) -> None:

@@ -92,7 +92,7 @@ class InflightRegion:
         small for this one.
         """
         size = part_bytes(self.queue_size, packed)
-        if not self._mapping or index >= self.queues or (index + 1) * size > self._size:
+        if not self._mapping or index >= self.queues or self.queues * size > self._size:
             return 0
         return self._mapping.address + index * size
 

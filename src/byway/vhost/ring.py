@@ -71,7 +71,8 @@ class Ring:
     ``kick``, ``call``, ``err``: event fds owned by the ring, -1 where the front end gave none.
     ``enabled``: frames may pass. ``packed``: the format that was negotiated. ``logged``: writes
     to the used ring are logged while the log is on. ``inflight``: host address of the ring's part
-    of the in-flight region, 0 where there is none or the ring is not ready.
+    of the in-flight region, 0 where there is none, nothing to be noted in it (split rings), or the
+    ring is not ready.
     """
 
     def __init__(self, index: int, served: bool = True) -> None:
