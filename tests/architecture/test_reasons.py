@@ -14,6 +14,7 @@ ELSEWHERE = {
     Reason.BAD_DIRECTION: "tests/unit/virtio/test_walk.py",
     Reason.LONG_CHAIN: "tests/unit/virtio/test_walk.py",
     Reason.BAD_LENGTH: "tests/oracles/test_driver.py",
+    Reason.BAD_OFFLOAD: "tests/unit/packet/test_offload.py",
 }
 
 
