@@ -10,20 +10,21 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from byway.machine.jit import INTERPRETED
+from byway.machine.jit import INTERPRETED, prepare
 from byway.machine.layout import address_of
 from byway.packet.reason import Reason
 from byway.testing.iotlb_kernels import iova_to_host, miss_iova, watch_iova
 from byway.vhost.front_channel import INVALIDATE, UPDATE
-from byway.vhost.iotlb import INTERVALS, QUESTIONS, Iotlb
+from byway.vhost.iotlb import QUESTIONS, Iotlb
 from byway.vhost.messages import ProtocolError, Refused
 from byway.vhost.payloads import Iotlb as Translation
-from byway.virtio.iotlb import PAGE, SLOTS
+from byway.virtio.iotlb import MAX_RANGES, PAGE, SLOTS
 from tests.unit.vhost.fake_iommu import HOST, MEMORY, USER, FakeClock, FakeMemory
 
 SEEDS = range(3 if INTERPRETED else 12)
 MESSAGES = 4000
-LONGEST = 0.5  # seconds that one message may take on a busy machine (it takes below 10 ms)
+LONGEST = 0.25  # seconds of CPU time that one message may take (it takes below 5 ms)
+KERNELS = (iova_to_host, miss_iova, watch_iova)
 EDGES = (0, 1, 4095, PAGE, 1 << 32, 1 << 47, (1 << 51) - PAGE, 1 << 51, 1 << 63, (1 << 64) - 1,
          (1 << 64) - PAGE)
 
@@ -45,6 +46,12 @@ def message(seed: random.Random) -> Translation:
                        seed.choice([UPDATE] * 6 + [INVALIDATE, seed.randrange(256)]))
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _compiled() -> None:
+    """No compiler while time is taken."""
+    prepare(KERNELS)
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_grows_and_nothing_leads_elsewhere(seed: int) -> None:
     """Any messages, any misses, any answers: bounded tables, bounded time, our memory only."""
@@ -53,7 +60,7 @@ def test_nothing_grows_and_nothing_leads_elsewhere(seed: int) -> None:
     iotlb.hear(-1, clock.later)
     iotlb.ask = lambda iova, permission: asked.append((iova, permission)) or chance.random() < 0.5
     for _ in range(MESSAGES):
-        began = time.perf_counter()
+        began = time.thread_time()
         match chance.randrange(8):
             case 0 | 1 | 2 | 3:
                 sent = message(chance)
@@ -73,11 +80,11 @@ def test_nothing_grows_and_nothing_leads_elsewhere(seed: int) -> None:
                     assert host is None or HOST <= host < HOST + MEMORY
             case 7:
                 clock.advance(chance.random())
-        assert time.perf_counter() - began < LONGEST
+        assert time.thread_time() - began < LONGEST
         host = iova_to_host(iotlb.table, signed(chance.choice(recent)), 1, chance.randrange(2))
         assert host == 0 or HOST <= host < HOST + MEMORY
         found += host != 0
-        assert len(iotlb) <= INTERVALS
+        assert len(iotlb) <= MAX_RANGES
         assert len(iotlb._questions) <= QUESTIONS
         assert len(iotlb._refused) <= SLOTS
         assert len(clock.timers) <= 1
@@ -93,17 +100,17 @@ def signed(value: int) -> int:
 def test_a_front_end_that_maps_page_after_page() -> None:
     """No two are neighbours; then each is cut out of one large range. Time stays the same."""
     iotlb = Iotlb(FakeMemory(), lambda: None)  # type: ignore[arg-type]
-    began = time.perf_counter()
-    for k in range(2 * INTERVALS):
+    began = time.thread_time()
+    for k in range(2 * MAX_RANGES):
         iotlb.take(Translation(2 * k * PAGE, PAGE, USER, 3, UPDATE))
-    assert len(iotlb) == INTERVALS
+    assert len(iotlb) == MAX_RANGES
     iotlb.take(Translation(0, (1 << 64) - 1, 0, 0, INVALIDATE))
     assert len(iotlb) == 0
     iotlb.take(Translation(0, MEMORY, USER, 3, UPDATE))
     for k in range(MEMORY // PAGE // 2):
         iotlb.take(Translation(2 * k * PAGE, PAGE, 0, 0, INVALIDATE))
     assert len(iotlb) == MEMORY // PAGE // 2
-    assert time.perf_counter() - began < 60
+    assert time.thread_time() - began < 30
 
 
 def test_a_guest_that_misses_everything() -> None:
@@ -119,25 +126,29 @@ def test_a_guest_that_misses_everything() -> None:
     iotlb.close()
 
 
+@pytest.mark.compiled_only
 def test_a_worker_sees_the_old_or_the_new_place() -> None:
     """While the control thread changes one page's place, and takes it away again and again."""
     iotlb = Iotlb(FakeMemory(), lambda: None)  # type: ignore[arg-type]
-    iova, looks = 0x1234567000, 2000 if INTERPRETED else 2_000_000
-    results = np.zeros(6, np.int64)
-    results[0] = HOST
-    others: list[int] = []
-    worker = threading.Thread(target=lambda: others.append(
-        watch_iova(iotlb.table, iova, looks, address_of(results))))
-    changes = 0
+    iova, looks = 0x1234567000, 100_000
+    totals, over = np.zeros(6, np.int64), threading.Event()
+
+    def work() -> None:
+        while not over.is_set():
+            results = np.zeros(6, np.int64)
+            results[0] = HOST
+            watch_iova(iotlb.table, iova, looks, address_of(results))
+            totals[:] += results
+
+    worker = threading.Thread(target=work)
     worker.start()
-    while worker.is_alive():
-        for k in range(4):
-            iotlb.take(Translation(iova, PAGE, USER + k * PAGE, 3, UPDATE))
-        iotlb.take(Translation(iova, PAGE, 0, 0, INVALIDATE))
-        changes += 5
+    for change in range(10_000):
+        if change % 5 == 4:
+            iotlb.take(Translation(iova, PAGE, 0, 0, INVALIDATE))
+        else:
+            iotlb.take(Translation(iova, PAGE, USER + change % 5 * PAGE, 3, UPDATE))
+    over.set()
     worker.join()
-    assert others == [0]
-    assert results[5] == 0
-    assert changes > 0
-    assert results.sum() == looks
-    assert (results[1:5] > 0).sum() >= 1
+    assert totals[5] == 0
+    assert totals[1:5].any(), "the page was never seen at one of its places"
+    assert totals.sum() % looks == 0

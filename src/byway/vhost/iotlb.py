@@ -6,21 +6,21 @@ virtio.iotlb, whose cache it fills. vhost-user specification, "IOMMU support".
 
 Theory of operation
 -------------------
-Everything here happens on the control thread; workers read the cache and put what they miss into
-its slots (virtio.iotlb). The alarm then rings, and the owner calls ``serve``: a page that the front
-end has told already goes into the cache; otherwise the front end is asked through ``ask``, and
-nobody waits. Its answer is an UPDATE (``take``) like any other. A question is repeated after
-RETRY_SECONDS. After TRIES of them, or when the front end says that there is nothing at the address
-(``refused``), workers are told that the address is bad, for REFUSED_SECONDS: the guest's
-virtqueue goes on.
+Everything here happens on the control thread; workers read the cache and the list, and put what
+they miss into slots (virtio.iotlb). The alarm then rings, and the owner calls ``serve``: where the
+front end has told a page already, workers get a new list of all ranges; otherwise the front end is
+asked through ``ask``, and nobody waits. Its answer is an UPDATE (``take``) like any other. A
+question is repeated after RETRY_SECONDS. After TRIES of them, or when the front end says that there
+is nothing at the address (``refused``), workers are told that the address is bad, for
+REFUSED_SECONDS: the guest's virtqueue goes on.
 
 An UPDATE is taken if it is made of whole pages and lies in the memory that the front end shares.
 An INVALIDATE returns when no worker uses what it removed; the owner acknowledges it after that. A
 ring lies at addresses that ``locate`` finds in one piece of host memory, or asks for; the owner
 looks again after each UPDATE, and leaves the rings that an INVALIDATE ``touches`` before it.
 
-Limits: INTERVALS ranges, the oldest go; QUESTIONS questions; ENTRIES cached pages. A message of any
-kind and size costs time in proportion to these at the most.
+Limits: MAX_RANGES ranges, the oldest go; QUESTIONS questions; ENTRIES cached pages. A message of
+any kind and size costs time in proportion to these at the most.
 """
 
 import time
@@ -39,8 +39,10 @@ from byway.vhost.payloads import Iotlb as Translation
 from byway.virtio.iotlb import (
     IOTLB,
     IOVA_LIMIT,
+    MAX_RANGES,
     PAGE,
     PAGE_SHIFT,
+    RANGE_FIELDS,
     READ,
     REFUSED,
     WRITE,
@@ -49,7 +51,6 @@ from byway.virtio.iotlb import (
 )
 from byway.virtio.memtab import MEMTAB
 
-INTERVALS = 8192
 QUESTIONS = 128
 EAGER = 16  # pages of an update that go into the cache at once; others when they are missed
 RETRY_SECONDS = 0.5
@@ -108,7 +109,7 @@ class Iotlb:
         self._clock = clock
         self._later: Later | None = None
         self._timer: Timer | None = None
-        self._intervals = Intervals(INTERVALS)
+        self._intervals = Intervals(MAX_RANGES)
         self._questions: dict[int, Question] = {}  # by page << 2 | permission
         self._refused: dict[int, float] = {}  # the same, in slots; since when
         self._one = np.ones(1, np.int64)
@@ -116,6 +117,8 @@ class Iotlb:
         self._record["alarm"], self._record["one"] = -1, address_of(self._one)
         self._slots = self._record["slots"][0]
         self._entries = self._record["entries"][0].view(np.uint64)
+        self._list = np.zeros(1 + RANGE_FIELDS * MAX_RANGES, np.int64)
+        self._withdrawn = False  # a worker may still be reading the list
         self._table = alloc(MEMTAB, 1)
         self._table["iotlb"] = address_of(self._record)
 
@@ -141,8 +144,9 @@ class Iotlb:
         elif message.kind == INVALIDATE:
             start, end = _outward(message)
             self._intervals.remove(start, end)
+            self._withdraw()
             self._drop(start, end)
-            self._settle()
+            self._settle_all()
         else:
             raise Refused(f"an IOTLB message of type {message.kind}")
 
@@ -159,6 +163,7 @@ class Iotlb:
         if (iova | size | host) % PAGE:
             raise Refused(f"{what} to user address {message.user:#x}: no whole pages")
         self._intervals.add(Interval(iova, iova + size, host, permission))
+        self._withdraw()
         if size <= EAGER * PAGE:
             for offset in range(0, size, PAGE):
                 self._enter(iova + offset >> PAGE_SHIFT, host + offset, permission)
@@ -181,6 +186,7 @@ class Iotlb:
     def clear(self) -> None:
         """Forget everything: the memory is another. Workers are away, or ``settle`` follows."""
         self._intervals.clear()
+        self._withdraw()
         self._entries[:] = 0
         self._slots[:] = 0
         self._questions.clear()
@@ -220,6 +226,7 @@ class Iotlb:
     # ------------------------------------------------------------ what workers miss
     def serve(self) -> None:
         """The alarm rang: look at the slots."""
+        told = []
         for word in self._slots[self._slots != 0].tolist():
             if word & REFUSED or word in self._questions:
                 continue
@@ -227,10 +234,13 @@ class Iotlb:
             found = self._intervals.find(iova)
             self.misses += 1
             if found and wanted & ~found.permission == 0:
-                self._enter(word >> 2, found.host + iova - found.start, found.permission)
-                self._free(word)
+                told.append(word)
             else:
                 self._put(word)
+        if told:
+            self._publish()
+            for word in told:
+                self._free(word)
 
     def _put(self, word: int) -> None:
         """Ask for a page, unless it was asked for already or there are too many questions."""
@@ -276,7 +286,7 @@ class Iotlb:
         if self._questions or self._refused:
             self._arm()
 
-    # ------------------------------------------------------------ the cache
+    # ------------------------------------------------------------ the cache and the list
     def _enter(self, page: int, host: int, permission: int) -> None:
         place, word = entry_of(page, host, permission)
         self._entries[place] = word
@@ -286,6 +296,27 @@ class Iotlb:
         pages = pages_of(self._entries)
         gone = (pages >= start >> PAGE_SHIFT) & (pages < end >> PAGE_SHIFT)
         self._entries[gone] = 0
+
+    def _publish(self) -> None:
+        """Give workers a list of all that is known now."""
+        self._withdraw()
+        if self._withdrawn:
+            self._settle_all()
+        columns = self._intervals.columns()
+        n = columns.shape[1]
+        self._list[0] = n
+        self._list[1:].reshape(RANGE_FIELDS, MAX_RANGES)[:, :n] = columns
+        self._record["ranges"] = address_of(self._list)
+
+    def _withdraw(self) -> None:
+        """Whoever looks a page up from now on does not see the list."""
+        if self._record["ranges"][0]:
+            self._record["ranges"] = 0
+            self._withdrawn = True
+
+    def _settle_all(self) -> None:
+        self._settle()
+        self._withdrawn = False
 
 
 def _asked(word: int) -> tuple[int, int]:

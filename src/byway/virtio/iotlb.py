@@ -6,19 +6,26 @@ thread. Uses machine and packet.reason.
 
 Theory of operation
 -------------------
-Descriptors of such a guest carry I/O virtual addresses (IOVA). The cache has one word for each of
-ENTRIES places, and a page of IOVA has one place only:
+Descriptors of such a guest carry I/O virtual addresses (IOVA). They are looked up in two places.
+
+The *cache* has one word for each of ENTRIES places, and a page of IOVA has one place only:
 
     page = iova >> 12         39 bits: IOVAs end at IOVA_LIMIT, 2^51
     place = 12 bits mixed from all of the page;  tag = page >> 12, 27 bits
     word = host page (35 bits) << 29 | tag << 2 | permission (1 read, 2 write)
 
 Place and tag together say the page. A word is written with one store, so a kernel sees the old
-translation or the new one, never a mix of both; 0 permits nothing. A translation is used within
-the pass in which it was looked up: once every worker has ended its pass, what was removed from the
-cache is used by nobody.
+translation or the new one, never a mix of both; 0 permits nothing.
 
-A page that is not there is *missed*: its page and the permission that was wanted are put in one of
+The *list* has all ranges that the control thread knew when it last made one: a sorted array, which
+is not changed while it is published. It is made when a known page was not in the cache, because
+another one has its place: without it, a chain with two pages of one place would never be found
+whole. Any change of a translation withdraws it.
+
+A translation is used within the pass in which it was looked up: once every worker has ended its
+pass, what was removed from both places is used by nobody.
+
+A page that is in neither is *missed*: its page and the permission that was wanted are put in one of
 SLOTS slots, the alarm rings, and the chain is tried again later. The slot stays taken until the
 control thread has an answer, so a miss is told once however often it is met, and a guest cannot
 make more noise than there are slots. With REFUSED set in its slot, the address is a bad one.
@@ -47,16 +54,21 @@ HOST_LIMIT = 1 << 47  # user addresses of x86-64 (those above have to be asked f
 READ, WRITE = 1, 2  # permissions, as the IOTLB messages of vhost-user have them
 SLOTS = 64
 REFUSED = 1 << 60
+MAX_RANGES = 8192
+RANGE_FIELDS = 4
 
 _PAGE_MASK = PAGE - 1
 _INDEX_MASK = ENTRIES - 1
 _HOST_SHIFT = 2 + TAG_BITS
 _TAG_MASK = (1 << _HOST_SHIFT) - 4
+_END, _HOST, _PERMISSION = (8 * MAX_RANGES * k for k in (1, 2, 3))  # from a range's start
 
 # alarm: event fd that tells the control thread of a miss, or -1; one: address of the 8 bytes that
-# are written to it. A slot: page << 2 | permission, perhaps REFUSED; 0: free.
+# are written to it. ranges: address of the list, 0: there is none. It has n, then room for
+# MAX_RANGES starts, as many ends, host addresses and permissions, sorted by start.
+# A slot: page << 2 | permission, perhaps REFUSED; 0: free.
 IOTLB, iotlb_at, I = record("iotlb", [
-    "alarm", "one", ("slots", "<i8", (SLOTS,)), ("entries", "<i8", (ENTRIES,))])
+    "alarm", "one", "ranges", ("slots", "<i8", (SLOTS,)), ("entries", "<i8", (ENTRIES,))])
 
 
 @kernel
@@ -86,16 +98,38 @@ def pages_of(words: Any) -> Any:
 
 
 @kernel
-def cached(iotlb, iova, write):
-    """The host address of the byte at ``iova``, or 0 where it is not in the cache or not
-    permitted."""
+def listed(ranges, iova, need):
+    """The host address of the byte at ``iova`` by the list, or 0."""
+    starts = ranges + 8
+    low = 0
+    high = ld64(ranges)
+    while low < high:
+        middle = (low + high) >> 1
+        if ld64(starts + 8 * middle) <= iova:
+            low = middle + 1
+        else:
+            high = middle
+    if low == 0:
+        return 0
+    at = starts + 8 * (low - 1)
+    if iova >= ld64(at + _END) or ld64(at + _PERMISSION) & need == 0:
+        return 0
+    return ld64(at + _HOST) + iova - ld64(at)
+
+
+@kernel
+def known(iotlb, iova, write):
+    """The host address of the byte at ``iova``, or 0 where it is not known or not permitted."""
     page = shr64(iova, PAGE_SHIFT)
     tag = shr64(page, INDEX_BITS)
     word = ld64_acq(iotlb + I.entries + 8 * place_of(page))
     need = WRITE if write != 0 else READ
-    if word & need == 0 or word & _TAG_MASK != tag << 2:
+    if word & need != 0 and word & _TAG_MASK == tag << 2:
+        return shr64(word, _HOST_SHIFT) << PAGE_SHIFT | iova & _PAGE_MASK
+    ranges = ld64_acq(iotlb + I.ranges)
+    if ranges == 0:
         return 0
-    return shr64(word, _HOST_SHIFT) << PAGE_SHIFT | iova & _PAGE_MASK
+    return listed(ranges, iova, need)
 
 
 @kernel

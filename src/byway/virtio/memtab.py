@@ -15,7 +15,7 @@ from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import ld64
 from byway.packet.reason import Reason
-from byway.virtio.iotlb import PAGE, cached, note_miss
+from byway.virtio.iotlb import PAGE, known, note_miss
 
 _BAD_ADDRESS = int(Reason.BAD_ADDRESS)
 _PAGE_MASK = PAGE - 1
@@ -43,7 +43,7 @@ def translate(memtab, gpa, n, write):
             return gpa + ld64(memtab + M.delta + 8 * i)
     iotlb = ld64(memtab + M.iotlb)
     if iotlb != 0 and (gpa & _PAGE_MASK) + n <= PAGE:
-        return cached(iotlb, gpa, write)
+        return known(iotlb, gpa, write)
     return 0
 
 
@@ -56,7 +56,7 @@ def bytes_from(memtab, gpa, write):
         if offset >= 0 and offset < size:
             return size - offset
     iotlb = ld64(memtab + M.iotlb)
-    if iotlb != 0 and cached(iotlb, gpa, write) != 0:
+    if iotlb != 0 and known(iotlb, gpa, write) != 0:
         return PAGE - (gpa & _PAGE_MASK)
     return 0
 

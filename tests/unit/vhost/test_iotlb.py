@@ -17,7 +17,6 @@ from byway.testing.iotlb_kernels import (
 )
 from byway.vhost.front_channel import INVALIDATE, MISS, UPDATE
 from byway.vhost.iotlb import (
-    INTERVALS,
     QUESTIONS,
     REFUSED_SECONDS,
     RETRY_SECONDS,
@@ -28,7 +27,7 @@ from byway.vhost.iotlb import (
 )
 from byway.vhost.messages import ProtocolError, Refused
 from byway.vhost.payloads import Iotlb as Translation
-from byway.virtio.iotlb import ENTRIES, IOVA_LIMIT, PAGE, SLOTS, entry_of
+from byway.virtio.iotlb import ENTRIES, IOVA_LIMIT, MAX_RANGES, PAGE, SLOTS, entry_of
 from byway.virtio.memtab import MEMTAB
 from tests.unit.vhost.fake_iommu import HOST, MEMORY, USER, FakeClock, FakeMemory
 
@@ -99,17 +98,55 @@ def test_permissions(world: World) -> None:
     assert [world.host(p * PAGE, write=1) != 0 for p in range(3)] == [False, True, True]
 
 
-def test_pages_at_one_place_replace_each_other(world: World) -> None:
-    first = 0x12345
-    second = next(p for p in range(1 << 20, 1 << 25)
-                  if entry_of(p, 0, 0)[0] == entry_of(first, 0, 0)[0])
-    world.update(first * PAGE)
-    world.update(second * PAGE, offset=PAGE)
-    assert (world.host(first * PAGE), world.host(second * PAGE)) == (0, HOST + PAGE)
-    assert world.miss(first * PAGE) == NO_TRANSLATION
+@pytest.mark.parametrize("n", [2, 128])
+def test_pages_of_one_place_are_known_together(world: World, n: int) -> None:
+    """As many as a chain may have: it would never be whole if each drove out the one before."""
+    place = entry_of(0x12345, 0, 0)[0]
+    every = (page for page in range(1 << 20, 1 << 25) if entry_of(page, 0, 0)[0] == place)
+    pages = list(itertools.islice(every, n))
+    for k, page in enumerate(pages):
+        world.update(page * PAGE, offset=k * PAGE)
+    assert [world.host(page * PAGE) != 0 for page in pages] == [False] * (n - 1) + [True]
+    assert world.miss(pages[0] * PAGE) == NO_TRANSLATION
     world.iotlb.serve()
-    assert (world.host(first * PAGE), world.host(second * PAGE)) == (HOST, 0)
+    assert [world.host(page * PAGE + 5) for page in pages] == [
+        HOST + k * PAGE + 5 for k in range(n)]
     assert world.asked == []
+    assert world.settled == 0  # nobody has seen a list before
+    world.invalidate(pages[0] * PAGE)
+    assert [world.host(page * PAGE) != 0 for page in pages] == [False] * (n - 1) + [True]
+    world.miss(pages[0] * PAGE)
+    world.miss(pages[n // 2 - 1] * PAGE, write=1)
+    world.iotlb.serve()
+    assert [world.host(page * PAGE) != 0 for page in pages[1:]] == [True] * (n - 1)
+    assert world.host(pages[0] * PAGE) == 0
+
+
+def test_permissions_of_pages_of_one_place(world: World) -> None:
+    place = entry_of(0x12345, 0, 0)[0]
+    every = (page for page in range(1 << 20, 1 << 25) if entry_of(page, 0, 0)[0] == place)
+    pages = list(itertools.islice(every, 4))
+    for permission, page in enumerate(pages[:3], 1):
+        world.update(page * PAGE, permission=permission)
+    world.update(pages[3] * PAGE)  # has the place
+    world.miss(pages[2] * PAGE)
+    world.iotlb.serve()
+    assert [world.host(page * PAGE) != 0 for page in pages] == [True, False, True, True]
+    assert [world.host(page * PAGE, write=1) != 0 for page in pages] == [False, True, True, True]
+
+
+def test_a_list_is_changed_when_nobody_reads_it(world: World) -> None:
+    """Withdrawn, then all workers end their pass, then written anew."""
+    first = entry_of(0x12345, 0, 0)[0]
+    one, two = itertools.islice(
+        (page for page in range(1 << 20, 1 << 25) if entry_of(page, 0, 0)[0] == first), 2)
+    for settled in range(5):
+        world.update(one * PAGE, offset=settled * PAGE)
+        world.update(two * PAGE)
+        world.miss(one * PAGE)
+        world.iotlb.serve()
+        assert world.host(one * PAGE) == HOST + settled * PAGE
+        assert world.settled == settled
 
 
 @pytest.mark.parametrize("page", [0, 1, 4095, 4096, 0x12345, (1 << 39) - 1, 1 << 38, 0x5A5A5A5A5])
@@ -201,9 +238,9 @@ def test_invalidation_reaches_what_was_forgotten(world: World) -> None:
     world.update(5 * PAGE)
     others = range(ENTRIES, 8 * ENTRIES, 2)  # no neighbours
     elsewhere = (page for page in others if entry_of(page, 0, 0)[0] != place)
-    for page in itertools.islice(elsewhere, INTERVALS):
+    for page in itertools.islice(elsewhere, MAX_RANGES):
         world.update(page * PAGE)
-    assert len(world.iotlb) == INTERVALS
+    assert len(world.iotlb) == MAX_RANGES
     assert world.iotlb.locate(5 * PAGE, 1) is None
     assert world.host(5 * PAGE) == HOST
     world.invalidate(5 * PAGE)
