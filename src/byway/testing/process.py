@@ -101,12 +101,13 @@ def _is_reply(sequence: int, frame: bytes) -> bool | None:
     return True if echo and echo.kind == ECHO_REPLY and echo.sequence == sequence else None
 
 
-def serve(socket: str, own_mac: str, address: str, ring: str) -> None:
-    """The process: connect, then do what the lines say until they end."""
+def serve(socket: str, own_mac: str, address: str, options: str) -> None:
+    """The process: connect (``options``: Guest's, as JSON), then do what the lines say until they
+    end."""
     from byway.testing.exchange import Exchange
     from byway.testing.guest import Guest
 
-    with Guest.connect(socket, mac=own_mac, size=int(ring)) as guest:
+    with Guest.connect(socket, mac=own_mac, **json.loads(options)) as guest:
         station = Station(guest, address)
         exchange: Exchange | None = None
         say({"ready": True})
@@ -129,6 +130,9 @@ def serve(socket: str, own_mac: str, address: str, ring: str) -> None:
                                         **order)
                 exchange.run(seconds, asking)
                 say(exchange.statistics())
+            elif what == "reconnect":
+                guest.reconnect(socket, order["seconds"])
+                say({"features": guest.features})
             elif what == "statistics":
                 say(guest.statistics())
             else:
@@ -143,12 +147,17 @@ def say(answer: dict[str, Any]) -> None:
 
 class GuestProcess:
     """A handle on such a process. Orders may be sent to several guests before their answers are
-    read, so that the guests work at the same time."""
+    read, so that the guests work at the same time.
 
-    def __init__(self, socket: str, own_mac: str, address: str, ring: int = 256) -> None:
+    ``ring``: entries of each ring; ``options``: Guest's (packed, pairs, features, ...).
+    """
+
+    def __init__(self, socket: str, own_mac: str, address: str, ring: int = 256,
+                 **options: int) -> None:
         self.mac, self.address = own_mac, address
         self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, socket, own_mac, address, str(ring)],
+            [sys.executable, "-c", PROGRAM, socket, own_mac, address,
+             json.dumps({"size": ring, **options})],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._process.pid
 

@@ -6,14 +6,17 @@ Used by byway.testing.process (a guest in a process of its own), the demo and th
 Theory of operation
 -------------------
 A guest sends *requests*, at most ``window`` unanswered at a time, and answers the requests of
-others. A test frame is: destination, source, ethertype 0x88B5, kind (1 byte), 5 unused bytes, the
-number (8 bytes), then a pattern that follows from the number, in 8-byte words and a tail of bytes.
+others. A test frame is: headers of one of several forms (traffic_frames.py), kind (1 byte), 5
+unused bytes, the number (8 bytes), then a pattern that follows from the number, in 8-byte words and
+a tail of bytes. With several queue pairs each asks in flows of its own, and an answer leaves by the
+pair that its request came in by.
 An answer has the length and the pattern of its request. The window is what keeps the exchange
 honest: a receiver that is slow is waited for, so a frame that does not come back was lost, and is
 counted as such after ``patience`` ticks.
 
 Counted apart: frames whose content is wrong (bad), answers that nobody waits for (unexpected), and
-frames from a station that belongs to another network (leaked).
+frames from a station that belongs to another network (leaked), requests that a later one of their
+flow has overtaken (disordered).
 """
 
 from byway.machine.copying import copy_frame
@@ -22,15 +25,14 @@ from byway.machine.layout import record
 from byway.machine.mem import (
     fence,
     ld8,
-    ld16be,
+    ld16,
     ld64,
     ld64_acq,
     ld64be,
     mul64,
     st8,
-    st16be,
+    st16,
     st64,
-    st64be,
     wadd64,
 )
 from byway.machine.system import (
@@ -42,31 +44,46 @@ from byway.machine.system import (
     syscall0,
     syscall3,
 )
-from byway.packet.batch import HEAD, ROWS, R, batch_at, look, set_row
+from byway.packet.batch import HEAD, ROWS, R, batch_at, copy_whole, look, set_row
 from byway.packet.ethernet import HEADER
 from byway.switch.decide import MAC_MASK
-from byway.testing.frames import TEST_ETHERTYPE
+from byway.testing.traffic_frames import (
+    OTHER,
+    flow_place,
+    form_of,
+    headers_of,
+    ports_of,
+    source_of,
+    write_headers,
+)
 from byway.virtio.driver import driver_give_back, driver_rx, driver_tx
 from byway.virtio.driver_notify import kick_device, refuse_calls, want_calls
 from byway.virtio.ring import D
 
 REQUEST, ANSWER = 1, 2
+# Behind the headers (traffic_frames): kind and 5 unused bytes, number, pattern.
 KIND, NUMBER, PATTERN = HEADER, HEADER + 6, HEADER + 14
 MIN_TEST_FRAME = PATTERN
 GOLDEN = -0x61C8864680B583EB
 STEP = 0x0101010101010101
 SPINS = 200  # fruitless rounds before a guest lets others run, or sleeps
+ANSWERING_PORT, FIRST_PORT = 7, 1024
+POLLFD, REVENTS = 8, 6  # bytes of a struct pollfd, and where it says what happened
 
-# own, peer, foreign: MAC addresses << 16. answered: address of int64[window], the request waiting
-# in each place + 1, or 0. sizes: address of int64[sizes_mask + 1]. room: where frames are built,
-# ROWS times room_size bytes. since: tick when the window last moved. check: pattern is written and
-# compared. fd: address of a struct pollfd of the receive queue's call, then 8 bytes to read into.
-# The rest are counters.
+# own, peer, foreign: MAC addresses << 16. rx, tx: addresses of int64[pairs], the queues. answered:
+# address of int64[window], the request waiting in each place + 1, or 0. sizes: address of
+# int64[sizes_mask + 1]. room: where frames are built, ROWS times room_size bytes. linear: where
+# received frames that lie in pieces are put together. since: tick when the window last moved.
+# check: pattern is written and compared. form: of the requests; flows: how many different ones a
+# queue pair has; gso_size: see write_headers. order: address of int64[FLOW_PLACES], the last
+# request of each flow that others sent + 1. fds: address of struct pollfd[pairs] of the receive
+# queues' calls, then 8 bytes to read into. The rest are counters.
 TRAFFIC, traffic_at, T = record("traffic", [
-    "own", "peer", "foreign", "rx", "tx", "rx_batch", "tx_batch", "selected", "room", "room_size",
-    "sizes", "sizes_mask", "window", "waiting", "answered", "patience", "since", "check", "fd",
-    "stop", "next", "sent", "received", "checked", "answers", "lost", "bad", "unexpected", "leaked",
-    "other", "octets"], size=256)
+    "own", "peer", "foreign", "pairs", "rx", "tx", "rx_batch", "tx_batch", "selected", "room",
+    "room_size", "linear", "sizes", "sizes_mask", "window", "waiting", "answered", "patience",
+    "since", "check", "form", "flows", "gso_size", "order", "fds", "stop", "next", "sent",
+    "received", "checked", "answers", "lost", "bad", "unexpected", "leaked", "disordered", "other",
+    "octets"], size=512)
 
 
 @kernel
@@ -100,34 +117,34 @@ def check_pattern(at, n, number):
 
 
 @kernel
-def build(traffic, k, destination, kind, number, length):
+def build(traffic, k, destination, kind, number, length, form, ports):
     """Build a test frame in place k, and its row."""
     t = traffic_at(traffic)
     at = t.room + k * t.room_size
-    st64be(at, destination)
-    st64be(at + 6, t.own)
-    st16be(at + 12, TEST_ETHERTYPE)
-    st64(at + KIND, kind)
-    st64(at + NUMBER, number)
+    offload = write_headers(at, length, destination, t.own, form, ports, t.gso_size)
+    skip = headers_of(form)
+    st64(at + skip + KIND, kind)
+    st64(at + skip + NUMBER, number)
     if t.check != 0:
-        write_pattern(at + PATTERN, length - PATTERN, number)
+        write_pattern(at + skip + PATTERN, length - skip - PATTERN, number)
     row = batch_at(t.tx_batch).rows + 64 * k
     set_row(row, at, length)
+    st64(row + R.offload, offload)
     copy_frame(ld64(row + R.head), at, min(length, HEAD))
     st64(t.selected + 8 * k, row)
 
 
 @kernel
-def send_built(traffic, n):
+def send_built(traffic, queue, n):
     """Send the first n frames built, waiting for buffers."""
     t = traffic_at(traffic)
     done = 0
     while done < n:
-        done += driver_tx(t.tx, t.tx_batch, t.selected + 8 * done, n - done)
+        done += driver_tx(queue, t.tx_batch, t.selected + 8 * done, n - done)
         fence()
-        kick_device(t.tx)
+        kick_device(queue)
         if done < n:
-            if ld64(t.tx + D.error) != 0 or ld64_acq(traffic + T.stop) != 0:
+            if ld64(queue + D.error) != 0 or ld64_acq(traffic + T.stop) != 0:
                 return
             syscall0(SYS_SCHED_YIELD)
     t.sent += n
@@ -148,16 +165,37 @@ def settle_answer(traffic, number):
 
 
 @kernel
+def whole(traffic, row):
+    """Where all of a received frame lies in one piece."""
+    if ld64(row + R.nsegs) == 0:
+        return ld64(row + R.addr)
+    linear = traffic_at(traffic).linear
+    copy_whole(row, linear)
+    return linear
+
+
+@kernel
+def note_order(traffic, source, ports, number):
+    """Count a request that another one of its flow has overtaken."""
+    t = traffic_at(traffic)
+    last = t.order + 8 * flow_place(source, ports)
+    if number < ld64(last):
+        t.disordered += 1
+    st64(last, number + 1)
+
+
+@kernel
 def handle(traffic, row, built):
     """One received row; -> frames built (an answer is built in the next place)."""
     t = traffic_at(traffic)
     head = ld64(row + R.head)
     length = ld64(row + R.len)
-    source = ld64be(head + 6) & MAC_MASK
+    source = source_of(head)
     if source == t.foreign:
         t.leaked += 1
         return built
-    if ld16be(head + 12) != TEST_ETHERTYPE or length < MIN_TEST_FRAME:
+    form = form_of(head, length, MIN_TEST_FRAME - HEADER)
+    if form == OTHER or length > t.room_size:
         t.other += 1
         return built
     if ld64be(head) & MAC_MASK != t.own:
@@ -165,34 +203,41 @@ def handle(traffic, row, built):
         return built
     t.received += 1
     t.octets += length
-    number = ld64(head + NUMBER)
+    skip = headers_of(form)
+    number = ld64(head + skip + NUMBER)
     if t.check != 0:
-        if check_pattern(ld64(row + R.addr) + PATTERN, length - PATTERN, number):
+        if check_pattern(whole(traffic, row) + skip + PATTERN, length - skip - PATTERN, number):
             t.checked += 1
         else:
             t.bad += 1
-    if ld64(head + KIND) & 0xFF == REQUEST:
-        build(traffic, built, source, ANSWER, number, length)
+    if ld64(head + skip + KIND) & 0xFF == REQUEST:
+        ports = ports_of(head, form)
+        note_order(traffic, source, ports, number)
+        back = (ports & 0xFFFF) << 16 | ports >> 16
+        build(traffic, built, source, ANSWER, number, length, form, back)
         return built + 1
     settle_answer(traffic, number)
     return built
 
 
 @kernel
-def new_requests(traffic, built, wanted):
-    """Build requests while window and batch have room; -> frames built."""
+def new_requests(traffic, pair, built, wanted):
+    """Build requests of a queue pair's flows while window and batch have room; -> frames built."""
     t = traffic_at(traffic)
     while built < wanted and t.waiting < t.window:
-        place = t.answered + 8 * (t.next & (t.window - 1))
+        number = t.next
+        place = t.answered + 8 * (number & (t.window - 1))
         if ld64(place) != 0:
             break  # the oldest is still out
-        st64(place, t.next + 1)
-        length = ld64(t.sizes + 8 * (t.next & t.sizes_mask))
-        build(traffic, built, t.peer, REQUEST, t.next, length)
+        st64(place, number + 1)
+        length = ld64(t.sizes + 8 * (number & t.sizes_mask))
+        port = FIRST_PORT + pair + t.pairs * (number % t.flows)
+        build(traffic, built, t.peer, REQUEST, number, length, t.form,
+              port << 16 | ANSWERING_PORT)
         if t.waiting == 0:
             t.since = rdtsc()
         t.waiting += 1
-        t.next += 1
+        t.next = number + 1
         built += 1
     return built
 
@@ -209,11 +254,12 @@ def give_up(traffic):
 
 
 @kernel
-def round_trip(traffic, asking):
-    """One round: receive, check, answer, ask anew; -> frames received and sent."""
+def serve_pair(traffic, pair, asking):
+    """One round of a queue pair: receive, check, answer, ask anew; -> frames received and sent."""
     t = traffic_at(traffic)
     b = batch_at(t.rx_batch)
-    n = driver_rx(t.rx, t.rx_batch)
+    rx, tx = ld64(t.rx + 8 * pair), ld64(t.tx + 8 * pair)
+    n = driver_rx(rx, t.rx_batch)
     built = 0
     if n > 0:
         look(t.rx_batch)
@@ -221,44 +267,72 @@ def round_trip(traffic, asking):
             row = b.rows + 64 * k
             if ld64(row + R.len) > 0:
                 built = handle(traffic, row, built)
-        driver_give_back(t.rx, t.rx_batch)
+        driver_give_back(rx, t.rx_batch)
         fence()
-        kick_device(t.rx)
+        kick_device(rx)
     if asking:
-        built = new_requests(traffic, built, ROWS)
+        built = new_requests(traffic, pair, built, ROWS)
     if built > 0:
-        send_built(traffic, built)
-    elif n == 0:
-        give_up(traffic)
+        send_built(traffic, tx, built)
     return n + built
+
+
+@kernel
+def round_trip(traffic, asking):
+    """One round of all queue pairs; -> frames received and sent."""
+    t = traffic_at(traffic)
+    moved = 0
+    for pair in range(t.pairs):
+        moved += serve_pair(traffic, pair, asking)
+    if moved == 0:
+        give_up(traffic)
+    return moved
+
+
+@kernel
+def broken(traffic):
+    """Has the device broken a receive queue?"""
+    t = traffic_at(traffic)
+    error = 0
+    for pair in range(t.pairs):
+        error |= ld64(ld64(t.rx + 8 * pair) + D.error)
+    return error != 0
 
 
 @kernel
 def nap(traffic):
     """Sleep until a frame comes, a millisecond at the most."""
     t = traffic_at(traffic)
-    if not want_calls(t.rx):
-        if syscall3(SYS_POLL, t.fd, 1, 1) > 0:
-            syscall3(SYS_READ, ld64(t.fd) & 0xFFFFFFFF, t.fd + 8, 8)
-    refuse_calls(t.rx)
+    found = False
+    for pair in range(t.pairs):
+        if want_calls(ld64(t.rx + 8 * pair)):
+            found = True
+    if not found and syscall3(SYS_POLL, t.fds, t.pairs, 1) > 0:
+        for pair in range(t.pairs):
+            at = t.fds + POLLFD * pair
+            if ld16(at + REVENTS) != 0:
+                syscall3(SYS_READ, ld64(at) & 0xFFFFFFFF, t.fds + POLLFD * t.pairs, 8)
+                st16(at + REVENTS, 0)
+    for pair in range(t.pairs):
+        refuse_calls(ld64(t.rx + 8 * pair))
 
 
 @kernel
 def begin(traffic):
-    """Poll both queues; patience counts from now on."""
+    """Poll all queues; patience counts from now on."""
     t = traffic_at(traffic)
-    refuse_calls(t.rx)
-    refuse_calls(t.tx)
+    for pair in range(t.pairs):
+        refuse_calls(ld64(t.rx + 8 * pair))
+        refuse_calls(ld64(t.tx + 8 * pair))
     t.since = rdtsc()
 
 
 @kernel(entry=True)
 def traffic_run(traffic, until, asking):
     """Exchange until tick ``until`` or told to stop; sleeps when there is nothing to do; -> 0."""
-    t = traffic_at(traffic)
     begin(traffic)
     idle = 0
-    while rdtsc() < until and ld64_acq(traffic + T.stop) == 0 and ld64(t.rx + D.error) == 0:
+    while rdtsc() < until and ld64_acq(traffic + T.stop) == 0 and not broken(traffic):
         if round_trip(traffic, asking != 0) > 0:
             idle = 0
         else:

@@ -3,6 +3,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet, mac
 from byway.testing.guest import Guest, GuestError
 from byway.testing.traffic import traffic_pair, traffic_run
 from byway.virtio.features import Feature, mask
+from tests.exchanging import check, introduce, settle
 from tests.running import RunningSwitch
 
 SHORT = 0.05
@@ -155,3 +157,43 @@ def test_features(tmp_path: Path, names: tuple[str, ...]) -> None:
             sent = frames_of(one, [60] * 50)
             one.send(sent)
             assert two.receive_until(50) == sent
+
+
+PACKED = mask(Feature.RING_PACKED)
+OFFLOADS = mask(
+    Feature.CSUM, Feature.GUEST_CSUM, Feature.HOST_TSO4, Feature.GUEST_TSO4, Feature.MRG_RXBUF)
+LARGE = {"sizes": (1000, 9000, 65000), "gso_size": 1448, "window": 8}
+
+
+@pytest.mark.parametrize(("options", "exchange"), [
+    ({"packed": True}, {}),
+    ({"packed": True, "size": 100}, {}),
+    ({"packed": True, "features": mask(Feature.EVENT_IDX, Feature.IN_ORDER)}, {}),
+    ({"features": mask(Feature.IN_ORDER)}, {}),
+    ({"pairs": 2}, {}),
+    ({"packed": True, "pairs": 4, "features": mask(Feature.EVENT_IDX)}, {}),
+    ({"features": OFFLOADS, "size": 1024}, LARGE),
+    ({"packed": True, "features": OFFLOADS, "size": 999, "buffer": 2048}, LARGE),
+], ids=lambda value: "-".join(value) if isinstance(value, dict) else "")
+def test_exchanges(tmp_path: Path, options: dict[str, Any], exchange: dict[str, Any]) -> None:
+    """Every kind of ring and of traffic, both guests alike."""
+    with RunningSwitch(tmp_path) as switch:
+        switch.network()
+        pairs = options.get("pairs", 1)
+        for name in ("vm1", "vm2"):
+            switch.add("vhost-user", name, queues=pairs)
+        with switch.guest("vm1", 1, **options) as one, switch.guest("vm2", 2, **options) as two:
+            if options.get("packed"):
+                assert one.features & PACKED
+            introduce(one, two)
+            exchange = {"sizes": (60, 300, 1500), "window": 16, **exchange}
+            ends = [Exchange(one, two.mac, **exchange), Exchange(two, one.mac, **exchange)]
+            ends[0].run_with(ends[1], 0.5 if INTERPRETED else SHORT)
+            settle(ends)
+            assert switch.drops() == {}
+            for end in ends:
+                check(end, 8)
+                assert end.statistics()["disordered"] == 0
+            if pairs > 1:
+                used = [int(queue.record["avail_idx"][0]) for queue in two.queues.rx]
+                assert len(set(used)) > 1 or min(used) > 256, "all pairs are used"
