@@ -46,6 +46,7 @@ from byway.packet.batch import MAX_CHAIN, MAX_FRAME, MIN_FRAME, ROWS, SEGMENTS, 
 from byway.virtio.borrow import borrow_chain, borrow_plain, find_plain, finish_borrowing
 from byway.virtio.dirty import log_write
 from byway.virtio.memtab import memtab_at
+from byway.virtio.publish import add_done, publish_packed
 from byway.virtio.ring import (
     AVAIL,
     DESCRIPTOR,
@@ -252,6 +253,11 @@ def packed_give_back(queue, batch):
     q = vq_at(queue)
     b = batch_at(batch)
     n, rows, size, desc, log = b.n, b.rows, q.size, q.desc, q.log
+    if unlikely(q.inflight != 0 and n > 0):  # with the journal, as a delivery is published
+        for k in range(n):
+            add_done(batch, k, ld64(rows + 64 * k + R.token), 0, 0)
+        publish_packed(queue, batch, n)
+        return
     slot = q.used_idx & (WRAP - 1)
     done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
     first = desc + DESCRIPTOR * slot + 8

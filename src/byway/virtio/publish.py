@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Telling the driver which buffers were filled: the end of a delivery, in both ring formats.
 
-Used by device_tx.py and chains.py, which list what is done in the batch's scratch; also says how
-that scratch is divided.
+Used by device_tx.py, chains.py and device_rx.py, which list what is done in the batch's scratch;
+also says how that scratch is divided.
 
 VIRTIO 1.2: 2.7.8 (used ring), 2.8.9 (used descriptors: the first one's flags last, so that the
 driver sees all buffers of a frame or none).
@@ -12,7 +12,21 @@ from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st16_rel, st64, st64_once, st64_rel, unlikely
 from byway.packet.batch import ROWS, SCRATCH_BYTES, SEGMENT, SEGMENTS, batch_at
 from byway.virtio.dirty import log_write
-from byway.virtio.ring import AVAIL, DESCRIPTOR, ENTRIES, INDEX, USED, WRAP, WRITE, Q, vq_at
+from byway.virtio.inflight import journal_begin, journal_commit
+from byway.virtio.ring import (
+    AVAIL,
+    DESCRIPTOR,
+    ENTRIES,
+    INDEX,
+    USED,
+    WRAP,
+    WRITE,
+    Q,
+    RingError,
+    vq_at,
+)
+
+_ENDLESS = int(RingError.ENDLESS)
 
 # The batch's scratch. First, segments of the frame that chains are filled for.
 SCRATCH = 2 * SEGMENTS
@@ -80,10 +94,27 @@ def publish_split(queue, batch, n):
 
 
 @kernel
+def slots_done(batch, n):
+    """Slots that n buffers take of a packed ring."""
+    list_at = batch_at(batch).scratch + DONE_AT
+    slots = 0
+    for k in range(n):
+        slots += ld64(list_at + DONE * k) >> 16
+    return slots
+
+
+@kernel
 def publish_packed(queue, batch, n):
     """Write n used descriptors, the first one last."""
     q = vq_at(queue)
     list_at = batch_at(batch).scratch + DONE_AT
+    slots = 0
+    if unlikely(q.inflight != 0):
+        slots = slots_done(batch, n)
+        if slots > q.size:  # a guest that changed its chains while they were walked
+            q.error = _ENDLESS
+            return
+        journal_begin(queue, slots)
     size, desc, log = q.size, q.desc, q.log
     slot = q.used_idx & (WRAP - 1)
     done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
@@ -110,6 +141,8 @@ def publish_packed(queue, batch, n):
     position = slot | (WRAP if done != 0 else 0)
     q.last_avail = position
     st64_rel(queue + Q.used_idx, position)
+    if unlikely(q.inflight != 0):
+        journal_commit(queue, slots)
 
 
 @kernel
