@@ -13,12 +13,11 @@ from hypothesis import strategies as st
 from byway.machine.jit import INTERPRETED
 from byway.machine.layout import address_of, alloc
 from byway.testing.guarded import Guarded
+from byway.testing.iotlb_kernels import bytes_at_iova, iova_to_host
 from byway.testing.kernels import (
-    bytes_from,
     copy_bytes,
     copy_bytes_masked,
     copy_bytes_portable,
-    translate,
     zero_bytes,
 )
 from byway.virtio.memtab import MAX_REGIONS, MEMTAB, fill
@@ -95,8 +94,10 @@ def test_the_table_finds_what_lies_in_one_region(
         inside = [(host + gpa - start, start + size - gpa) for start, size, host in made
                   if start <= gpa < start + size]
         whole = [a for a, left in inside if n <= left]
-        assert translate(address_of(table), gpa, n) == (whole[0] if whole else 0)
-        assert bytes_from(address_of(table), gpa) == (inside[0][1] if inside else 0)
+        for write in (0, 1):  # regions permit everything
+            assert iova_to_host(address_of(table), gpa, n, write) == (whole[0] if whole else 0)
+            assert bytes_at_iova(address_of(table), gpa, write) == (
+                inside[0][1] if inside else 0)
 
 
 def test_the_largest_region_comes_first() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernels of memory tables behind an IOMMU one by one, as tests call them.
+"""The kernels of memory tables, with and without an IOMMU, one by one, as tests call them.
 
 Used by tests. Each is a cached entry of int64 arguments; see the function that it calls.
 """

@@ -55,7 +55,6 @@ from byway.ports.tx import port_tx
 from byway.switch.decide import decide
 from byway.switch.fdb import learn, lookup
 from byway.virtio.driver import reap
-from byway.virtio.memtab import reach, xlate
 from byway.worker.deliver import deliver
 
 # ---------------------------------------------------------------- machine
@@ -198,18 +197,6 @@ def deliver_batch(plan, port, batch, sort):
 
 
 # ---------------------------------------------------------------- virtio
-@kernel(entry=True)
-def translate(memtab, gpa, n):
-    """-> host address of n bytes, or 0."""
-    return xlate(memtab, gpa, n)
-
-
-@kernel(entry=True)
-def bytes_from(memtab, gpa):
-    """-> bytes from there to the end of the region."""
-    return reach(memtab, gpa)
-
-
 @kernel(entry=True)
 def port_deliver(port, batch, selected, n, rounds):
     """Deliver n rows to a port and notify its peer, as one of several workers; -> frames."""

@@ -62,18 +62,6 @@ def bytes_from(memtab, gpa, write):
 
 
 @kernel
-def xlate(memtab, gpa, n):
-    """As translate, for memory that the device reads."""
-    return translate(memtab, gpa, n, 0)
-
-
-@kernel
-def reach(memtab, gpa):
-    """As bytes_from, for memory that the device reads."""
-    return bytes_from(memtab, gpa, 0)
-
-
-@kernel
 def missed(memtab, gpa, write):
     """Why guest address ``gpa`` cannot be reached: -> BAD_ADDRESS, or NO_TRANSLATION where the
     front end is asked for it now."""

@@ -11,10 +11,11 @@ from byway.machine import sigbus
 from byway.machine.regions import Region
 from byway.testing.conversation import MEMORY_SIZE, FileKind
 from byway.testing.dialogue import Files
+from byway.testing.iotlb_kernels import iova_to_host
 from byway.vhost.memory import Memory
 from byway.vhost.messages import ProtocolError
 from byway.vhost.payloads import MemoryRegion
-from byway.virtio.memtab import M, xlate
+from byway.virtio.memtab import M
 
 PAGE = 4096
 WHOLE = MemoryRegion(0x10000, MEMORY_SIZE, 0x7000_0000_0000, 0)
@@ -49,7 +50,7 @@ def test_replace_and_translate(memory: Memory, files: Files) -> None:
     host = memory.user_to_host(0x7000_0000_0005, 4)
     assert host is not None
     assert ctypes.string_at(host, 4) == b"here"
-    assert xlate(memory.table, 0x10005, 4) == host
+    assert iova_to_host(memory.table, 0x10005, 4, 0) == host
     os.fstat(fd)  # the descriptor stays the caller's
 
 
