@@ -11,8 +11,8 @@ from byway.machine.jit import INTERPRETED
 from byway.testing import plain_driver
 from byway.testing.device import Device
 from byway.testing.guarded import Guarded
-from byway.testing.kernels import device_sleep, device_wake, has_crossed
 from byway.testing.plain_driver import EVENT_IDX, VERSION_1, Layout, PlainDriver, PlainMemory
+from byway.testing.ring_kernels import device_sleep, device_wake, has_crossed
 
 EXAMPLES = 100 if INTERPRETED else 500
 words = st.one_of(st.integers(0, 65535), st.sampled_from([0, 1, 32767, 32768, 65534, 65535]))

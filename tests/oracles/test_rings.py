@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The device's side of a split virtqueue against the plain driver, over the same memory.
+"""The device's side of both kinds of virtqueue against the plain drivers, over the same memory.
 
 Guarded memory: a byte read or written outside ends the process (compiled) or the test
 (interpreted, under an Arena, where double fetches are found as well).
@@ -8,7 +8,7 @@ Guarded memory: a byte read or written outside ends the process (compiled) or th
 import contextlib
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
@@ -19,19 +19,26 @@ from byway.packet.reason import Reason
 from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.guarded import Guarded
-from byway.testing.plain_driver import (
+from byway.testing.plain_driver import PlainDriver
+from byway.testing.plain_memory import Layout, PlainMemory
+from byway.testing.plain_packed_driver import PlainPackedDriver
+from byway.testing.plain_queue import (
     EVENT_IDX,
+    HASH_REPORT,
+    IN_ORDER,
     INDIRECT_DESC,
     MRG_RXBUF,
+    RING_PACKED,
     VERSION_1,
-    Layout,
-    PlainDriver,
-    PlainMemory,
+    PlainQueue,
 )
 
 GPA = 0x4000_0000
 FIRST, SECOND = 3 << 20, 1 << 20  # two regions, the second right behind the first for the guest
+LOG = (GPA + FIRST + SECOND) // 4096 // 8  # bytes of a dirty log that knows both
 EXAMPLES = 60 if INTERPRETED else 150
+SPLIT, PACKED = VERSION_1, VERSION_1 | RING_PACKED
+FORMATS = [SPLIT, PACKED]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +55,7 @@ def regions() -> Iterator[list[tuple[int, int, int]]]:
 class Pair:
     """A plain driver and our device on one virtqueue."""
 
-    driver: PlainDriver
+    driver: PlainQueue
     device: Device
     arena: Arena
 
@@ -68,12 +75,37 @@ class Pair:
             assert self.arena.doubles == []
 
 
-def pair(regions: list[tuple[int, int, int]], size: int, features: int, start: int,
-         receive: bool, call: int = -1) -> Pair:
+@dataclass(frozen=True)
+class Setup:
+    """A virtqueue as negotiated. ``start``: any 16-bit number; a packed ring's position follows."""
+
+    size: int
+    features: int = VERSION_1
+    start: int = 0
+    ids: tuple[int, ...] = field(default=(), repr=False)
+
+    @property
+    def position(self) -> int:
+        """Where both sides begin: an index, or slot | wrap."""
+        if self.features & RING_PACKED:
+            return (self.start & 0x7FFF) % self.size | (~self.start & 0x8000)
+        return self.start
+
+
+def pair(regions: list[tuple[int, int, int]], setup: Setup, receive: bool, call: int = -1,
+         log: int = 0) -> Pair:
     memory = PlainMemory(regions)
-    driver = PlainDriver(memory, size, features, receive=receive, start=start)
-    device = Device(regions, size, memory.host(driver.desc), memory.host(driver.avail),
-                    memory.host(driver.used), features, start=start, call=call)
+    driver: PlainQueue
+    if setup.features & RING_PACKED:
+        driver = PlainPackedDriver(memory, setup.size, setup.features, receive=receive,
+                                   start=setup.position, ids=setup.ids)
+    else:
+        driver = PlainDriver(memory, setup.size, setup.features, receive=receive,
+                             start=setup.position)
+    device = Device(regions, setup.size, memory.host(driver.desc), memory.host(driver.avail),
+                    memory.host(driver.used), setup.features, start=setup.position, call=call,
+                    log=log)
+    device.queue["header"] = driver.header
     arena = Arena()
     device.allow(arena)
     for _, host, n in regions:
@@ -86,13 +118,29 @@ def frame(number: int, length: int) -> bytes:
     return bytes((number * 37 + k * 11 + (k >> 8)) & 0xFF for k in range(length))
 
 
-sizes = st.sampled_from([1, 2, 4, 8, 32, 256, 32768])
-starts = st.sampled_from([0, 1, 65530, 65535, 32767])
-features = st.sampled_from([0, VERSION_1, VERSION_1 | MRG_RXBUF]).flatmap(
-    lambda f: st.sampled_from([f, f | EVENT_IDX])).map(lambda f: f | INDIRECT_DESC)
+starts = st.sampled_from([0, 1, 2, 6, 99, 65530, 65535, 32767, 32768])
+base = st.sampled_from([0, VERSION_1, VERSION_1 | MRG_RXBUF, PACKED, PACKED | MRG_RXBUF])
+extras = st.lists(st.sampled_from([EVENT_IDX, IN_ORDER]), unique=True).map(sum)
+
+
+@st.composite
+def setups(draw: st.DrawFn) -> Setup:
+    """Both formats, with any features; packed: any size, and ids that are not the slot."""
+    features = draw(base) | draw(extras) | INDIRECT_DESC
+    if features & VERSION_1 and draw(st.integers(0, 4)) == 0:
+        features |= HASH_REPORT
+    if not features & RING_PACKED:
+        return Setup(draw(st.sampled_from([1, 2, 4, 8, 32, 256, 32768])), features, draw(starts))
+    size = draw(st.sampled_from([1, 2, 3, 4, 5, 7, 8, 32, 100, 255, 32768]))
+    ids: tuple[int, ...] = ()
+    if size <= 255 and draw(st.booleans()):
+        ids = tuple((k * 40503 + 7) & 0xFFFF for k in range(size))
+    return Setup(size, features, draw(starts), ids)
+
+
 layouts = st.builds(
     Layout,
-    st.lists(st.one_of(st.sampled_from([0, 1, 2, 10, 11, 12, 13, 14, 26, 64, 128, 140]),
+    st.lists(st.one_of(st.sampled_from([0, 1, 2, 10, 11, 12, 13, 14, 20, 26, 64, 128, 140]),
                        st.integers(0, 700)), max_size=6).map(tuple),
     st.one_of(st.none(), st.integers(0, 3)),
     st.sampled_from([0, 3]))
@@ -104,11 +152,11 @@ class TestReceive:
     """Driver to device: what was sent is what is borrowed, and every buffer comes back once."""
 
     @settings(max_examples=EXAMPLES, deadline=None)
-    @given(size=sizes, start=starts, features=features,
-           batches=st.lists(st.lists(st.tuples(lengths, layouts), min_size=1, max_size=12),
-                            min_size=1, max_size=4))
-    def test_any_layout(self, regions, size, start, features, batches) -> None:
-        p = pair(regions, size, features, start, receive=False)
+    @given(setup=setups(), batches=st.lists(
+        st.lists(st.tuples(lengths, layouts), min_size=1, max_size=12), min_size=1, max_size=4))
+    def test_any_layout(self, regions, setup, batches) -> None:
+        p = pair(regions, setup, receive=False)
+        total = 0
         for batch in batches:
             sent = []
             for number, (length, layout) in enumerate(batch):
@@ -118,51 +166,88 @@ class TestReceive:
                 except MemoryError:
                     break
                 sent.append(data)
-            heads = list(p.driver.chains)
+            names = list(p.driver.chains)
             p.driver.publish()
             with p.watched():
                 got = p.device.take()
             assert got == sent
-            assert p.driver.reap() == heads
+            assert p.driver.reap() == names
             assert p.device.error is None
-        assert int(p.device.counters["frames"][0]) == p.driver.used_seen - start & 0xFFFF
+            total += len(sent)
+        assert int(p.device.counters["frames"][0]) == total
 
-    def test_a_full_ring_of_every_size(self, regions) -> None:
-        for size in (1, 64, 128, 1024):
-            p = pair(regions, size, VERSION_1, 65500, receive=False)
-            sent = [frame(k, 60) for k in range(size)]
-            for data in sent:
-                p.driver.send(data, Layout())
+    @pytest.mark.parametrize(("features", "sizes"), [
+        (SPLIT, (1, 64, 128, 1024)), (PACKED, (1, 3, 5, 63, 64, 65, 100, 129, 1000)),
+        (PACKED | IN_ORDER, (1, 3, 5, 63, 64, 65, 100, 129, 1000))])
+    def test_a_full_ring_of_every_size(self, regions, features, sizes) -> None:
+        for size in sizes:
+            p = pair(regions, Setup(size, features, 65500), receive=False)
+            for lap in range(3):
+                sent = [frame(k + lap, 60) for k in range(size)]
+                for data in sent:
+                    p.driver.send(data, Layout())
+                p.driver.publish()
+                assert p.device.take() == sent
+                assert len(p.driver.reap()) == size
+
+    @pytest.mark.parametrize("size", [3, 5, 7, 100])
+    @pytest.mark.parametrize("features", [PACKED, PACKED | IN_ORDER])
+    def test_chains_over_the_end_of_the_ring(self, regions, features, size) -> None:
+        """From each slot and in each lap, chains of each length."""
+        p = pair(regions, Setup(size, features), receive=False)
+        for lap in range(2 * size if size < 10 else 60):
+            pieces = 1 + lap % min(size, 9)
+            data = frame(lap, 60 + lap)
+            p.driver.send(data, Layout((5,) * (pieces - 1)))
             p.driver.publish()
-            assert p.device.take() == sent
-            assert len(p.driver.reap()) == size
+            with p.watched():
+                assert p.device.take() == [data]
+            assert len(p.driver.reap()) == 1
+            assert int(p.device.queue["used_idx"][0]) == p.driver.next_used.word
 
+    def test_in_order_one_used_descriptor_returns_a_batch(self, regions) -> None:
+        """2.8.8: the other slots stay as the driver wrote them."""
+        p = pair(regions, Setup(7, PACKED | IN_ORDER, 5), receive=False)
+        for cuts in ((), (12,), (3, 9), ()):
+            p.driver.send(frame(1, 60), Layout(cuts))
+        p.driver.publish()
+        before = p.driver.memory.read(p.driver.desc, 16 * 7)
+        assert len(p.device.take()) == 4
+        after = p.driver.memory.read(p.driver.desc, 16 * 7)
+        changed = [k for k in range(7) if before[16 * k : 16 * k + 16] != after[16 * k :][:16]]
+        assert changed == [5]
+        assert len(p.driver.reap()) == 4
+
+    @pytest.mark.parametrize("features", FORMATS)
     @pytest.mark.parametrize("header", [
         b"\x01" + bytes(11), b"\0\x01" + bytes(10), b"\xff" * 12, bytes(10) + b"\x07\0"])
     @pytest.mark.parametrize("layout", [Layout(), Layout((12,)), Layout((1, 3)), Layout((12,), 1)])
     def test_the_header_says_nothing_without_offloads(
-            self, regions, header: bytes, layout: Layout) -> None:
+            self, regions, features: int, header: bytes, layout: Layout) -> None:
         """5.1.6.2: all its fields hang on features that were not negotiated."""
-        p = pair(regions, 8, VERSION_1 | INDIRECT_DESC, 0, receive=False)
+        p = pair(regions, Setup(8, features | INDIRECT_DESC), receive=False)
         data = frame(1, 70)
         p.driver.send(data, layout, header)
         p.driver.publish()
         assert p.device.take() == [data]
         assert len(p.driver.reap()) == 1
 
+    @pytest.mark.parametrize("features", FORMATS)
     @pytest.mark.parametrize("total", [0, 1, 11, 12, 13, 25])
-    def test_a_frame_that_is_too_short(self, regions, total) -> None:
-        p = pair(regions, 8, VERSION_1, 0, receive=False)
+    def test_a_frame_that_is_too_short(self, regions, features, total) -> None:
+        p = pair(regions, Setup(8, features), receive=False)
         p.driver.add(total, Layout((1,)), bytes(total))
         p.driver.add(total, Layout(), bytes(total))
         p.driver.publish()
         assert p.device.take() == [Reason.RUNT, Reason.RUNT]
         assert len(p.driver.reap()) == 2
 
+    @pytest.mark.parametrize("features", FORMATS)
     @pytest.mark.parametrize("layout", [Layout(), Layout((12,)), Layout((12, 32768))])
-    def test_the_longest_frame(self, regions, layout) -> None:
-        p = pair(regions, 8, VERSION_1, 0, receive=False)
-        data = frame(3, 65535)
+    def test_the_longest_frame(self, regions, features, layout) -> None:
+        """65535 bytes of IP behind an Ethernet header with two tags."""
+        p = pair(regions, Setup(8, features), receive=False)
+        data = frame(3, 65535 + 22)
         p.driver.send(data, layout)
         p.driver.send(data + b"x", layout)
         p.driver.publish()
@@ -174,13 +259,13 @@ class TestDeliver:
     """Device to driver: frames arrive whole and in order, or are counted; nothing else changes."""
 
     @settings(max_examples=EXAMPLES, deadline=None)
-    @given(size=sizes, start=starts, features=features,
+    @given(setup=setups(), logged=st.booleans(),
            pieces=st.sampled_from([(1,), (2, 1), (5,), (16, 2, 1)]),
-           posts=st.lists(st.tuples(st.one_of(st.integers(12, 400), st.just(1526),
+           posts=st.lists(st.tuples(st.one_of(st.integers(20, 400), st.just(1526),
                                               st.just(65547)), layouts), max_size=20),
            batches=st.lists(st.lists(lengths, min_size=1, max_size=12), min_size=1, max_size=3))
-    def test_any_buffers(self, regions, size, start, features, pieces, posts, batches) -> None:
-        p = pair(regions, size, features, start, receive=True)
+    def test_any_buffers(self, regions, setup, logged, pieces, posts, batches) -> None:
+        p = pair(regions, setup, receive=True, log=LOG * logged)
         for room, layout in posts:
             with contextlib.suppress(MemoryError):
                 p.driver.add(room, layout)
@@ -188,17 +273,44 @@ class TestDeliver:
         frames = [[frame(10 * b + k, n) for k, n in enumerate(batch)]
                   for b, batch in enumerate(batches)]
         expected, dropped = model(p.driver, frames)
+        before = pages(regions) if logged else {}
         sent = 0
         for batch in frames:
             p.device.place(batch, pieces)
             with p.watched():
                 sent += p.device.deliver(batch, pieces)
+        if logged:
+            after = pages(regions)
+            changed = {page for page in before if before[page] != after[page]}
+            assert changed <= p.device.dirty <= set(before)
         assert p.driver.receive_frames() == expected
         assert (sent, p.device.drops) == (len(expected), dropped)
         assert p.device.error is None
 
+    @pytest.mark.parametrize("features", [PACKED, PACKED | IN_ORDER, SPLIT, SPLIT | IN_ORDER])
+    def test_frames_over_many_buffers_and_laps(self, regions, features) -> None:
+        """Merged frames of 1 to 5 buffers, of 1 to 3 descriptors each, round and round."""
+        size = 23 if features & RING_PACKED else 32
+        p = pair(regions, Setup(size, features | MRG_RXBUF, 20), receive=True)
+        for lap in range(40):
+            with contextlib.suppress(MemoryError):
+                for k in range(100):
+                    p.driver.add(100, Layout((30, 50)[: (k + lap) % 3]))
+            p.driver.publish()
+            frames = [frame(lap + k, 60 + 97 * (lap + k) % 420) for k in range(3)]
+            expected, _ = model(p.driver, [frames])
+            assert p.device.deliver(frames, (1, 3)) == len(expected) > 0
+            assert p.driver.receive_frames() == expected
 
-def model(driver: PlainDriver, batches: list[list[bytes]]) -> tuple[list[bytes], dict[str, int]]:
+
+def pages(regions: list[tuple[int, int, int]]) -> dict[int, bytes]:
+    """The guest's first two regions, page by page."""
+    memory = PlainMemory(regions)
+    return {page: memory.read(4096 * page, 4096)
+            for gpa, _, n in regions[:2] for page in range(gpa // 4096, (gpa + n) // 4096)}
+
+
+def model(driver: PlainQueue, batches: list[list[bytes]]) -> tuple[list[bytes], dict[str, int]]:
     """What a device does with frames and the receive buffers available, as simply as can be."""
     rooms = [chain.capacity for chain in driver.chains.values()]
     received, dropped = [], {"no_buffers": 0, "small_buffer": 0}
@@ -220,25 +332,32 @@ def model(driver: PlainDriver, batches: list[list[bytes]]) -> tuple[list[bytes],
 
 
 class TestNotifications:
-    """Calls exactly when the specification says so (2.7.7, 2.7.10)."""
+    """Calls exactly when the specification says so (2.7.7, 2.7.10, 2.8.10)."""
 
     @settings(max_examples=EXAMPLES, deadline=None)
-    @given(features=st.sampled_from([VERSION_1, VERSION_1 | EVENT_IDX]), start=starts,
-           steps=st.lists(st.tuples(st.integers(1, 6), st.sampled_from([None, 0, 1, 3, 70])),
+    @given(setup=st.builds(
+               Setup, st.just(8), st.sampled_from([SPLIT, SPLIT | EVENT_IDX]), starts)
+           | st.builds(Setup, st.sampled_from([3, 6, 7, 8, 100]),
+                       st.sampled_from([PACKED, PACKED | EVENT_IDX, PACKED | EVENT_IDX | IN_ORDER]),
+                       starts),
+           steps=st.lists(st.tuples(st.integers(1, 6), st.sampled_from([None, -1, 0, 1, 3, 7, 70])),
                           min_size=1, max_size=12))
-    def test_calls(self, regions, features, start, steps) -> None:
+    def test_calls(self, regions, setup, steps) -> None:
+        """``steps``: how many frames, and after how many a call is wanted (-1: after each)."""
         fd = os.eventfd(0, os.EFD_NONBLOCK)
-        p = pair(regions, 8, features, start, receive=False, call=fd)
-        p.device.queue["signalled"] = start
+        p = pair(regions, setup, receive=False, call=fd)
+        p.device.queue["signalled"] = setup.position
         p.device.queue["signalled_valid"] = 1
         due = 0
         for n, after in steps:
             if after is None:
                 p.driver.refuse_calls()
+            elif after < 0 and isinstance(p.driver, PlainPackedDriver):
+                p.driver.ask_for_all_calls()
             else:
-                p.driver.ask_for_calls(after)
-            for k in range(n):
-                p.driver.send(frame(k, 60), Layout())
+                p.driver.ask_for_calls(max(after, 0) % (2 * setup.size))
+            for k in range(min(n, setup.size)):
+                p.driver.send(frame(k, 60), Layout((20,)[: k % 2 if n <= 3 < setup.size else 0]))
             p.driver.publish()
             p.device.take()
             due += p.driver.call_is_due()
@@ -247,9 +366,10 @@ class TestNotifications:
         assert (os.eventfd_read(fd) if due else 0) == due
         os.close(fd)
 
-    def test_the_first_call_after_a_start_is_always_made(self, regions) -> None:
+    @pytest.mark.parametrize("features", FORMATS)
+    def test_the_first_call_after_a_start_is_always_made(self, regions, features) -> None:
         fd = os.eventfd(0, os.EFD_NONBLOCK)
-        p = pair(regions, 8, VERSION_1 | EVENT_IDX, 0, receive=False, call=fd)
+        p = pair(regions, Setup(8, features | EVENT_IDX), receive=False, call=fd)
         p.driver.ask_for_calls(5)
         p.driver.send(frame(0, 60), Layout())
         p.driver.publish()

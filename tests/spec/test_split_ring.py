@@ -13,7 +13,7 @@ from byway.machine.regions import Region
 from byway.packet.counters import COUNTERS
 from byway.testing.device import Device
 from byway.testing.entries import guest_sleep, guest_wake
-from byway.testing.kernels import device_sleep, device_wake
+from byway.testing.ring_kernels import device_sleep, device_wake
 from byway.virtio import ring
 from byway.virtio.driver_queue import DriverQueue
 from byway.virtio.features import Feature, mask

@@ -6,7 +6,7 @@
     device.deliver([frame, ...])     # into its receive buffers; -> how many
 
 Used by tests of the virtio kernels and by the hostile guest. Compiled or interpreted, as the
-process is.
+process is. The ring's format, and whether virtio headers are read, follow from ``features``.
 """
 
 import ctypes
@@ -22,6 +22,7 @@ from byway.packet.batch import (
     HEAD_STRIDE,
     MAX_FRAME,
     ROWS,
+    SCRATCH_BYTES,
     SEGMENT,
     SEGMENTS,
     UNDECIDED,
@@ -30,14 +31,14 @@ from byway.packet.batch import (
 from byway.packet.counters import COUNTERS, drops_by_name
 from byway.packet.reason import Reason
 from byway.testing.arena import Arena
-from byway.testing.kernels import device_borrow, device_deliver, device_return, look_at
+from byway.testing.ring_kernels import device_borrow, device_deliver, device_return, look_at
 from byway.virtio.features import Feature, has, header_length
 from byway.virtio.memtab import MEMTAB, fill
-from byway.virtio.ring import VQ, RingError
+from byway.virtio.ring import LOG, PACKED_START, VQ, RingError
 
 # What a batch's addresses lead to (packet.batch).
 BATCH_MEMORY = {
-    "heads": ROWS * HEAD_STRIDE, "segs": SEGMENTS * SEGMENT, "scratch": 2 * SEGMENTS * SEGMENT}
+    "heads": ROWS * HEAD_STRIDE, "segs": SEGMENTS * SEGMENT, "scratch": SCRATCH_BYTES}
 SOURCES = ROWS * 2048  # bytes of frames to be delivered that have room at first
 
 
@@ -45,12 +46,15 @@ class Device:
     """A device's virtqueue: its record, memory table, batch and counters.
 
     ``regions``: (guest address, host address, bytes). ``desc``, ``avail``, ``used``: host
-    addresses. ``start``: where both indices begin. ``call``: an event fd or -1.
+    addresses (packed: ring, the driver's and the device's event suppression). ``start``: where both
+    indices begin (packed: slot | WRAP; default: a fresh ring's). ``call``: an event fd or -1.
+    ``log``: bytes of a dirty log, of all that the device writes; see ``dirty``. ``offloads``: the
+    offload words of the frames last borrowed.
     """
 
     def __init__(self, regions: Sequence[tuple[int, int, int]], size: int, desc: int, avail: int,
-                 used: int, features: int, *, start: int = 0, call: int = -1,
-                 max_frame: int = MAX_FRAME) -> None:
+                 used: int, features: int, *, start: int | None = None, call: int = -1,
+                 max_frame: int = MAX_FRAME, log: int = 0) -> None:
         self.batch = Batch()
         self.queue = alloc(VQ, 1)
         self.memtab = alloc(MEMTAB, 1)
@@ -61,16 +65,39 @@ class Device:
         self._sources = np.zeros(SOURCES, np.uint8)
         self._segments = alloc(np.dtype("<i8"), 2 * ROWS * 16)
         fill(self.memtab[0], [(gpa, n, host) for gpa, host, n in regions])
+        self.log_bits = alloc(np.dtype("u1"), max(log, 1))
+        self.log = alloc(LOG, 1)
+        self.log["bits"], self.log["bytes"] = address_of(self.log_bits), log
+        self.log["memtab"] = address_of(self.memtab)
+        self.offloads: list[int] = []
         row = self.queue[0]
         row["desc"], row["avail"], row["used"] = desc, avail, used
-        row["size"], row["mask"], row["header"] = size, size - 1, header_length(features)
         row["memtab"], row["counters"] = address_of(self.memtab), address_of(self.counters)
+        row["call"], row["one"], row["max_frame"] = call, address_of(self.one), max_frame
+        row["log"] = address_of(self.log) if log else 0
+        self.begin(size, features, start)
+        self.address = address_of(self.queue)
+
+    def begin(self, size: int, features: int, start: int | None = None) -> None:
+        """What a virtqueue starts with, or starts anew with: sizes, features, positions."""
+        row = self.queue[0]
+        packed = has(features, Feature.RING_PACKED)
+        if start is None:
+            start = PACKED_START if packed else 0
+        row["size"], row["mask"], row["header"] = size, size - 1, header_length(features)
         row["last_avail"] = row["avail_seen"] = row["used_idx"] = start
+        row["packed"], row["in_order"] = packed, has(features, Feature.IN_ORDER)
         row["event_idx"] = has(features, Feature.EVENT_IDX)
         row["indirect"] = has(features, Feature.INDIRECT_DESC)
         row["merge"] = has(features, Feature.MRG_RXBUF)
-        row["call"], row["one"], row["max_frame"] = call, address_of(self.one), max_frame
-        self.address = address_of(self.queue)
+        row["offloads"] = has(features, Feature.CSUM)
+        row["error"] = row["signalled"] = row["signalled_valid"] = row["calls"] = 0
+
+    @property
+    def dirty(self) -> set[int]:
+        """The guest's pages of 4096 bytes that the dirty log names."""
+        return {8 * k + bit for k in np.flatnonzero(self.log_bits).tolist()
+                for bit in range(8) if self.log_bits[k] >> bit & 1}
 
     @property
     def error(self) -> RingError | None:
@@ -91,7 +118,9 @@ class Device:
     def borrow(self) -> list[bytes | Reason]:
         """One batch from the driver; its buffers stay ours until ``give_back``."""
         n = int(device_borrow(self.address, self.batch.address))
-        return [self._content(row) for row in self.batch.rows[:n]]
+        rows = self.batch.rows[:n]
+        self.offloads = rows["offload"].tolist()
+        return [self._content(row) for row in rows]
 
     def give_back(self) -> None:
         """Return the buffers of the last batch."""
@@ -114,17 +143,19 @@ class Device:
         listed = ctypes.string_at(int(row["segs"]), SEGMENT * nsegs)
         return b"".join(ctypes.string_at(a, size) for a, size in struct.iter_unpack("=qq", listed))
 
-    def deliver(self, frames: Sequence[bytes], pieces: Sequence[int] = (1,)) -> int:
+    def deliver(self, frames: Sequence[bytes], pieces: Sequence[int] = (1,),
+                offloads: Sequence[int] = (0,)) -> int:
         """Deliver at most ROWS frames (each at least 14 bytes); -> how many found a buffer.
 
         ``pieces``: in how many segments the frames lie in turn (1 to 16 each), as those that came
-        in chains do.
+        in chains do. ``offloads``: their offload words in turn, which must fit the frames.
         """
-        self.place(frames, pieces)
+        self.place(frames, pieces, offloads)
         return int(device_deliver(self.address, self.batch.address, address_of(self.selected),
                                   len(frames)))
 
-    def place(self, frames: Sequence[bytes], pieces: Sequence[int] = (1,)) -> None:
+    def place(self, frames: Sequence[bytes], pieces: Sequence[int] = (1,),
+              offloads: Sequence[int] = (0,)) -> None:
         """Fill the batch with frames as a receive step would, heads copied, all selected."""
         total = sum(map(len, frames))
         if total > len(self._sources):
@@ -135,6 +166,7 @@ class Device:
             self._sources[at : at + n] = np.frombuffer(frame, np.uint8)
             start, row = address_of(self._sources) + at, rows[k]
             row["addr"], row["len"], row["out"] = start, n, FLOOD
+            row["offload"] = offloads[k % len(offloads)]
             parts = pieces[k % len(pieces)]
             row["nsegs"] = 0 if parts == 1 else parts
             row["segs"] = address_of(self._segments) + 16 * 16 * k
@@ -145,6 +177,7 @@ class Device:
             at += n
         self.selected[: len(frames)] = address_of(rows) + rows.itemsize * np.arange(len(frames))
         self.batch.record["n"] = len(frames)
+        self.batch.record["offloads"] = any(offloads)
         look_at(self.batch.address)
 
     def allow(self, arena: Arena) -> None:
@@ -154,7 +187,7 @@ class Device:
                 ("queue", self.queue), ("memory table", self.memtab), ("counters", self.counters),
                 ("selected", self.selected), ("one", self.one), ("frames", self._sources),
                 ("segments of frames", self._segments), ("batch", batch.record),
-                ("rows", batch.rows)):
+                ("rows", batch.rows), ("log", self.log), ("log's bits", self.log_bits)):
             arena.allow_array(name, array)
         for name in ("heads", "segs", "scratch"):
             arena.allow(name, int(batch.record[name][0]), BATCH_MEMORY[name])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A hostile guest: virtqueues that are wrong in every way, seeded and reproducible.
 
-    rings = HostileRings(seed=1)
+    rings = HostileRings(seed=1, packed=True)
     outcome = rings.run(4711)        # case 4711 of that seed; HostileError says what broke a rule
 
 Used by tests/hostile. Each case writes a ring, lets Byway's device side run on it as a worker
@@ -11,44 +11,52 @@ Theory of operation
 -------------------
 A case starts from something a driver might do and spoils a part of it, more or less (its
 *wildness*): addresses at and across the edges of regions, in no region, on the rings themselves;
-lengths that wrap; chains that loop, leave the table, nest; available indices that jump; rings that
-overlap each other. Memory comes as *worlds* of 1 to 64 regions, adjacent or not, at low addresses
-and at the highest allowed.
+lengths that wrap; chains that loop, leave the table, nest; available indices that jump, wrap bits
+that flip; rings that overlap each other; virtio headers that ask for any checksum or segments.
+Memory comes as *worlds* of 1 to 64 regions, adjacent or not, at low addresses and at the highest
+allowed. Some cases are logged, into a dirty log that may be too small.
 
-Every region, and the device's private memory as well, lies between forbidden pages, so machine
+Every region, the device's private memory and the log lie between forbidden pages, so machine
 code that goes one byte too far ends the process. An Arena finds the same in interpreted runs, and
-accesses to memory that exists but is not in the world's table. A case depends on seed and number
-only, so both runs give the same ``digest``.
+accesses to memory that exists but is not in the world's table. A case depends on seed, format and
+number only, so both runs give the same ``digest``.
 """
 
 import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from byway.machine.layout import address_of, alloc
-from byway.packet.batch import HEAD_STRIDE, MAX_FRAME, ROOM, ROWS, SEGMENT, SEGMENTS
+from byway.machine.layout import address_of
+from byway.packet.batch import (
+    HEAD_STRIDE,
+    MAX_FRAME,
+    ROOM,
+    ROWS,
+    SCRATCH_BYTES,
+    SEGMENT,
+    SEGMENTS,
+)
+from byway.packet.segment import Finisher
 from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.guarded import PAGE, Guarded
-from byway.testing.kernels import consume, device_deliver
-from byway.virtio.features import Feature, header_length, mask
-from byway.virtio.memtab import ADDRESS_LIMIT, MEMTAB, fill
-from byway.virtio.ring import RingError, avail_bytes, used_bytes
+from byway.testing.hostile_frames import offloaded_frames, tempting_headers
+from byway.testing.hostile_memory import MAIN, DirtyLog, World
+from byway.testing.hostile_packed import PackedRing
+from byway.testing.hostile_split import SplitRing
+from byway.testing.ring_kernels import consume, device_deliver, device_sleep, device_wake
+from byway.virtio.features import Feature, mask
+from byway.virtio.memtab import ADDRESS_LIMIT
+from byway.virtio.ring import RingError
 
-MAIN = 16 * PAGE  # the region that holds the rings
 SMALL = (1, 2, 4)  # pages
 MANY = 60  # one page each
-TABLES = 64  # descriptors of indirect tables
-SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)
-LENGTHS = (14, 26, 60, 72, 76, 127, 128, 140, 1500, 1526, 2048, 4096)
-BAD_LENGTHS = (0, 1, 9, 11, 12, 13, 15, 16, 32, 4097, 65535, 65547, 65548, 70000, 1 << 31,
-               0xFFFFFFF0, 0xFFFFFFFF)
-FRAMES = (14, 60, 64, 127, 128, 129, 300, 1500, 1514, 9014)
 SINK = 1 << 17
+LOG_SIZES = (0, 1, 2, 3, 7, 16, (1 << 17) + 1, (1 << 17) + 2, (1 << 17) + 4)
+Ring = SplitRing | PackedRing
 
 
 class HostileError(AssertionError):
@@ -67,51 +75,16 @@ class Outcome:
     digest: str
 
 
-class World:
-    """A memory table over some guarded regions; ``edges`` are the addresses worth trying."""
-
-    def __init__(self, base: int, pieces: Sequence[Guarded], gap: int) -> None:
-        self.base, self.pieces = base, tuple(pieces)
-        self.regions, at = [], base
-        for piece in pieces:
-            self.regions.append((at, piece.size, piece.address))
-            at += piece.size + gap
-        self.table = alloc(MEMTAB, 1)
-        fill(self.table[0], self.regions)
-        near = [(edge + d) % (1 << 64) for gpa, n, _ in self.regions[:6] for edge in (gpa, gpa + n)
-                for d in (0, -1, -16, -12, -26, -60, -72, -128, 1)]
-        self.edges = np.array([*near, 0, 1 << 62, 1 << 63, (1 << 63) - 16, (1 << 64) - 16,
-                               (1 << 64) - 1, (1 << 63) + base], np.uint64)
-        self.memory = [piece.view for piece in pieces]
-        self._content = [np.random.default_rng(k).integers(0, 256, p.size, np.uint8)
-                         for k, p in enumerate(pieces)]
-
-    def reset(self) -> None:
-        """The same content at the start of every case."""
-        for view, content in zip(self.memory, self._content, strict=True):
-            view[:] = content
-
-
-@dataclass
-class Ring:
-    """Where the parts of a case's ring lie: offsets in the main region."""
-
-    size: int
-    desc: int
-    avail: int
-    used: int
-    tables: int
-
-
 class HostileRings:
-    """Cases of one seed.
+    """Cases of one seed and ring format.
 
     ``watch``: run under an Arena (interpreted kernels only). ``digests``: of guest memory and
     state in every outcome, and drops by reason (else of state only, which is faster).
     """
 
-    def __init__(self, seed: int = 0, *, watch: bool = False, digests: bool = False) -> None:
-        self.seed, self.digests = seed, digests
+    def __init__(self, seed: int = 0, *, packed: bool = False, watch: bool = False,
+                 digests: bool = False) -> None:
+        self.seed, self.packed, self.digests = seed, packed, digests
         main, *rest = (Guarded(n) for n in (MAIN, *(k * PAGE for k in SMALL), *[PAGE] * MANY))
         self._memory = [main, *rest]
         some, every = [main, *rest[: len(SMALL)]], [main, *rest]
@@ -122,8 +95,13 @@ class HostileRings:
         self.main = main.view
         self.sink = np.zeros(SINK, np.uint8)
         self._call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._log = DirtyLog()
+        self._memory.append(self._log.memory)
+        self._finisher = Finisher()
+        self._headers = tempting_headers()
         self.rx, self.tx = (self._device() for _ in range(2))
-        self.tx.place([bytes([k] * FRAMES[k % len(FRAMES)]) for k in range(ROWS)], (1, 2, 16))
+        frames, words = offloaded_frames(ROWS)
+        self.tx.place(frames, (1, 2, 16), words)
         self._rows = address_of(self.tx.batch.rows)
         self.arenas = [self._arena(world) for world in self.worlds] if watch else []
 
@@ -131,12 +109,13 @@ class HostileRings:
         """A device whose private memory lies between forbidden pages as well."""
         made = Device([(0, 0, PAGE)], 1, 0, 0, 0, 0, call=self._call)
         record = made.batch.record
-        for name, size in (("segs", SEGMENTS * SEGMENT), ("scratch", 2 * SEGMENTS * SEGMENT),
+        for name, size in (("segs", SEGMENTS * SEGMENT), ("scratch", SCRATCH_BYTES),
                            ("heads", ROWS * HEAD_STRIDE)):
             piece = Guarded(size)
             self._memory.append(piece)
             record[name] = piece.address
         made.batch.rows["head"] = piece.address + ROOM + HEAD_STRIDE * np.arange(ROWS)
+        record["finisher"] = self._finisher.address
         return made
 
     def _arena(self, world: World) -> Arena:
@@ -145,8 +124,14 @@ class HostileRings:
             arena.allow(f"guest memory at {gpa:#x}", host, n)
         self.rx.allow(arena)
         self.tx.allow(arena)
-        for name, array in (("table", world.table), ("sink", self.sink)):
+        finisher = self._finisher
+        for name, array in (
+                ("table", world.table), ("sink", self.sink), ("dirty log", self._log.record),
+                ("finisher", finisher.record), ("segments", finisher.rows),
+                ("segments' heads", finisher.heads), ("list of segments", finisher.selected),
+                ("frame to finish", finisher.linear)):
             arena.allow_array(name, array)
+        arena.allow("logged pages", self._log.memory.address, self._log.SIZE)
         return arena
 
     def close(self) -> None:
@@ -162,109 +147,71 @@ class HostileRings:
     # ------------------------------------------------------------ one case
     def run(self, number: int) -> Outcome:
         """Make case ``number``, run it, check it (HostileError)."""
-        rng = np.random.default_rng((self.seed, number))
-        which, towards, event, merge, indirect, modern = rng.integers(0, 60, 6).tolist()
+        rng = np.random.default_rng((self.seed, self.packed, number))
+        which, towards, logged, *choices = rng.integers(0, 60, 9).tolist()
         world = self.worlds[which % len(self.worlds)]
-        features = (mask(Feature.EVENT_IDX) * (event & 1) | mask(Feature.MRG_RXBUF) * (merge & 1)
-                    | mask(Feature.INDIRECT_DESC) * (indirect % 5 > 0)
-                    | mask(Feature.VERSION_1) * (modern & 1))
+        features = self._features(*choices)
         world.reset()
-        ring = self._place_ring(rng, bool(event & 1))
-        self._write(rng, world, ring, bool(towards & 1))
+        event = bool(features & mask(Feature.EVENT_IDX))
+        made = PackedRing if self.packed else SplitRing
+        ring = made(rng, world, event, bool(towards & 1))
+        if features & mask(Feature.CSUM) and not towards & 1:
+            self._tempt(rng, world, ring)
         device = self.tx if towards & 1 else self.rx
-        start = int(rng.choice([0, 1, 65535, 65520, 40000]))
-        self.set_up(device, world, ring, features, start)
-        before = self.main.copy()
+        self.set_up(device, world, ring, features)
+        log = logged % 8 == 0
+        if log:
+            self._log.begin(world, LOG_SIZES[logged // 8])
+            device.queue["log"] = self._log.address
+        untouched = ring.without_own_words(self.main)
         if self.arenas:
             with self.arenas[which % len(self.worlds)]:
-                frames, offered = self._drive(rng, device, ring, start)
+                done, offered = self._drive(rng, number, device, ring, world, log)
         else:
-            frames, offered = self._drive(rng, device, ring, start)
-        self._check(number, device, start, frames, offered)
+            done, offered = self._drive(rng, number, device, ring, world, log)
+        self._check(number, device, ring, done, offered)
         if device is self.rx:
-            self._check_borrowed(number, world, ring, before)
-        return self._outcome(number, device, world, frames)
+            self._check_borrowed(number, world)
+            self._must(bool((ring.without_own_words(self.main) == untouched).all()), number,
+                       "what a guest sends is not written to")
+        return self._outcome(number, device, world, done)
 
-    def _place_ring(self, rng: Any, event: bool) -> Ring:
-        """Aligned, inside the main region, and nothing more: a back end checks just that."""
-        size = SIZES[int(rng.integers(0, len(SIZES)))]
-        parts = (16 * size, avail_bytes(size, event), used_bytes(size, event), 16 * TABLES)
-        how = int(rng.integers(0, 8))
-        if how == 0:  # overlapping at random
-            places = [int(rng.integers(0, MAIN - n + 1)) & ~15 for n in parts]
-        elif how == 1:  # all at one place
-            places = [4096] * 4
-        elif how == 2:  # each ending as late as it can
-            places = [MAIN - n & ~15 for n in parts]
-            places[1], places[2] = MAIN - parts[1] & ~1, MAIN - parts[2] & ~3
-        else:  # as drivers do
-            places, at = [], 0
-            for n in parts:
-                places.append(at)
-                at = at + n + 63 & ~63
-        return Ring(size, *places)
+    def _features(self, event: int, merge: int, indirect: int, modern: int, order: int,
+                  offloads: int) -> int:
+        features = (mask(Feature.EVENT_IDX) * (event & 1) | mask(Feature.MRG_RXBUF) * (merge & 1)
+                    | mask(Feature.INDIRECT_DESC) * (indirect % 5 > 0)
+                    | mask(Feature.IN_ORDER) * (order % 4 == 0)
+                    | mask(Feature.CSUM) * (offloads & 1))
+        if self.packed:
+            return features | mask(Feature.RING_PACKED, Feature.VERSION_1)
+        return features | mask(Feature.VERSION_1) * (modern & 1)
 
-    def _write(self, rng: Any, world: World, ring: Ring, towards: bool) -> None:
-        """Descriptors, indirect tables and the available ring."""
-        wild = float(rng.choice([0.0, 0.02, 0.1, 0.4, 1.0]))
-        count = ring.size + TABLES
-        table = np.zeros(count, [("gpa", "<u8"), ("len", "<u4"), ("flags", "<u2"), ("next", "<u2")])
-        table["gpa"] = world.base + rng.integers(0, MAIN, count).astype(np.uint64)
-        table["len"] = rng.choice(LENGTHS, count)
-        table["flags"] = np.where(rng.random(count) < 0.3, 1, 0) | (2 if towards else 0)
-        table["next"] = rng.integers(0, ring.size, count)
-        table["next"][ring.size :] = rng.integers(0, TABLES, TABLES)
-        nested = rng.random(count) < 0.15 + wild / 4
-        table["flags"][nested] = 4
-        entries = rng.integers(0, TABLES, count)
-        table["gpa"][nested] = world.base + ring.tables + 16 * entries[nested]
-        table["len"][nested] = 16 * np.minimum(TABLES - entries[nested], 1 + entries[nested] % 9)
-        self._spoil(rng, world, ring, table, wild)
-        self.main[ring.desc : ring.desc + 16 * ring.size] = table[: ring.size].view(np.uint8)
-        self.main[ring.tables : ring.tables + 16 * TABLES] = table[ring.size :].view(np.uint8)
-        heads = rng.integers(0, ring.size, ring.size).astype("<u2")
-        bad = rng.random(ring.size) < wild / 20
-        heads[bad] = rng.integers(0, 1 << 16, int(bad.sum()))
-        self.main[ring.avail + 4 : ring.avail + 4 + 2 * ring.size] = heads.view(np.uint8)
+    def _tempt(self, rng: Any, world: World, ring: Ring) -> None:
+        """Put virtio headers and heads of frames where some buffers begin."""
+        offsets = (ring.buffers - np.uint64(world.base)).astype(np.int64)
+        chosen = self._headers[rng.integers(0, len(self._headers), len(offsets))]
+        for offset, header in zip(offsets.tolist(), chosen, strict=True):
+            if ring.tables + 1024 <= offset <= MAIN - len(header):
+                self.main[offset : offset + len(header)] = header
 
-    def _spoil(self, rng: Any, world: World, ring: Ring, table: Any, wild: float) -> None:
-        if wild == 0.0:
-            return
-        count = len(table)
-        rings = np.array([ring.desc, ring.avail, ring.used, ring.tables], np.uint64)
-        chosen = [np.flatnonzero(rng.random(count) < wild) for _ in range(5)]
-        edge, own, length, flags, following = chosen
-        table["gpa"][edge] = rng.choice(world.edges, len(edge))
-        table["gpa"][own[::3]] = world.base + rng.choice(rings, len(own[::3]))
-        table["len"][length] = rng.choice(BAD_LENGTHS, len(length))
-        table["flags"][flags] = rng.integers(0, 8, len(flags))
-        table["flags"][flags[::7]] = rng.integers(0, 1 << 16, len(flags[::7]))
-        table["next"][following] = rng.integers(0, 1 << 16, len(following))
-
-    def set_up(self, device: Device, world: World, ring: Ring, features: int, start: int) -> None:
-        """Begin anew on a ring, both indices at ``start``."""
+    def set_up(self, device: Device, world: World, ring: Ring, features: int,
+               start: int | None = None) -> None:
+        """Begin anew on a ring, both positions at ``start`` (default: where the ring begins)."""
         row = device.queue[0]
         host = world.pieces[0].address
         row["desc"], row["avail"], row["used"] = (host + ring.desc, host + ring.avail,
                                                   host + ring.used)
-        row["size"], row["mask"], row["header"] = ring.size, ring.size - 1, header_length(features)
-        row["memtab"] = address_of(world.table)
-        row["last_avail"] = row["avail_seen"] = row["used_idx"] = start
-        row["event_idx"] = features >> Feature.EVENT_IDX & 1
-        row["indirect"] = features >> Feature.INDIRECT_DESC & 1
-        row["merge"] = features >> Feature.MRG_RXBUF & 1
-        row["error"] = row["signalled"] = row["signalled_valid"] = row["calls"] = 0
-        row["max_frame"] = MAX_FRAME
+        device.begin(ring.size, features, ring.start if start is None else start)
+        row["memtab"], row["max_frame"], row["log"] = address_of(world.table), MAX_FRAME, 0
         device.counters[:] = np.zeros(1, device.counters.dtype)
 
-    def _drive(self, rng: Any, device: Device, ring: Ring, start: int) -> tuple[int, int]:
-        """Let the device run three times, the available index moving on; -> (done, offered)."""
-        index, done, offered = start, 0, 0
-        for step, jump in rng.integers(0, 40, (3, 2)).tolist():
-            room = ring.size - (index - int(device.queue["last_avail"][0]) & 0xFFFF)
-            index += (room + 1, 65535)[jump & 1] if jump < 2 else (0, 1, room // 2, room)[step & 3]
-            index &= 0xFFFF
-            self.main[ring.avail + 2 : ring.avail + 4].view("<u2")[0] = index
+    def _drive(self, rng: Any, number: int, device: Device, ring: Ring, world: World,
+               log: bool) -> tuple[int, int]:
+        """Let the device run three times, more being available each time; -> (done, offered)."""
+        done, offered = 0, 0
+        for _ in range(3):
+            ring.offer(rng, device)
+            before = [view.tobytes() for view in world.memory] if log else []
             if device is self.rx:
                 done += int(consume(device.address, device.batch.address, address_of(self.sink),
                                     SINK, 4))
@@ -274,29 +221,37 @@ class HostileRings:
                 done += int(device_deliver(device.address, device.batch.address,
                                            address_of(device.selected), n))
                 offered += n
-            if device.queue["error"][0]:
+            broken = bool(device.queue["error"][0])
+            if not broken:
+                (device_sleep, device_wake)[int(rng.integers(0, 2))](device.address)
+            if log:
+                self._must(not self._log.wrong(world, before), number,
+                           "the dirty log names what was written")
+            if broken:
                 break
         return done, offered
 
     # ------------------------------------------------------------ what must hold
-    def _check(self, number: int, device: Device, start: int, done: int, offered: int) -> None:
+    def _check(self, number: int, device: Device, ring: Ring, done: int, offered: int) -> None:
         row, counters = device.queue[0], device.counters[0]
-        taken = int(row["last_avail"]) - start & 0xFFFF
-        self._must(int(row["used_idx"]) - start & 0xFFFF == taken, number,
-                   "as many buffers go back as were taken")
+        taken = ring.taken(device)
+        self._must(taken >= 0, number, "as many buffers go back as were taken")
         self._must(device.error is None or int(row["error"]) in list(RingError), number,
                    "an error is a RingError")
         if device is self.tx:
-            self._must(done + int(counters["drops"].sum()) == offered == offered, number,
+            self._must(done + int(counters["drops"].sum()) == offered, number,
                        "each frame is delivered or counted")
             self._must(done == int(counters["frames"]), number, "delivered frames are counted")
         else:
             self._must(done == int(counters["bytes"]), number, "bytes taken are counted")
-            self._must(int(counters["frames"]) + int(counters["drops"].sum()) == taken, number,
+            frames, drops = int(counters["frames"]), int(counters["drops"].sum())
+            # A frame whose offload does not fit it was taken, and is counted as dropped later.
+            self._must(frames <= taken <= frames + drops, number, "each buffer is counted")
+            self._must(taken == frames + drops or row["offloads"] != 0, number,
                        "each buffer held a frame, or was counted")
 
-    def _check_borrowed(self, number: int, world: World, ring: Ring, before: Any) -> None:
-        """Frames lie in memory of the world; only the used ring and avail_event are written."""
+    def _check_borrowed(self, number: int, world: World) -> None:
+        """Frames lie in memory of the world."""
         batch = self.rx.batch
         n = int(batch.record["n"][0])
         for row in batch.rows[:n] if self.rx.counters["frames"][0] else ():
@@ -304,22 +259,20 @@ class HostileRings:
                 at, end = int(row["addr"]), int(row["addr"]) + int(row["len"])
                 self._must(any(p.address <= at and end <= p.address + p.size
                                for p in world.pieces), number, "a row lies in one region")
-        after = self.main.copy()
-        for view in (before, after):
-            view[ring.used : ring.used + used_bytes(ring.size, True)] = 0
-            view[ring.avail + 2 : ring.avail + 4] = 0
-        self._must(bool((before == after).all()), number, "what a guest sends is not written to")
 
     def _must(self, held: bool, number: int, rule: str) -> None:
         if not held:
-            raise HostileError(f"HostileRings({self.seed}).run({number}): {rule}: not so")
+            how = ", packed=True" if self.packed else ""
+            raise HostileError(f"HostileRings({self.seed}{how}).run({number}): {rule}: not so")
 
-    def _outcome(self, number: int, device: Device, world: World, frames: int) -> Outcome:
+    def _outcome(self, number: int, device: Device, world: World, done: int) -> Outcome:
         digest = hashlib.blake2b(digest_size=12)
         for view in world.memory if self.digests else ():
             digest.update(view)
         row = device.queue[0]
         state = [int(row[k]) for k in ("last_avail", "used_idx", "error", "calls")]
-        digest.update(repr((state, frames)).encode() + device.counters.tobytes())
-        return Outcome(number, device is self.tx, frames, device.drops if self.digests else {},
+        digest.update(repr((state, done)).encode() + device.counters.tobytes())
+        if row["log"]:
+            digest.update(self._log.bits)
+        return Outcome(number, device is self.tx, done, device.drops if self.digests else {},
                        device.error, digest.hexdigest())
