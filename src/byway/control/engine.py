@@ -41,6 +41,7 @@ from byway.packet.ethernet import untagged_frame
 from byway.ports.null import NullPort
 from byway.ports.pcap import PcapPort
 from byway.ports.port import Port, PortError
+from byway.ports.vhost_kernel import VhostKernelPort
 from byway.ports.vhost_user import VhostUserPort
 from byway.ports.virtio_user import VirtioUserPort
 from byway.switch.fdb import CLOCK_SHIFT, MAX_PORTS, Fdb, mac_text
@@ -52,7 +53,8 @@ AGEING_SECONDS = 1.0
 STALL_SECONDS = 0.05  # a worker that ends no pass for so long hangs in a system call
 STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
 PORT_CLASSES: dict[str, type[Port]] = {
-    "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "null": NullPort, "pcap": PcapPort,
+    "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "vhost-kernel": VhostKernelPort,
+    "null": NullPort, "pcap": PcapPort,
 }
 assert set(PORT_CLASSES) == set(KINDS)
 

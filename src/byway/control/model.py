@@ -234,6 +234,7 @@ PortConfig: TypeAlias = Annotated[AnyPort, Field(discriminator="kind")]
 KINDS: dict[str, type[AnyPort]] = {
     "vhost-user": VhostUserPort,
     "virtio-user": VirtioUserPort,
+    "vhost-kernel": VhostKernelPort,
     "null": NullPort,
     "pcap": PcapPort,
 }

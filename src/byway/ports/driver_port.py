@@ -10,7 +10,7 @@ address GPA.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from byway.machine.layout import address_of
 from byway.machine.regions import Region
@@ -91,7 +91,7 @@ class DriverPort(Port):
 
     kind = Kind.DRIVER
     supported = SUPPORTED
-    unsupported: Mapping[Feature, str] = {}
+    unsupported: ClassVar[Mapping[Feature, str]] = {}
     # Features that need nothing of the device. Several pairs need a control queue (VIRTIO 1.2,
     # 5.1.3.1), by which a guest would say how many it uses; we tell the device itself.
     ours = mask(Feature.CTRL_VQ)

@@ -24,9 +24,6 @@ from dataclasses import dataclass
 from enum import IntFlag
 from typing import Any
 
-from pyroute2 import IPRoute, netns
-from pyroute2.netlink.exceptions import NetlinkError
-
 from byway.virtio.features import Feature, has, mask
 
 DEVICE = "/dev/net/tun"
@@ -117,16 +114,27 @@ class Tap:
         self._news.bind((0, _RTMGRP_LINK))
 
     def _configure(self) -> None:
-        with IPRoute() as netlink:
-            (index,) = netlink.link_lookup(ifname=self.wanted.name)
-            link: dict[str, Any] = {"index": index, "mtu": self.wanted.mtu}
-            if self.wanted.mac:
-                link["address"] = self.wanted.mac
-            netlink.link("set", **link)
-            for address in self.wanted.addresses:
-                host, _, length = address.partition("/")
-                netlink.addr("add", index=index, address=host, prefixlen=int(length))
-            netlink.link("set", index=index, state="up")
+        # Here, because to import it takes half a second, and few switches have such a port.
+        from pyroute2 import IPRoute
+        from pyroute2.netlink.exceptions import NetlinkError
+
+        try:
+            with IPRoute() as netlink:
+                self._tell(netlink)
+        except NetlinkError as error:
+            raise TapError("address", f"the interface cannot be configured: {error.args[1]}",
+                           "check address, mac and the network's mtu") from None
+
+    def _tell(self, netlink: Any) -> None:
+        (index,) = netlink.link_lookup(ifname=self.wanted.name)
+        link: dict[str, Any] = {"index": index, "mtu": self.wanted.mtu}
+        if self.wanted.mac:
+            link["address"] = self.wanted.mac
+        netlink.link("set", **link)
+        for address in self.wanted.addresses:
+            host, _, length = address.partition("/")
+            netlink.addr("add", index=index, address=host, prefixlen=int(length))
+        netlink.link("set", index=index, state="up")
 
     def features(self) -> int:
         """The virtio-net features (5.1.3) that this kernel's taps have."""
@@ -182,13 +190,11 @@ def _in_namespace(name: str | None, work: Any) -> None:
     def run() -> None:
         try:
             if name:
-                netns.setns(name, flags=0)
-        except OSError as error:
-            problems.append(_no_namespace(name or "", error))
-            return
-        try:
+                _enter(name)
             work()
-        except (OSError, NetlinkError) as error:
+        except TapError as error:
+            problems.append(error)
+        except OSError as error:
             problems.append(_no_tap(error))
 
     thread = threading.Thread(target=run, name="byway-tap")
@@ -198,17 +204,21 @@ def _in_namespace(name: str | None, work: Any) -> None:
         raise problems[0]
 
 
-def _no_namespace(name: str, error: OSError) -> TapError:
-    if error.errno == errno.EPERM:
-        return TapError("netns", f'may not be entered: "{name}"', "give byway CAP_SYS_ADMIN")
-    return TapError("netns", f'there is no network namespace "{name}" ({NAMESPACES}/{name})',
-                    f"ip netns add {name}")
+def _enter(name: str) -> None:
+    """Change this thread over to a network namespace."""
+    from pyroute2 import netns
+
+    try:
+        netns.setns(name, flags=0)
+    except PermissionError:
+        raise TapError("netns", f'"{name}" may not be entered', "give byway CAP_SYS_ADMIN") \
+            from None
+    except OSError:
+        raise TapError("netns", f'there is no network namespace "{name}" ({NAMESPACES}/{name})',
+                       f"ip netns add {name}") from None
 
 
-def _no_tap(error: OSError | NetlinkError) -> TapError:
-    if isinstance(error, NetlinkError):
-        return TapError("address", f"the interface cannot be configured: {error.args[1]}",
-                        "check address, mac and the network's mtu")
+def _no_tap(error: OSError) -> TapError:
     if error.errno in (errno.ENOENT, errno.ENODEV):
         return TapError("kind", f"there is no {DEVICE}", "modprobe tun")
     if error.errno in (errno.EPERM, errno.EACCES):

@@ -30,7 +30,7 @@ from byway.control.problem import ConfigError
 from byway.machine.cpulist import format_cpu_list, online_cpus
 
 ROOT = Path(__file__).parents[3]
-KINDS = "vhost-user, virtio-user, null, pcap"
+KINDS = "vhost-user, virtio-user, vhost-kernel, null, pcap"
 BLUE = '[[network]]\nname = "blue"\n'
 LONG = "/tmp/" + "x" * 103
 
