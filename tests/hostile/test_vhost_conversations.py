@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from byway.machine import sigbus
-from byway.testing.conversation import SEEDS, mutate
+from byway.testing.conversation import SEEDS
 from byway.testing.dialogue import MEMORY_NAME, Dialogue, End, Files
+from byway.testing.spoiling import mutate
 
 CONVERSATIONS = int(os.environ.get("BYWAY_HOSTILE_CONVERSATIONS", "20000"))
 CHUNKS = 4
@@ -61,13 +62,18 @@ def converse(files: Files, seed: int) -> End | None:
     steps = mutate(rng.choice(SEEDS)(), rng)
     talk = Dialogue(files)
     if rng.randrange(4):
-        talk.play(steps)
+        middle = rng.randrange(len(steps))
+        talk.play(steps[:middle])
+        files.scribble(rng)
+        talk.loop.advance(rng.randrange(4))
+        talk.play(steps[middle:] if talk.end is None else [])
     else:
         for step in steps:
             talk.write(step)
             if step.cut is not None:
                 break
     talk.close()
+    assert talk.loop.idle
     return talk.end
 
 

@@ -180,7 +180,7 @@ def test_files() -> None:
                           "SET_LOG_FD": (0, 1),
                           "SET_VRING_KICK": (0, 1), "SET_VRING_CALL": (0, 1),
                           "SET_VRING_ERR": (0, 1), "ADD_MEM_REG": (1, 1), "REM_MEM_REG": (0, 1),
-                          "SET_INFLIGHT_FD": (1, 1)}
+                          "SET_INFLIGHT_FD": (1, 1), "SET_BACKEND_REQ_FD": (1, 1)}
 
 
 def test_gates() -> None:
@@ -190,6 +190,7 @@ def test_gates() -> None:
     assert gates == {"GET_QUEUE_NUM": F.MQ, "NET_SET_MTU": F.NET_MTU,
                      "SET_LOG_BASE": F.LOG_SHMFD, "SEND_RARP": F.RARP,
                      "GET_INFLIGHT_FD": F.INFLIGHT_SHMFD, "SET_INFLIGHT_FD": F.INFLIGHT_SHMFD,
+                     "SET_BACKEND_REQ_FD": F.BACKEND_REQ, "IOTLB_MSG": F.BACKEND_REQ,
                      "GET_CONFIG": F.CONFIG, "SET_CONFIG": F.CONFIG,
                      "RESET_DEVICE": F.RESET_DEVICE, "GET_MAX_MEM_SLOTS": F.CONFIGURE_MEM_SLOTS,
                      "ADD_MEM_REG": F.CONFIGURE_MEM_SLOTS, "REM_MEM_REG": F.CONFIGURE_MEM_SLOTS,

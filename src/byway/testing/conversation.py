@@ -1,27 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""vhost-user conversations as lists of steps: what real front ends say, and how to spoil it.
+"""vhost-user conversations as lists of steps: what real front ends say.
 
 Used by the tests of the back end and by its fuzzer (tests/hostile); uses vhost.messages and
-vhost.payloads. Public: a back end of your own can be tried with the same conversations.
+vhost.payloads. spoiling.py spoils them. Public: a back end of your own can be tried with the same
+conversations.
 
 A step is passive: request, flags, payload, the *kinds* of files attached, and two ways to lie
 (a declared size, a cut). ``SEEDS`` are complete, correct conversations in the order that known
-front ends use. ``mutate`` spoils a conversation knowing its structure: it changes a field, not a
-bit of a length that would end the conversation at once; it drops, repeats and swaps messages;
-it attaches wrong files. With the same random.Random it always does the same.
+front ends use.
 """
 
-import random
-import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import Enum
 
 from byway.vhost.inflight import part_bytes
-from byway.vhost.messages import MAX_FDS, NEED_REPLY, REPLY, SPECS, VERSION, Request
+from byway.vhost.messages import NEED_REPLY, VERSION, Request
 from byway.vhost.payloads import (
     Config,
     Inflight,
+    Iotlb,
     Log,
     MemoryRegion,
     RingFile,
@@ -58,6 +56,7 @@ class FileKind(Enum):
     READ_ONLY_MEMORY = "a memory file opened for reading"
     LOG = "memory for a dirty log"
     RETURNED = "what last came with a reply"
+    CHANNEL = "a socket for the back end's questions"
     PIPE = "a pipe that nobody reads"
     CLOSED_SOCKET = "a socket whose other end is closed"
     DISK = "a file on a disk"
@@ -276,122 +275,30 @@ def tracked_split() -> list[Step]:
     return tracked(FEATURES)
 
 
+def _translation(kind: int, start: int, size: int, permission: int = 3) -> Step:
+    """Addresses behind the IOMMU are those of the front end here."""
+    return Step(Request.IOTLB_MSG, VERSION | NEED_REPLY,
+                Iotlb(start, size, start, permission, kind).pack())
+
+
+def iommu() -> list[Step]:
+    """QEMU with a guest behind an IOMMU: translations before, under and after running rings."""
+    R, update, invalidate = Request, 2, 3
+    steps = [Step(R.GET_FEATURES), Step(R.GET_PROTOCOL_FEATURES),
+             _u64(R.SET_PROTOCOL_FEATURES, 1 << 0 | 1 << 3 | 1 << 5),
+             Step(R.SET_BACKEND_REQ_FD, VERSION | NEED_REPLY, b"", (FileKind.CHANNEL,)),
+             Step(R.SET_OWNER), _u64(R.SET_FEATURES, FEATURES | mask(Feature.ACCESS_PLATFORM)),
+             _table(NEED_REPLY)]
+    for i in (0, 1):
+        steps += [_state(R.SET_VRING_NUM, i, RING_SIZE), _state(R.SET_VRING_BASE, i, 0),
+                  _address(i), _event(R.SET_VRING_KICK, i), _event(R.SET_VRING_CALL, i),
+                  _translation(update, USER + RING_SPACE * i, RING_SPACE)]
+    return [*steps, *_enable(1), _translation(update, USER + 2 * RING_SPACE, 0x20000, 1),
+            _translation(invalidate, USER + 2 * RING_SPACE, 0x1000),
+            _translation(invalidate, USER + RING_SPACE, RING_SPACE),
+            _translation(update, USER, MEMORY_SIZE), *_stop(), _translation(invalidate, 0, 0)]
+
+
 SEEDS: tuple[Callable[[], list[Step]], ...] = (
     qemu, virtio_user, cloud_hypervisor, legacy, packed, migration, multiqueue, tracked,
-    tracked_split)
-
-
-# ---------------------------------------------------------------- and how to spoil it
-
-_WORDS = {8: "=Q", 4: "=I", 2: "=H", 1: "=B"}
-_NUMBERS = (0, 1, 2, 3, 7, 8, 15, 16, 31, 255, 256, 257, 4095, 4096, 0x7FFF, 0x8000, 0x8001, 0xFFFF,
-            0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 1 << 40, (1 << 62) - 1, 1 << 62,
-            (1 << 63) - 1, 1 << 63, (1 << 64) - 4096, (1 << 64) - 1, MEMORY_SIZE, MEMORY_SIZE - 1,
-            MEMORY_SIZE + 1, GUEST, USER, USER + MEMORY_SIZE, USER + MEMORY_SIZE - 1)
-
-
-def _number(rng: random.Random, old: int, bits: int) -> int:
-    way = rng.randrange(5)
-    if way == 0:
-        new = old ^ 1 << rng.randrange(bits)
-    elif way == 1:
-        new = old + rng.choice((-4096, -16, -8, -4, -2, -1, 1, 2, 4, 8, 16, 4096))
-    elif way == 2:
-        new = rng.getrandbits(bits)
-    else:
-        new = rng.choice(_NUMBERS)
-    return new & (1 << bits) - 1
-
-
-def _field(step: Step, rng: random.Random) -> Step:
-    """Change one field, taken to be a word of 8 or 4 bytes (1 or 2 at the tail)."""
-    if not step.payload:
-        return _request(step, rng)
-    width = rng.choice((8, 8, 4, 4, 2, 1))
-    width = next(w for w in (width, 4, 2, 1) if w <= len(step.payload))
-    at = rng.randrange(len(step.payload) // width) * width
-    data = bytearray(step.payload)
-    (old,) = struct.unpack_from(_WORDS[width], data, at)
-    struct.pack_into(_WORDS[width], data, at, _number(rng, old, 8 * width))
-    return replace(step, payload=bytes(data))
-
-
-def _request(step: Step, rng: random.Random) -> Step:
-    return replace(step, request=rng.choice((*SPECS, 0, 45, 46, 99, 0xFFFFFFFF)))
-
-
-def _flags(step: Step, rng: random.Random) -> Step:
-    flags = rng.choice((step.flags ^ NEED_REPLY,) * 4 + (step.flags ^ REPLY, 0, 2, 3,
-                       step.flags | 1 << rng.randrange(4, 32)))
-    return replace(step, flags=flags)
-
-
-def _size(step: Step, rng: random.Random) -> Step:
-    way = rng.randrange(3)
-    if way == 0:
-        return replace(step, payload=step.payload[: rng.randrange(len(step.payload) + 1)])
-    if way == 1:
-        return replace(step, payload=step.payload + rng.randbytes(rng.choice((1, 4, 8, 32, 300))))
-    return replace(step, declared=rng.choice((0, 1, 7, 8, 9, 12, 40, 264, 4096, 4097, 0xFFFFFFFF)))
-
-
-def _files(step: Step, rng: random.Random) -> Step:
-    kinds = tuple(FileKind)
-    way = rng.randrange(4)
-    if way == 0:
-        return replace(step, files=())
-    if way == 1 or not step.files:
-        more = rng.choice((1, 1, 1, 2, 7, MAX_FDS - 1, MAX_FDS, MAX_FDS + 1, 2 * MAX_FDS))
-        return replace(step, files=step.files + tuple(rng.choices(kinds, k=more)))
-    files = list(step.files)
-    files[rng.randrange(len(files))] = rng.choice(kinds)
-    return replace(step, files=tuple(files))
-
-
-def _cut(step: Step, rng: random.Random) -> Step:
-    return replace(step, cut=rng.randrange(12 + len(step.payload) + 1))
-
-
-_SPOIL_ONE: Sequence[tuple[Callable[[Step, random.Random], Step], int]] = (
-    (_field, 10), (_files, 4), (_flags, 3), (_size, 2), (_request, 2), (_cut, 1))
-
-
-def _spoil_order(steps: list[Step], rng: random.Random) -> None:
-    """Drop, repeat, swap, move, or take in from another conversation."""
-    way = rng.randrange(5)
-    at, to = rng.randrange(len(steps)), rng.randrange(len(steps))
-    if way == 0 and len(steps) > 1:
-        del steps[at]
-    elif way == 1:
-        steps.insert(to, steps[at])
-    elif way == 2:
-        steps[at], steps[to] = steps[to], steps[at]
-    elif way == 3:
-        steps.insert(to, steps.pop(at))
-    else:
-        other = rng.choice(SEEDS)()
-        start = rng.randrange(len(other))
-        steps[to:to] = other[start : start + rng.randrange(1, 8)]
-
-
-# What the back end has to check most of.
-_RICH = {Request.SET_MEM_TABLE, Request.ADD_MEM_REG, Request.SET_VRING_ADDR, Request.SET_VRING_NUM}
-
-
-def _pick(steps: Sequence[Step], rng: random.Random) -> int:
-    rich = [i for i, step in enumerate(steps) if step.request in _RICH]
-    return rng.choice(rich) if rich and rng.randrange(3) == 0 else rng.randrange(len(steps))
-
-
-def mutate(steps: Sequence[Step], rng: random.Random) -> list[Step]:
-    """A spoiled copy of a conversation: one to four changes, of single messages or of order."""
-    spoiled = list(steps)
-    changes, weights = zip(*_SPOIL_ONE, strict=True)
-    for _ in range(rng.choice((1, 1, 1, 2, 2, 3, 4))):
-        if rng.randrange(3) == 0:
-            _spoil_order(spoiled, rng)
-            continue
-        at = _pick(spoiled, rng)
-        (change,) = rng.choices(changes, weights)
-        spoiled[at] = change(spoiled[at], rng)
-    return spoiled
+    tracked_split, iommu)

@@ -6,11 +6,12 @@ other back-end targets.
 
 `IdleTarget` serves nothing and keeps the books of what the back end asked of it. `Files` holds
 one file descriptor of each kind that a front end might attach. `Dialogue` is the two ends of a
-socket with a BackEnd behind one of them.
+socket with a BackEnd behind one of them, and the loop that it runs on.
 """
 
 import ctypes
 import os
+import random
 import socket
 import tempfile
 from array import array
@@ -18,21 +19,23 @@ from collections.abc import Sequence
 from enum import Enum
 
 from byway.testing.conversation import LOG_SIZE, MEMORY_SIZE, FileKind, Step
+from byway.testing.loop import ManualLoop
 from byway.vhost.backend import BackEnd
 from byway.vhost.connection import Closed, Connection, Message
 from byway.vhost.inflight import part_bytes
 from byway.vhost.messages import HEADER, ProtocolError, ProtocolFeature, Request
+from byway.vhost.payloads import Iotlb
 from byway.vhost.ring import part_sizes
 from byway.virtio.features import Feature, has, mask
 from byway.virtio.ring import LOG_AT
 
 OFFERED = mask(Feature.VERSION_1, Feature.PROTOCOL_FEATURES, Feature.MRG_RXBUF,
                Feature.INDIRECT_DESC, Feature.EVENT_IDX, Feature.ANY_LAYOUT, Feature.MTU,
-               Feature.RING_PACKED, Feature.LOG_ALL, Feature.MQ)
+               Feature.RING_PACKED, Feature.LOG_ALL, Feature.MQ, Feature.ACCESS_PLATFORM)
 PROTOCOL_OFFERED = sum(1 << f for f in (
     ProtocolFeature.MQ, ProtocolFeature.LOG_SHMFD, ProtocolFeature.RARP,
     ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU, ProtocolFeature.CONFIG,
-    ProtocolFeature.INFLIGHT_SHMFD, ProtocolFeature.RESET_DEVICE,
+    ProtocolFeature.INFLIGHT_SHMFD, ProtocolFeature.BACKEND_REQ, ProtocolFeature.RESET_DEVICE,
     ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.STATUS))
 MEMORY_NAME = "byway-dialogue"
 # struct virtio_net_config (VIRTIO 1.2, 5.1.4): mac, status, pairs, mtu.
@@ -155,11 +158,14 @@ def _disk_file() -> int:
 class Files:
     """One open file descriptor of each kind; the same one whenever it is asked for.
 
-    FileKind.RETURNED is another memory file until a Dialogue's replies bring one.
+    FileKind.RETURNED is another memory file until a Dialogue's replies bring one; ``questions`` is
+    the front end's end of FileKind.CHANNEL.
     """
 
     def __init__(self) -> None:
         read_only = _memory(MEMORY_SIZE)
+        self.questions, channel = socket.socketpair()
+        self.questions.setblocking(False)
         pipe = os.pipe()
         self._fds = {
             FileKind.EVENT: os.eventfd(0, os.EFD_CLOEXEC),
@@ -172,6 +178,7 @@ class Files:
             FileKind.CLOSED_SOCKET: _closed_socket(),
             FileKind.LOG: _memory(LOG_SIZE),
             FileKind.RETURNED: _memory(MEMORY_SIZE),
+            FileKind.CHANNEL: channel.detach(),
             FileKind.DISK: _disk_file(),
             FileKind.DIRECTORY: os.open("/", os.O_RDONLY | os.O_DIRECTORY),
             FileKind.DEVICE: os.open("/dev/zero", os.O_RDWR),
@@ -187,12 +194,27 @@ class Files:
         """Use ``fd``, which is the caller's, for a kind from now on."""
         os.dup2(fd, self._fds[kind], inheritable=False)
 
+    def scribble(self, rng: random.Random) -> None:
+        """Write nonsense into the guest's memory and what was returned: flags, small numbers, and
+        some that are large, where rings and the in-flight region have theirs."""
+        for kind in (FileKind.MEMORY, FileKind.RETURNED):
+            size = os.fstat(self._fds[kind]).st_size
+            for _ in range(rng.randrange(1, 40)):
+                near = rng.choice((32, 64, 4096, size))
+                base = rng.choice((0, 0, 0x2000, 0x3000, 4160, 8256))
+                data = rng.choice((rng.randbytes(8), bytes([1, 0, rng.randrange(4), 0] * 2),
+                                   rng.randrange(300).to_bytes(2, "little"), b"\1", b"\xff" * 4))
+                at = min(base + rng.randrange(near), size - len(data))
+                if at >= 0:
+                    os.pwrite(self._fds[kind], data, at)
+
     def shrink(self, size: int) -> None:
         """Truncate the guest's memory to ``size`` bytes, whoever has mapped it."""
         os.ftruncate(self._fds[FileKind.MEMORY], size)
 
     def close(self) -> None:
         """Close them all."""
+        self.questions.close()
         for fd in self._fds.values():
             os.close(fd)
 
@@ -217,8 +239,9 @@ class Dialogue:
         self._replies = Connection(ours)
         self._connection = Connection(theirs)
         self.target = IdleTarget()
+        self.loop = ManualLoop()
         self.back_end = BackEnd(self.target, features=features, queue_pairs=queue_pairs,
-                                protocol_features=protocol_features)
+                                protocol_features=protocol_features, loop=self.loop)
         self.target.back_end = self.back_end
         self.back_end.connection = self._connection
         self.end: End | None = None
@@ -241,6 +264,7 @@ class Dialogue:
             try:
                 message = self._connection.receive()
                 if message is None:
+                    self.loop.run()
                     return
                 self.back_end.handle(message)
             except (ProtocolError, Closed) as error:
@@ -278,6 +302,18 @@ class Dialogue:
             if self.end is not None:
                 break
         return got
+
+    def asked(self) -> list[Iotlb]:
+        """What the back end asked on the channel since the last look, if all was read."""
+        data = b""
+        try:
+            while more := self._files.questions.recv(1 << 16):
+                data += more
+        except BlockingIOError:
+            step = HEADER.size + Iotlb.LAYOUT.size
+            return [Iotlb.unpack(data[at + HEADER.size : at + step])
+                    for at in range(0, len(data), step)]
+        return []
 
     def get(self, request: Request, payload: bytes = b"") -> bytes:
         """The payload of the one reply to a request."""

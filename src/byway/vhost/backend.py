@@ -2,7 +2,8 @@
 """The vhost-user back end: what a conversation means, in whatever order it comes.
 
 Used by the vhost-user port. This file receives, dispatches and answers; what the requests do
-stands in backend_device, backend_memory and backend_rings, and what they change in backend_state.
+stands in backend_device, backend_iommu, backend_memory and backend_rings, and what they change in
+backend_state.
 It moves no frame: the *target* (the port) does, between ``attach`` and ``detach``.
 
 Theory of operation
@@ -25,6 +26,12 @@ and a message that changes nothing does not disturb the workers. ``base`` is wha
 front end said, or where the target had come; a target may know better from the ring itself (after
 a back end was killed, a split ring's used index is where the driver goes on).
 
+Behind an IOMMU (ACCESS_PLATFORM) the addresses of rings, and those in descriptors, are the guest's
+I/O virtual ones; ``memtab`` is where kernels look them up. A ring whose place is not known is
+*waiting*: the front end is asked, nobody blocks, and the ring is placed when the answer came. An
+INVALIDATE is acknowledged after workers ended the passes in which they might have used what it
+takes away, and after they left the rings that lay there.
+
 While a guest is moved to another machine, the front end turns on LOG_ALL and shares a dirty log:
 ``log_record`` is what the target gives to its kernels, for all that they write into buffers, and
 ``Ring.logged`` says whether the used ring is to be logged as well. Used rings are logged by the
@@ -43,7 +50,7 @@ from contextlib import suppress
 from byway.vhost.backend_device import DeviceRequests
 from byway.vhost.backend_memory import MemoryRequests
 from byway.vhost.backend_rings import RingRequests
-from byway.vhost.backend_state import Answer
+from byway.vhost.backend_state import Answer, Loop
 from byway.vhost.connection import Closed, Message
 from byway.vhost.messages import (
     NEED_REPLY,
@@ -67,17 +74,19 @@ class BackEnd(DeviceRequests, MemoryRequests, RingRequests):
 
     ``features``, ``protocol_features``: what is offered (bits). ``queue_pairs``: how many pairs of
     rings the target can serve, 1 to 32; with one, MQ is not offered. ``mem_slots``: how many
-    memory regions the front end may add. The same values must be given for every connection of a
-    port: a front end that comes back expects what it had.
+    memory regions the front end may add. ``loop``: the event loop that everything runs on; without
+    one, what needs to hear or to wait is not offered (BACKEND_REQ and ACCESS_PLATFORM). The same
+    values must be given for every connection of a port: a front end that comes back expects what
+    it had.
 
     Attributes of these names hold what the front end took; ``offered`` and ``protocol_offered``
     hold what it may take.
     """
 
     def __init__(self, target: Target, *, features: int, protocol_features: int,
-                 queue_pairs: int = 1, mem_slots: int = 32) -> None:
+                 queue_pairs: int = 1, mem_slots: int = 32, loop: Loop | None = None) -> None:
         super().__init__(target, features=features, protocol_features=protocol_features,
-                         queue_pairs=queue_pairs, mem_slots=mem_slots)
+                         queue_pairs=queue_pairs, mem_slots=mem_slots, loop=loop)
         self._handlers: dict[int, Callable[[Message], bytes | Answer | None]] = {
             spec.number: getattr(self, f"_{spec.name.lower()}")
             for spec in SPECS.values() if spec.served}
@@ -136,6 +145,7 @@ class BackEnd(DeviceRequests, MemoryRequests, RingRequests):
         for ring in self.rings:
             ring.stop()
             ring.set_err(-1)
+        self._end_translation()
         self._close_log_fd()
         self.log.close()
         self.inflight.close()

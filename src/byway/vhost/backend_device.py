@@ -2,7 +2,7 @@
 """The back end's requests about the device: features, status, MTU, config space. Part of BackEnd;
 the theory stands in backend.py."""
 
-from byway.vhost.backend_state import State
+from byway.vhost.backend_iommu import TranslationRequests
 from byway.vhost.connection import Message
 from byway.vhost.messages import ProtocolError, Refused
 from byway.vhost.payloads import Config, pack_u64, unpack_u64
@@ -13,7 +13,7 @@ MIN_MTU, MAX_MTU = 68, 65535
 CONFIG_SPACE = 256  # bytes; those that the device has none of are zero
 
 
-class DeviceRequests(State):
+class DeviceRequests(TranslationRequests):
     """Features, status and everything that concerns no ring and no memory."""
 
     def _get_features(self, message: Message) -> bytes:
@@ -40,6 +40,8 @@ class DeviceRequests(State):
         if has(self.features, Feature.LOG_ALL) and not has(features, Feature.LOG_ALL):
             self.log.close()  # the front end sends one anew before it wants one again
         self.features, self.features_set = features, True
+        if self.translated:
+            self._begin_translation()
 
     def _get_protocol_features(self, message: Message) -> bytes:
         return pack_u64(self.protocol_offered)
@@ -92,6 +94,7 @@ class DeviceRequests(State):
                 ring.forget_base()
                 ring.packed = ring.enabled = False
             self.features, self.features_set, self.status = 0, False, 0
+            self.iotlb.clear()
 
     def _get_config(self, message: Message) -> bytes:
         piece = Config.unpack(message.payload)

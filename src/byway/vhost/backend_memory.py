@@ -20,6 +20,7 @@ class MemoryRequests(State):
             return  # QEMU repeats it whenever a driver starts
         with self._change(self.rings):
             self.memory.replace(regions, message.fds)
+            self.iotlb.clear()
 
     def _get_max_mem_slots(self, message: Message) -> bytes:
         return pack_u64(self.mem_slots)
@@ -35,6 +36,7 @@ class MemoryRequests(State):
         region = MemoryRegion.unpack_single(message.payload)
         with self._change():
             self.memory.remove(region)
+            self.iotlb.clear()
 
     def _set_log_base(self, message: Message) -> bytes:
         log = Log.unpack(message.payload)

@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a front end has set up so far, and how it changes: the base of the back end.
 
-Used by backend.py and the files of its requests (backend_device, backend_memory, backend_rings);
-uses memory, log, inflight, recovery and ring. The theory of operation stands in backend.py.
+Used by backend.py and the files of its requests (backend_device, backend_iommu, backend_memory,
+backend_rings); uses memory, iotlb, log, inflight, recovery and
+ring. The theory of operation stands in backend.py.
 """
 
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from byway.vhost import recovery
+from byway.vhost import back_channel, recovery
 from byway.vhost.connection import Connection, Message
 from byway.vhost.inflight import InflightRegion
+from byway.vhost.iotlb import Iotlb, Timer
 from byway.vhost.log import DirtyLog
 from byway.vhost.memory import Memory
 from byway.vhost.messages import ProtocolError, ProtocolFeature
@@ -33,19 +36,32 @@ class Answer(NamedTuple):
     fd: int
 
 
+class Loop(back_channel.Loop, Protocol):
+    """What is needed of an event loop (asyncio's has it)."""
+
+    def call_later(self, seconds: float, callback: Callable[[], None], /) -> Timer:
+        """Call it once, so much later."""
+
+    def time(self) -> float:
+        """Seconds, from any beginning."""
+
+
 class State:
     """The features, memory and rings of one conversation; see BackEnd for the public ones."""
 
     connection: Connection
 
     def __init__(self, target: Target, *, features: int, protocol_features: int,
-                 queue_pairs: int = 1, mem_slots: int = 32) -> None:
+                 queue_pairs: int, mem_slots: int, loop: Loop | None) -> None:
         if not 1 <= queue_pairs <= MAX_QUEUE_PAIRS:
             raise ValueError(f"{queue_pairs} queue pairs; from 1 to {MAX_QUEUE_PAIRS}")
         # A guest that takes MQ may use as many pairs as its front end was promised: with one
         # pair, it would use rings that nobody serves.
         self.offered = features & ~mask(Feature.MQ) if queue_pairs == 1 else features
         self.protocol_offered = protocol_features
+        if loop is None:  # to hear, and to wait
+            self.offered &= ~mask(Feature.ACCESS_PLATFORM)
+            self.protocol_offered &= ~(1 << ProtocolFeature.BACKEND_REQ)
         self.features = 0
         self.features_set = False
         self.protocol_features = 0
@@ -54,6 +70,7 @@ class State:
         self.status = 0
         self.status_seen = False
         self.memory = Memory(target.fault_flag)
+        self.iotlb = Iotlb(self.memory, target.settle, loop.time if loop else time.monotonic)
         self.log = DirtyLog(self.memory.table, target.fault_flag)
         self.log_fd = -1
         self.inflight = InflightRegion(MAX_RINGS, target.fault_flag)
@@ -64,11 +81,22 @@ class State:
         self.queue_num = queue_pairs if has(self.offered, Feature.MQ) else 2 * queue_pairs
         self.rings = [Ring(i, served=i < 2 * queue_pairs) for i in range(2 * self.queue_num)]
         self._target = target
+        self._loop = loop
 
     @property
     def packed(self) -> bool:
         """Whether the rings are packed."""
         return has(self.features, Feature.RING_PACKED)
+
+    @property
+    def translated(self) -> bool:
+        """Whether addresses of rings and descriptors are those of the guest's IOMMU."""
+        return has(self.features, Feature.ACCESS_PLATFORM)
+
+    @property
+    def memtab(self) -> int:
+        """The address of the MEMTAB record in which descriptors' addresses are looked up."""
+        return self.iotlb.table if self.translated else self.memory.table
 
     @property
     def log_record(self) -> int:
@@ -103,8 +131,9 @@ class State:
                 ring.base = self._target.position(ring.index)
         yield
         common = self.features_set and bool(self.memory.regions) and self._driver_ok()
-        placing = Placing(self.memory.user_to_host, has(self.features, Feature.EVENT_IDX),
-                          self.packed)
+        locate = self.iotlb.locate if self.translated else self.memory.user_to_host
+        placing = Placing(locate, has(self.features, Feature.EVENT_IDX), self.packed,
+                          self.translated)
         for ring in self.rings:
             problem = ring.place(placing) if common else ring.unplace()
             if ring.ready:

@@ -48,14 +48,15 @@ def part_sizes(size: int, event_idx: bool,
 class Placing(NamedTuple):
     """What the places of all rings depend on.
 
-    ``locate``: (address as the front end gives it, bytes) -> host address, or None. ``complete``:
-    None means "not known yet", not "wrong" (a translation that was asked for).
+    ``locate``: (address as the front end gives it, bytes) -> host address; None where there is
+    none, or ProtocolError. ``translated``: None means "not known yet": the front end was asked for
+    the translation.
     """
 
     locate: Callable[[int, int], int | None]
     event_idx: bool
     packed: bool
-    complete: bool = True
+    translated: bool = False
 
 
 def _swap(old: int, new: int) -> int:
@@ -88,6 +89,7 @@ class Ring:
         self.kick_given = self.call_given = False
         self.enabled = False
         self.ready = False
+        self.waiting = False  # nothing is missing but the translation of an address
         self._base: int | None = None  # as SET_VRING_BASE has it
 
     # ------------------------------------------------------------ where it goes on
@@ -171,25 +173,36 @@ class Ring:
         users = (address.desc, address.avail, address.used)
         parts = part_sizes(self.size, placing.event_idx, self.packed)
         for user, (part, n, align) in zip(users, parts, strict=True):
-            host = placing.locate(user, n)
-            if host is None:
-                if not placing.complete:
-                    continue
+            try:
+                host = placing.locate(user, n)
+            except ProtocolError as error:
+                return f"ring {self.index}: the {part}: {error.reason}"
+            if host is None and not placing.translated:
                 return (f"ring {self.index}: the {part} ({n} bytes at user address {user:#x}) "
                         "does not lie in one memory region")
-            if host % align:
+            if host is not None and host % align:
                 return (f"ring {self.index}: the {part} at user address {user:#x} is not "
                         f"aligned to {align} bytes")
             found.append(host)
-        if len(found) == len(parts):
-            self.desc, self.avail, self.used = found
+        if None in found:
+            self.waiting = True
+        else:
+            self.desc, self.avail, self.used = (host or 0 for host in found)
             self.ready = True
         return ""
+
+    def spans(self, event_idx: bool) -> list[tuple[int, int]]:
+        """Where the parts lie in the front end's terms: (address, bytes)."""
+        if not self.address:
+            return []
+        sizes = [n for _, n, _ in part_sizes(self.size, event_idx, self.packed)]
+        users = (self.address.desc, self.address.avail, self.address.used)
+        return list(zip(users, sizes, strict=True))
 
     def unplace(self) -> str:
         """Forget where the parts lie; the ring is not ready. -> "" as ``place``."""
         self.desc = self.avail = self.used = self.inflight = 0
-        self.ready = False
+        self.ready = self.waiting = False
         return ""
 
     @property

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""testing/conversation.py: seeds are whole conversations, and spoiling is reproducible."""
+"""testing/conversation.py: seeds are whole; spoiling.py: what it does can be repeated."""
 
 import random
 from collections.abc import Callable
@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from byway.testing.conversation import SEEDS, FileKind, Step, mutate
+from byway.testing.conversation import SEEDS, FileKind, Step
+from byway.testing.spoiling import mutate
 from byway.vhost.messages import NEED_REPLY, SPECS, VERSION
 
 
@@ -20,7 +21,7 @@ def test_seeds_keep_to_the_table(seed: Callable[[], list[Step]]) -> None:
         assert spec.payload.fewest <= len(step.payload) <= spec.payload.most
         assert spec.fds[0] <= len(step.files) <= spec.fds[1]
         assert set(step.files) <= {FileKind.EVENT, FileKind.MEMORY, FileKind.LOG,
-                                   FileKind.RETURNED}
+                                   FileKind.RETURNED, FileKind.CHANNEL}
         assert (step.declared, step.cut) == (None, None)
 
 
@@ -32,7 +33,7 @@ def test_seeds_use_every_request_that_is_served() -> None:
 
 def test_the_same_seed_spoils_the_same_way() -> None:
     for number in range(50):
-        first, second = (mutate(SEEDS[number % 4](), random.Random(number)) for _ in "ab")
+        first, second = (mutate(SEEDS[number % len(SEEDS)](), random.Random(number)) for _ in "ab")
         assert first == second
 
 
@@ -40,7 +41,7 @@ def test_spoiling_finds_every_way() -> None:
     """Of each kind of lie there is one among a few hundred conversations."""
     ways: set[str] = set()
     for number in range(400):
-        steps = SEEDS[number % 4]()
+        steps = SEEDS[number % len(SEEDS)]()
         spoiled = mutate(steps, random.Random(number))
         if len(spoiled) != len(steps):
             ways.add("longer" if len(spoiled) > len(steps) else "shorter")

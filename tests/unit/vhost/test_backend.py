@@ -35,6 +35,7 @@ from byway.vhost.messages import NEED_REPLY, SPECS, VERSION, Request
 from byway.vhost.payloads import (
     Config,
     Inflight,
+    Iotlb,
     Log,
     RingFile,
     VringAddress,
@@ -204,6 +205,8 @@ def test_the_table_says_what_stops_the_rings(new_talk: Callable[..., Dialogue]) 
         R.GET_INFLIGHT_FD: Step(R.GET_INFLIGHT_FD, payload=Inflight(0, 0, 2, 256).pack()),
         R.SET_INFLIGHT_FD: Step(R.SET_INFLIGHT_FD, payload=Inflight(4096, 0, 1, 64).pack(),
                                 files=(FileKind.SHORT_MEMORY,)),
+        R.SET_BACKEND_REQ_FD: Step(R.SET_BACKEND_REQ_FD, files=(FileKind.CHANNEL,)),
+        R.IOTLB_MSG: Step(R.IOTLB_MSG, payload=Iotlb(0, 4096, 0, 3, 3).pack()),
         R.SEND_RARP: Step(R.SEND_RARP, payload=MAC + bytes(2)),
         R.GET_CONFIG: Step(R.GET_CONFIG, payload=Config(0, 0, bytes(12)).pack()),
         R.SET_CONFIG: Step(R.SET_CONFIG, payload=Config(0, 1, CONFIG_SPACE).pack()),
