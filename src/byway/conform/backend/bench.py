@@ -16,10 +16,11 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from byway.conform.outcome import Failed, Gone, HungUp, NotApplicable
-from byway.conform.wire import Wire
+from byway.conform.wire import Wire, u64
 from byway.machine import unixsocket
 from byway.vhost.messages import ProtocolFeature, Request
 from byway.virtio.features import Feature, has
@@ -122,7 +123,7 @@ class Bench:
         if has(self.offered, Feature.PROTOCOL_FEATURES):
             wire.get_u64(Request.GET_PROTOCOL_FEATURES)
             taken = self.protocol_offered & protocol
-            wire.send(Request.SET_PROTOCOL_FEATURES, taken.to_bytes(8, "little"))
+            wire.send(Request.SET_PROTOCOL_FEATURES, u64(taken))
             wire.protocol_features = taken
         wire.set(Request.SET_OWNER)
         return wire
@@ -168,9 +169,22 @@ class Bench:
             self._peer.close()
             self._peer = None
         if self._peer is None:
-            self._peer = Session(self, PEER, self._dial(self._peer_door))
+            self._peer = Session(self, replace(PEER, pairs=self._peer_pairs()),
+                                 self._dial(self._peer_door))
             self._peer.run()
         return self._peer
+
+    def _peer_pairs(self) -> int:
+        """Two where there are so many: a back end may pass frames from queue to queue."""
+        if not has(self.offered, Feature.MQ) or not self.protocol_offered >> ProtocolFeature.MQ & 1:
+            return 1
+        assert self._peer_door
+        wire = self._dial(self._peer_door)
+        try:
+            wire.send(Request.SET_PROTOCOL_FEATURES, u64(1 << ProtocolFeature.MQ))
+            return min(2, wire.get_u64(Request.GET_QUEUE_NUM))
+        finally:
+            wire.close()
 
     # ------------------------------------------------------------ the length of a check
     def random(self, name: str) -> random.Random:

@@ -58,12 +58,13 @@ class Setup:
     silent: bool = False
 
 
-PEER = Setup(features=mask(F.VERSION_1, F.PROTOCOL_FEATURES, F.MRG_RXBUF), posted=128)
+PEER = Setup(features=mask(F.VERSION_1, F.PROTOCOL_FEATURES, F.MRG_RXBUF, F.MQ), posted=128,
+             protocol=1 << P.REPLY_ACK | 1 << P.MQ)
 
 
 @dataclass
 class Frame:
-    """A frame that was received: its virtio header, its bytes, and the chains it came in."""
+    """A frame that came in: its virtio header, its bytes, and the chains it lay in."""
 
     header: bytes
     data: bytes
@@ -87,6 +88,7 @@ class Session:
         self.header = header_length(self.features)
         self.merge = has(self.features, F.MRG_RXBUF)
         self.platform = has(self.features, F.ACCESS_PLATFORM)
+        self.refilled = True  # a receive buffer that was used is replaced
         self.memory = GuestMemory.make(setup.areas, setup.area_size, setup.offset)
         make = PackedRing if setup.packed else SplitRing
         self.rings: list[Ring] = [
@@ -221,10 +223,20 @@ class Session:
         return self.tx.reap(1, self.timeout)[0]
 
     # ------------------------------------------------------------ receiving
-    def frames(self, ring: Ring | None = None) -> list[Frame]:
-        """The frames that arrived; each buffer is replaced by a new one (not kicked)."""
-        ring = ring or self.rx
-        used = ring.poll()
+    def frames(self) -> list[Frame]:
+        """The frames that arrived, on any pair; each buffer is replaced by a new one."""
+        got: list[Frame] = []
+        for ring in self.rings[::2]:
+            used = ring.poll()
+            count = len(used)
+            got += self._parse(ring, used)
+            room = min(count, len(ring.free))
+            if room and self.refilled:
+                self.post(room, ring=ring)
+                ring.notify()
+        return got
+
+    def _parse(self, ring: Ring, used: list[Used]) -> list[Frame]:
         got: list[Frame] = []
         while used:
             first = used.pop(0)
@@ -257,21 +269,11 @@ class Session:
             return 0
         return int(buffers) - 1
 
-    def refill(self, frames: Sequence[Frame], ring: Ring | None = None) -> None:
-        """Post a buffer for each that these frames took."""
-        ring = ring or self.rx
-        count = sum(len(frame.used) for frame in frames)
-        if count:
-            self.post(min(count, len(ring.free)), ring=ring)
-            ring.notify()
-
-    def await_frame(self, tag: bytes, seconds: float, ring: Ring | None = None) -> Frame | None:
+    def await_frame(self, tag: bytes, seconds: float) -> Frame | None:
         """The frame that holds ``tag``, None where it does not come; others are dropped."""
         end = time.monotonic() + seconds
         while True:
-            got = self.frames(ring)
-            self.refill(got, ring)
-            found = next((f for f in got if tag in f.data), None)
+            found = next((f for f in self.frames() if tag in f.data), None)
             if found or time.monotonic() > end:
                 return found
             time.sleep(PAUSE)

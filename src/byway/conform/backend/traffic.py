@@ -39,7 +39,7 @@ class Traffic:
         bench.keep(self.session)
         self.peer = bench.peer()
         if self.peer:
-            self.peer.refill(self.peer.frames())
+            self.peer.frames()
         if run:
             self.session.run()
 
@@ -68,16 +68,14 @@ class Traffic:
         """A frame goes out and is used; nobody looks where it arrives."""
         self.session.sent(self.frame(size), **how)
         if self.peer:
-            self.peer.refill(self.peer.frames())
+            self.peer.frames()
 
     def collect(self, count: int) -> list[bytes]:
         """What comes out at the far side: up to ``count`` frames, in order."""
         got: list[bytes] = []
         end = time.monotonic() + self.bench.timeout
         while self.far is not None and len(got) < count and time.monotonic() < end:
-            frames = self.far.frames()
-            self.far.refill(frames)
-            got += [frame.data for frame in frames if MARK in frame.data]
+            got += [frame.data for frame in self.far.frames() if MARK in frame.data]
             time.sleep(PAUSE)
         return got
 
