@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """vhost/messages.py and vhost/payloads.py: what is refused of a single message."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from byway.vhost.messages import MAX_PAYLOAD, SPECS, ProtocolError, Request, request_name
@@ -14,6 +17,21 @@ from byway.vhost.payloads import (
     unpack_memory_table,
     unpack_u64,
 )
+
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "vhost-user.md"
+
+
+def test_the_manual_says_what_becomes_of_every_request() -> None:
+    served, refused = PAGE.read_text().split("## Requests of the port")[0].split("## Refused")
+    for text, expected in ((served, True), (refused, False)):
+        rows = re.findall(r"^\| (`[A-Z].*?) \| ([0-9, ]+) \|", text, re.MULTILINE)
+        listed = {name: int(number) for names, numbers in rows
+                  for name, number in zip(re.findall("`(.*?)`", names), numbers.split(", "),
+                                          strict=True)}
+        assert listed == {s.name: int(s.number) for s in SPECS.values() if s.served == expected}
+    gates = dict(re.findall(r"^\| (`[A-Z].*?) \| [0-9, ]+ \| `([A-Z_]+)` \|", served, re.MULTILINE))
+    assert {name: gate for names, gate in gates.items() for name in re.findall("`(.*?)`", names)} \
+        == {s.name: s.gate.name for s in SPECS.values() if s.served and s.gate is not None}
 
 
 def test_names() -> None:
