@@ -37,6 +37,8 @@ class Driven:
         self.queue = DriverQueue(self.region, 0, GPA, size, buffer, receive)
         self.counters = alloc(COUNTERS, 1)
         self.batch = FrameBatch()
+        self._arena: Arena | None = None
+        self._kept: list[Frame] = []
         self.queue.start(features, address_of(self.counters), max_frame)
         self.memory = PlainMemory([(GPA, self.region.address, self.region.size)])
         self.device: PlainDevice = self.new_device(None)
@@ -60,6 +62,11 @@ class Driven:
     def send(self, frames: Sequence[Frame], pieces: Sequence[int] = (1,)) -> int:
         """Send at most ROWS frames; -> how many."""
         n = self.batch.place(frames, pieces)
+        if self._arena:
+            self._kept += frames  # so that no others come to lie in their place
+            for address, length in self.batch.sources():
+                if not self._arena.range_of(address, length):  # the same bytes may be sent twice
+                    self._arena.allow("frame", address, length, writable=False)
         return int(guest_send(self.queue.address, self.batch.address, self.batch.selected, n))
 
     def receive_all(self) -> list[tuple[Unfinished, bytes] | Reason]:
@@ -107,8 +114,12 @@ class Driven:
         arena.allow_array("rows", batch.rows)
         arena.allow("heads", int(batch.record["heads"][0]), ROWS * HEAD_STRIDE)
         arena.allow("segs", int(batch.record["segs"][0]), SEGMENTS * SEGMENT)
+        arena.allow_array("selected", self.batch.chosen)
+        arena.allow_array("pieces", self.batch.segments)
+        self._arena = arena
         with arena if INTERPRETED else contextlib.nullcontext():
             yield arena
+        self._arena = None
 
     def close(self) -> None:
         """Give the memory back."""

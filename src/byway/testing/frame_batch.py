@@ -59,15 +59,16 @@ Frame = bytes | tuple[Unfinished, bytes]
 class FrameBatch:
     """One batch, filled by ``place`` or by a driver's receive kernel.
 
-    ``address``: of the BATCH record; ``selected``: address of the list of rows placed.
+    ``address``: of the BATCH record; ``selected``: address of the list of rows placed, ``chosen``;
+    ``segments``: those of rows that lie in pieces.
     """
 
     def __init__(self) -> None:
         self.batch = Batch()
         self.address = self.batch.address
-        self._list = np.zeros(ROWS, np.int64)
-        self.selected = address_of(self._list)
-        self._segments = np.zeros((ROWS, MAX_PIECES, 2), np.int64)
+        self.chosen = np.zeros(ROWS, np.int64)
+        self.selected = address_of(self.chosen)
+        self.segments = np.zeros((ROWS, MAX_PIECES, 2), np.int64)
         self._placed: list[Any] = []  # keeps the frames' memory
 
     def place(self, frames: Sequence[Frame], pieces: Sequence[int] = (1,)) -> int:
@@ -88,17 +89,21 @@ class FrameBatch:
             left |= todo.word
             ctypes.memmove(int(row["head"]), frame[:HEAD], min(len(frame), HEAD))
             self._cut(k, start, len(frame), pieces[k % len(pieces)])
-            self._list[k] = address_of(rows) + rows.itemsize * k
+            self.chosen[k] = address_of(rows) + rows.itemsize * k
         self.batch.record["n"], self.batch.record["offloads"] = len(frames), left
         return len(frames)
 
     def _cut(self, k: int, start: int, n: int, pieces: int) -> None:
         row = self.batch.rows[k]
         row["nsegs"] = 0 if pieces == 1 else pieces
-        row["segs"] = address_of(self._segments[k])
+        row["segs"] = address_of(self.segments[k])
         for j in range(pieces):
             cut, end = n * j // pieces, n * (j + 1) // pieces
-            self._segments[k, j] = start + cut, end - cut
+            self.segments[k, j] = start + cut, end - cut
+
+    def sources(self) -> list[tuple[int, int]]:
+        """Where the frames last placed lie: (address, bytes)."""
+        return [(address_of(octets), len(octets)) for octets in self._placed]
 
     def content(self, n: int) -> list[tuple[Unfinished, bytes] | Reason]:
         """The frames of the first n rows, or why each was dropped."""

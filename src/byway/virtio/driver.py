@@ -152,7 +152,13 @@ def driver_rx(queue, batch):
     good = 0
     n = 0
     done = 0
-    while n < ROWS and done < d.ntaken:
+    while n < ROWS:
+        if done == d.ntaken:
+            if d.merge == 0:
+                break
+            collect(queue, done + ROWS - n)  # frames took more than a buffer each
+            if done == d.ntaken:
+                break
         row = b.rows + 64 * n
         took = receive(queue, batch, row, done)
         if took == 0:
