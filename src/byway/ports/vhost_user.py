@@ -52,8 +52,8 @@ UNSUPPORTED = {
 }
 PROTOCOL_OFFERED = sum(1 << f for f in (
     ProtocolFeature.MQ, ProtocolFeature.LOG_SHMFD, ProtocolFeature.RARP, ProtocolFeature.REPLY_ACK,
-    ProtocolFeature.NET_MTU, ProtocolFeature.CONFIG, ProtocolFeature.CONFIGURE_MEM_SLOTS,
-    ProtocolFeature.RESET_DEVICE, ProtocolFeature.STATUS))
+    ProtocolFeature.NET_MTU, ProtocolFeature.CONFIG, ProtocolFeature.INFLIGHT_SHMFD,
+    ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.RESET_DEVICE, ProtocolFeature.STATUS))
 # The rings as the guest numbers them (VIRTIO 1.2, 5.1.2): of pair k it receives on 2k, transmits on
 # 2k + 1.
 GUEST_RECEIVES, GUEST_TRANSMITS = 0, 1
@@ -299,10 +299,19 @@ class VhostUserPort(Port):
                 "off": explain(SUPPORTED, self.off, self.offered, acked,
                                unsupported=UNSUPPORTED),
             },
-            "ring_sizes": [r.size for r in rings],
-            "ring_format": "packed" if has(acked or 0, Feature.RING_PACKED) else "split",
-            "queues_enabled": sum(r.enabled for r in rings[GUEST_RECEIVES::2]),
+            "queues_enabled": sum(r.enabled and r.index & 1 == GUEST_RECEIVES for r in rings),
+            "rings": [self._describe(r) for r in rings],
             "calls": int(self._queues["calls"].sum()),
+        }
+
+    def _describe(self, ring: Any) -> dict[str, Any]:
+        receives = ring.index & 1 == GUEST_RECEIVES
+        counters = (self.tx if receives else self.rx)[ring.index // 2]
+        return {
+            "index": ring.index, "way": "tx" if receives else "rx",
+            "format": "packed" if ring.packed else "split", "size": ring.size,
+            "enabled": bool(ring.enabled), "frames": int(counters["frames"]),
+            "bytes": int(counters["bytes"]), "calls": int(self._queues["calls"][ring.index]),
         }
 
 

@@ -159,7 +159,7 @@ class TestFeatures:
         switch.guest("vm1", 1, features=mask(Feature.MRG_RXBUF), size=128).close()
         switch.until(lambda: said(switch)[0] == "waiting")
         status = switch.port("vm1")
-        assert (status["features"]["acked"], status["ring_sizes"]) == ([], [])
+        assert (status["features"]["acked"], status["rings"]) == ([], [])
 
 
 class TestRings:
