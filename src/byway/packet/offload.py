@@ -48,8 +48,9 @@ TCP_CHECKSUM, UDP_CHECKSUM = 16, 6  # offsets in the protocol's header
 UDP_HEADER, TCP_HEADER = 8, 20
 FRAGMENT_HEADER = 8  # IPv6's
 
-# What a destination takes unfinished.
-TAKES_CSUM, TAKES_TSO4, TAKES_UFO, TAKES_TSO6 = 1, 2, 8, 16
+# What a destination takes unfinished. TAKES_VALID: it may be told of a checksum that is known to be
+# good, as a driver with GUEST_CSUM may (5.1.6.4.1) and a device may not (5.1.6.2.1).
+TAKES_CSUM, TAKES_TSO4, TAKES_VALID, TAKES_UFO, TAKES_TSO6 = 1, 2, 4, 8, 16
 TAKES_USO4, TAKES_USO6, TAKES_ECN = 32, 64, 128
 
 _BAD_OFFLOAD = int(Reason.BAD_OFFLOAD)
@@ -242,6 +243,8 @@ def takes(row, mask):
     word = ld64(row + R.offload)
     if word == 0:
         return True
+    if word & NEEDS_CSUM == 0:
+        return mask & TAKES_VALID != 0
     wanted = TAKES_CSUM
     kind = word_gso(word)
     if kind != 0:

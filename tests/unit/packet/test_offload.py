@@ -27,6 +27,7 @@ from byway.packet.offload import (
     TAKES_UFO,
     TAKES_USO4,
     TAKES_USO6,
+    TAKES_VALID,
 )
 from byway.packet.reason import Reason
 from byway.testing.finishing import Finishing, net_header, word
@@ -356,5 +357,5 @@ class TestDestinations:
 
     def test_data_valid_is_said_to_those_who_listen(self, finishing: Finishing) -> None:
         assert verdict(finishing, bytes(60), net_header(DATA_VALID)) is GOOD
-        assert may_go(finishing.address, TAKES_CSUM) == 1
-        assert may_go(finishing.address, ALL & ~TAKES_CSUM) == 0
+        assert may_go(finishing.address, TAKES_VALID) == 1
+        assert may_go(finishing.address, ALL & ~TAKES_VALID) == 0

@@ -21,6 +21,7 @@ from byway.packet.offload import (
     TAKES_CSUM,
     TAKES_TSO4,
     TAKES_USO4,
+    TAKES_VALID,
 )
 from byway.packet.reason import Reason
 from byway.packet.segment import Finisher
@@ -55,8 +56,8 @@ def test_a_frame_with_nothing_to_do_is_lent(finishing: Finishing) -> None:
 def test_data_valid_is_forgotten_for_those_who_do_not_listen(finishing: Finishing) -> None:
     frame = bytes(range(200))
     finishing.place(frame, net_header(DATA_VALID))
-    assert finished(finishing, TAKES_CSUM) == [(frame, DATA_VALID)]
-    assert finished(finishing, 0) == [(frame, 0)]
+    assert finished(finishing, TAKES_VALID) == [(frame, DATA_VALID)]
+    assert finished(finishing, TAKES_CSUM) == [(frame, 0)]
     assert finishing.row["offload"] == DATA_VALID  # for other destinations
 
 
