@@ -33,7 +33,7 @@ from tests.unit.vhost.fake_iommu import USER, FakeClock
 
 IOVA = 0xFFFF_0000_0000  # the last 4 GiB of 48 bits, as Linux gives them out
 PAGES, RINGS = 512, 8  # the first RINGS pages lie in one piece
-EXAMPLES = 12 if INTERPRETED else 100
+EXAMPLES = 12 if INTERPRETED else 30
 FORMATS = [VERSION_1, VERSION_1 | MRG_RXBUF, VERSION_1 | RING_PACKED,
            VERSION_1 | RING_PACKED | MRG_RXBUF]
 
