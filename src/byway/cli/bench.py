@@ -14,7 +14,7 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from byway.cli.lab import Lab
 from byway.machine.cpu import usable_cpus
@@ -27,36 +27,46 @@ RING = 1024
 WINDOW = 256
 WARM_UP_SECONDS = 0.3
 MIN_SIZE, MAX_SIZE = 60, 1522
+# TCP frames to be cut: the longest that IPv4 has, over buffers of a page, a few at a time.
+TSO_SIZE, TSO_SEGMENT, TSO_BUFFER, TSO_WINDOW = 14 + 65535, 1448, 4096, 16
 
 
 @dataclass(frozen=True)
 class Row:
-    """One frame size: ``frame`` as asked for; rates count both directions."""
+    """One frame size: ``frame`` as asked for; rates count both directions.
+
+    ``busy_gbit_per_second``: what the worker would move if it were busy all the time.
+    """
 
     frame: str
     seconds: float
     frames: int
     mpps: float
     gbit_per_second: float
+    busy_gbit_per_second: float
     cycles_per_frame: float
     frames_per_pass: float
     lost: int
 
 
 def frame_sizes(text: str) -> tuple[int, ...]:
-    """Lengths for a number of bytes (without frame check sequence, as virtio carries frames) or
-    "imix". ValueError for what is neither."""
+    """Lengths for a number of bytes (without frame check sequence, as virtio carries frames),
+    "imix" or "tso". ValueError for what is none of them."""
     from byway.testing.exchange import IMIX
 
     if text == "imix":
         return IMIX
+    if text == "tso":
+        return (TSO_SIZE,)
     if not text.isdigit() or not MIN_SIZE <= int(text) <= MAX_SIZE:
-        raise ValueError(f"{text!r} is no frame size: give {MIN_SIZE} to {MAX_SIZE}, or imix")
+        raise ValueError(f"{text!r} is no frame size: give {MIN_SIZE} to {MAX_SIZE}, imix, or tso")
     return (int(text),)
 
 
-def run_vm2vm(frames: list[str], seconds: float, json_file: str | None) -> int:
-    """Measure each of ``frames`` for ``seconds``; -> 0, or 2 for a frame size that is none."""
+def run_vm2vm(frames: list[str], seconds: float, json_file: str | None, packed: bool = False,
+              pairs: int = 1) -> int:
+    """Measure each of ``frames`` for ``seconds``, between guests with ``pairs`` pairs of split or
+    packed rings; -> 0, or 2 for a frame size that is none."""
     try:
         sizes = {text: frame_sizes(text) for text in frames}
     except ValueError as error:
@@ -67,16 +77,17 @@ def run_vm2vm(frames: list[str], seconds: float, json_file: str | None) -> int:
         print("byway bench vm2vm: only one CPU: switch and guests take turns on it, and the"
               " cycles of both are counted", file=sys.stderr)
     rows = []
-    with Lab({"blue": ["vm1", "vm2"]}, workers=cpus[:1]) as lab:
+    with Lab({"blue": ["vm1", "vm2"]}, workers=cpus[:1], queues=pairs) as lab:
         os.sched_setaffinity(0, {cpus[-1]})
         lab.wait_ready()
-        print(f"{'frame':>6} {'Mpps':>8} {'Gbit/s':>8} {'cycles/frame':>13} {'frames/pass':>12}"
-              f" {'lost':>6}")
+        print(f"{'frame':>6} {'Mpps':>8} {'Gbit/s':>8} {'busy Gbit/s':>12} {'cycles/frame':>13}"
+              f" {'frames/pass':>12} {'lost':>6}")
         for text, lengths in sizes.items():
-            row = _measure(lab, text, lengths, seconds)
+            row = _measure(lab, text, lengths, seconds, packed, pairs)
             rows.append(row)
             print(f"{row.frame:>6} {row.mpps:8.2f} {row.gbit_per_second:8.2f}"
-                  f" {row.cycles_per_frame:13.1f} {row.frames_per_pass:12.1f} {row.lost:6}",
+                  f" {row.busy_gbit_per_second:12.2f} {row.cycles_per_frame:13.1f}"
+                  f" {row.frames_per_pass:12.1f} {row.lost:6}",
                   flush=True)
         os.sched_setaffinity(0, cpus)
     if json_file:
@@ -84,16 +95,31 @@ def run_vm2vm(frames: list[str], seconds: float, json_file: str | None) -> int:
     return 0
 
 
-def _measure(lab: Lab, text: str, lengths: tuple[int, ...], seconds: float) -> Row:
+def _options(text: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the guests and their exchange need for a frame size."""
+    from byway.virtio.features import Feature, mask
+
+    if text != "tso":
+        return {}, {"window": WINDOW}
+    features = mask(Feature.CSUM, Feature.GUEST_CSUM, Feature.HOST_TSO4, Feature.GUEST_TSO4,
+                    Feature.MRG_RXBUF)
+    return ({"features": features, "buffer": TSO_BUFFER},
+            {"window": TSO_WINDOW, "gso_size": TSO_SEGMENT})
+
+
+def _measure(lab: Lab, text: str, lengths: tuple[int, ...], seconds: float, packed: bool,
+             pairs: int) -> Row:
     from byway.testing.exchange import Exchange
     from byway.testing.frames import mac
     from byway.testing.guest import Guest
 
-    one, other = (Guest.connect(lab.socket(name), mac=address, size=RING)
+    of_guest, of_exchange = _options(text)
+    one, other = (Guest.connect(lab.socket(name), mac=address, size=RING, packed=packed,
+                                pairs=pairs, **of_guest)
                   for name, address in zip(("vm1", "vm2"), MACS, strict=True))
     with one, other:
-        first = Exchange(one, mac(MACS[1]), sizes=lengths, window=WINDOW, check=False)
-        second = Exchange(other, mac(MACS[0]), sizes=lengths, window=WINDOW, check=False)
+        first = Exchange(one, mac(MACS[1]), sizes=lengths, check=False, **of_exchange)
+        second = Exchange(other, mac(MACS[0]), sizes=lengths, check=False, **of_exchange)
         first.run_with(second, WARM_UP_SECONDS)
         before, octets = lab.client.workers()[0], _octets(first, second)
         began = time.perf_counter()
@@ -103,10 +129,13 @@ def _measure(lab: Lab, text: str, lengths: tuple[int, ...], seconds: float) -> R
         moved = after["frames"] - before["frames"]
         passes = after["busy_passes"] - before["busy_passes"]
         lost = first.statistics()["lost"] + second.statistics()["lost"]
+        bits = 8 * (_octets(first, second) - octets)
+        busy = (after["busy_cycles"] - before["busy_cycles"]) / after["cycles_per_second"]
         return Row(
             frame=text, seconds=round(elapsed, 3), frames=moved,
             mpps=round(moved / elapsed / 1e6, 3),
-            gbit_per_second=round(8 * (_octets(first, second) - octets) / elapsed / 1e9, 3),
+            gbit_per_second=round(bits / elapsed / 1e9, 3),
+            busy_gbit_per_second=round(bits / max(busy, 1e-9) / 1e9, 3),
             cycles_per_frame=round((after["busy_cycles"] - before["busy_cycles"])
                                    / max(moved, 1), 1),
             frames_per_pass=round(moved / max(passes, 1), 1), lost=lost)

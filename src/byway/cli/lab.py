@@ -31,10 +31,12 @@ class LabError(RuntimeError):
 
 
 class Lab:
-    """``networks``: name -> names of its vhost-user ports. ``workers``: CPUs, None: not pinned."""
+    """``networks``: name -> names of its vhost-user ports. ``workers``: CPUs, None: not pinned.
+    ``queues``: pairs of each port."""
 
     def __init__(self, networks: Mapping[str, Sequence[str]],
-                 workers: Sequence[int] | None = None) -> None:
+                 workers: Sequence[int] | None = None, queues: int = 1) -> None:
+        self._queues = queues
         self._folder = tempfile.TemporaryDirectory(prefix="byway-")
         self.folder = Path(self._folder.name)
         self.api = str(self.folder / "api.sock")
@@ -54,7 +56,8 @@ class Lab:
             for port in ports:
                 lines += ["[[port]]", f"name = {json.dumps(port)}",
                           f"network = {json.dumps(network)}", 'kind = "vhost-user"',
-                          f"socket = {json.dumps(self.socket(port))}"]
+                          f"socket = {json.dumps(self.socket(port))}",
+                          f"queues = {self._queues}"]
         return "\n".join(lines) + "\n"
 
     def socket(self, port: str) -> str:
