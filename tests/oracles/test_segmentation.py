@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segmentation and checksums against frames built one by one, and against scapy."""
 
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import GRE, Dot1Q, Ether
+from scapy.layers.vxlan import VXLAN
 from scapy.packet import Packet
 
 from byway.machine.jit import INTERPRETED
 from byway.packet.offload import GSO_UDP, NEEDS_CSUM, TAKES_CSUM
-from byway.testing.finishing import PIECES, Finishing
+from byway.testing.finishing import PIECES, Finishing, net_header
 from byway.testing.offload_frames import Shape
 from tests.oracles.plain_segmentation import pieces_of, possible, segments, shapes, without_ident
 
@@ -119,3 +122,50 @@ def test_what_scapy_makes_of_the_segments(finishing: Finishing, drawn: tuple[Sha
         assert payload == shape.transport(complete=True)
     else:
         assert payload == shape.payload
+
+
+def built(shape: Shape) -> Packet:
+    """A shape without options, as scapy builds it."""
+    packet = Ether(dst=shape.macs[:6].hex(":"), src=shape.macs[6:].hex(":"))
+    for k, tag in enumerate(shape.tags):
+        packet.lastlayer().type = 0x88A8 if k + 1 < len(shape.tags) else 0x8100
+        packet /= Dot1Q(prio=tag >> 13, dei=tag >> 12 & 1, vlan=tag & 0xFFF)
+    if shape.version == 4:
+        packet /= IP(src=socket.inet_ntoa(shape.source), dst=socket.inet_ntoa(shape.destination),
+                     id=shape.ident, flags="DF" if shape.dont_fragment else 0)
+    else:
+        source, destination = (b"\xfd" * 12 + end for end in (shape.source, shape.destination))
+        packet /= IPv6(src=socket.inet_ntop(socket.AF_INET6, source), fl=0x12345,
+                       dst=socket.inet_ntop(socket.AF_INET6, destination), hlim=64)
+    if shape.protocol == 6:
+        packet /= TCP(sport=shape.ports[0], dport=shape.ports[1], seq=shape.sequence, ack=77,
+                      flags=shape.flags, window=512)
+    else:
+        packet /= UDP(sport=shape.ports[0], dport=shape.ports[1])
+    return packet / shape.payload
+
+
+@settings(max_examples=EXAMPLES // 4, deadline=None)
+@given(drawn=shapes())
+def test_frames_that_scapy_built(finishing: Finishing, drawn: tuple[Shape, int]) -> None:
+    """A checksum completed by us is the one that it computes."""
+    shape = replace(drawn[0], options=b"", extensions=(), tcp_options=b"")
+    finishing.place(shape.build(), shape.header())
+    assert finishing.finish(0) == [(bytes(built(shape)), 0)]
+
+
+@pytest.mark.parametrize("tunnel", [
+    IP() / GRE(), IPv6() / GRE(key_present=1, key=7), Dot1Q(vlan=5) / IP() / UDP() / VXLAN(vni=5),
+    IPv6() / UDP() / VXLAN(), IP() / UDP(chksum=0) / VXLAN()])
+@pytest.mark.parametrize("inner", [
+    Shape(payload=b"odd"), Shape(6, 17, payload=bytes(300)), Shape(tags=(5,), payload=bytes(2000))])
+def test_checksums_in_a_tunnel(finishing: Finishing, tunnel: Packet, inner: Shape) -> None:
+    """The guest wrapped a frame whose checksum is left to do, and computed the outer one as if it
+    had been done."""
+    whole = bytes(Ether(dst="02:00:00:00:00:02", src="02:00:00:00:00:01") / tunnel
+                  / Ether(inner.build(complete=True)))
+    start = len(whole) - len(inner.build())
+    finishing.place(whole[:start] + inner.build(),
+                    net_header(1, 0, 0, start + inner.l4, 16 if inner.protocol == 6 else 6))
+    assert finishing.check() is None
+    assert finishing.finish(0) == [(whole, 0)]
