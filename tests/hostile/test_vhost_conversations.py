@@ -10,14 +10,16 @@ import os
 import random
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from byway.machine import sigbus
-from byway.testing.conversation import SEEDS
+from byway.testing.conversation import SEEDS, FileKind, tracked
 from byway.testing.dialogue import MEMORY_NAME, Dialogue, End, Files
 from byway.testing.spoiling import mutate
+from byway.vhost.messages import Request
 
 CONVERSATIONS = int(os.environ.get("BYWAY_HOSTILE_CONVERSATIONS", "20000"))
 CHUNKS = 4
@@ -116,3 +118,24 @@ def test_memory_that_shrinks_in_the_middle() -> None:
         own.close()
     assert faults > 20
     assert (open_files(), mapped_memories(), first_free_guard()) == before
+
+
+@pytest.mark.compiled_only
+@pytest.mark.parametrize("size", [0, 4096])
+def test_an_in_flight_region_that_shrinks(size: int) -> None:
+    """It is read where a ring starts, and reads as zeros: a region that was never used."""
+    sigbus.install()
+    before = open_files(), first_free_guard()
+    own = Files()
+    steps = tracked()
+    given = next(i for i, s in enumerate(steps) if s.request == Request.SET_INFLIGHT_FD)
+    steps[given] = replace(steps[given], files=(FileKind.LOG,))
+    talk = Dialogue(own)
+    talk.play(steps[: given + 1])
+    os.ftruncate(own.get(FileKind.LOG), size)
+    talk.play([s for s in steps[given + 1 :] if s.request != Request.SET_INFLIGHT_FD])
+    assert talk.target.faulted
+    assert talk.end is None, talk.reason
+    talk.close()
+    own.close()
+    assert (open_files(), first_free_guard()) == before

@@ -209,8 +209,10 @@ class Files:
                     os.pwrite(self._fds[kind], data, at)
 
     def shrink(self, size: int) -> None:
-        """Truncate the guest's memory to ``size`` bytes, whoever has mapped it."""
-        os.ftruncate(self._fds[FileKind.MEMORY], size)
+        """Truncate the guest's memory, and the dirty log, to ``size`` bytes, whoever has mapped
+        them."""
+        for kind in (FileKind.MEMORY, FileKind.LOG):
+            os.ftruncate(self._fds[kind], size)
 
     def close(self) -> None:
         """Close them all."""
