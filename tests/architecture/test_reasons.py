@@ -15,6 +15,7 @@ ELSEWHERE = {
     Reason.LONG_CHAIN: "tests/unit/virtio/test_walk.py",
     Reason.BAD_LENGTH: "tests/oracles/test_driver.py",
     Reason.BAD_OFFLOAD: "tests/unit/packet/test_offload.py",
+    Reason.NO_TRANSLATION: "tests/oracles/test_behind_iommu.py",
 }
 
 

@@ -184,7 +184,7 @@ def test_what_a_guest_receives(memory: Guarded, features: int,
             sent.append(data)
             continue
         (reason,) = {k for k, v in world.device.drops.items() if v != before.get(k, 0)}
-        if reason != "no_translation":
+        if reason != Reason.NO_TRANSLATION.name.lower():
             assert reason == "no_buffers"
             break
         dropped += 1
