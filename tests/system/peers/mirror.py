@@ -20,6 +20,7 @@ SIZES = (60, 64, 128, 129, 300, 590, 1514)
 ADDRESSES = 12  # bytes: destination, source
 NOISE = Random(22).randbytes(1 << 16)
 UDP = 17
+MAX_SENDING = 4096  # frames that a port lets lie in its ring after they were sent
 STATIONS = (b"\x0a\0\0\1", b"\x0a\0\0\2")
 IPV4 = b"\x08\x00"
 DRIVER = "pmd.net.virtio.init"  # the component that logs which functions it chose
@@ -36,7 +37,7 @@ def numbered(to: bytes, source: bytes, number: int, flows: int) -> bytes:
     return to + source + IPV4 + network + udp + payload
 
 
-def look_into(guest: Guest, mac: bytes, count: int, flows: int, window: int = 32) -> None:
+def look_into(guest: Guest, mac: bytes, count: int, flows: int, window: int) -> None:
     """Send `count` frames to the mirror at `mac`, at most `window` unanswered.
 
     AssertionError where a frame does not come back, comes twice, comes changed, or overtakes
@@ -72,8 +73,10 @@ class Mirror(testpmd.Testpmd):
         for index, port in enumerate(ports):
             eal += ["--vdev", port.vdev(index)]
         app = ["--forward-mode=macswap", "--port-topology=loop", f"--rxq={queues}"]
-        app += [f"--txq={queues}", f"--txd={size}", f"--rxd={size}"]
-        mbufs = 8192 + size * queues * len(ports)  # the rings to receive are always full
+        sending = min(size, MAX_SENDING)
+        app += [f"--txq={queues}", f"--txd={sending}", f"--rxd={size}"]
+        # The rings to receive are always full; sent frames are taken back when room gets scarce.
+        mbufs = 8192 + (size + sending) * queues * len(ports)
         self.ports = len(ports)
         super().__init__(name, folder, cpu, 128 + mbufs // 256, False, eal, app, mbufs)
 

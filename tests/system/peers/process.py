@@ -36,21 +36,29 @@ def wait_until(condition, what: str, timeout: float):  # type: ignore[no-untyped
 
 
 class Process:
-    """A peer's process. Starts at once; use it as a context manager, or call `stop`."""
+    """A peer's process. Starts at once; use it as a context manager, or call `stop`.
+
+    `errors`: a file for what it writes to its standard error; without one, that is output too.
+    """
 
     def __init__(
-        self, name: str, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None
+        self,
+        name: str,
+        argv: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        errors: Path | None = None,
     ) -> None:
         self.name = name
         self.argv = list(argv)
         self.log = log
         self.mark = 0  # characters of output already expected
-        with log.open("wb") as out:
+        with log.open("wb") as out, (errors or log).open("ab") as err:
             self.child = subprocess.Popen(
                 self.argv,
                 stdin=subprocess.PIPE,
                 stdout=out,
-                stderr=subprocess.STDOUT,
+                stderr=err if errors else subprocess.STDOUT,
                 env={**os.environ, **(env or {})},
                 start_new_session=True,
             )

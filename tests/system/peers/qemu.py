@@ -87,7 +87,9 @@ class Vm(Process):
         words = ["console=ttyS0 quiet", f"address={address}" if address else ""]
         words.append("intel_iommu=on" if machine.iommu else "")
         argv += ["-append", " ".join(filter(None, words))]
-        super().__init__(name, argv, folder / f"{name}.log")
+        # What QEMU itself says would come in between what the guest's shell says.
+        errors = folder / f"{name}-qemu.log"
+        super().__init__(name, argv, folder / f"{name}.log", errors=errors)
 
     def ready(self, timeout: float = 90.0) -> None:
         """Wait for the shell."""
