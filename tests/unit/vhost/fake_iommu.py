@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tests of translations stand on: a shared memory without memory, and a clock by hand."""
+"""What the tests of translations stand on: a shared memory without memory, a clock by hand, and an
+Iotlb between them."""
 
 from collections.abc import Callable
 
+from byway.testing.iotlb_kernels import iova_to_host, miss_iova
+from byway.vhost.front_channel import INVALIDATE, UPDATE
+from byway.vhost.iotlb import Iotlb
+from byway.vhost.payloads import Iotlb as Translation
 from byway.virtio.iotlb import PAGE
 
 USER, HOST, MEMORY = 0x7000_0000_0000, 0x7FFF_1000_0000, 4096 * PAGE
@@ -49,3 +54,35 @@ class FakeClock:
             self.time = timer.when
             timer.call()
         self.time = end
+
+
+class World:
+    """An Iotlb, its clock, and what it asked and settled."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.asked: list[tuple[int, int]] = []
+        self.settled = 0
+        self.answers = True
+        self.iotlb = Iotlb(FakeMemory(), self._settle, self.clock.now)  # type: ignore[arg-type]
+        self.iotlb.ask = self._ask
+        self.iotlb.hear(-1, self.clock.later)
+
+    def _settle(self) -> None:
+        self.settled += 1
+
+    def _ask(self, iova: int, permission: int) -> bool:
+        self.asked.append((iova, permission))
+        return self.answers
+
+    def update(self, iova: int, size: int = PAGE, offset: int = 0, permission: int = 3) -> None:
+        self.iotlb.take(Translation(iova, size, USER + offset, permission, UPDATE))
+
+    def invalidate(self, iova: int, size: int = PAGE) -> None:
+        self.iotlb.take(Translation(iova, size, 0, 0, INVALIDATE))
+
+    def host(self, iova: int, n: int = 1, write: int = 0) -> int:
+        return iova_to_host(self.iotlb.table, iova, n, write)
+
+    def miss(self, iova: int, write: int = 0) -> int:
+        return miss_iova(self.iotlb.table, iova, write)

@@ -7,14 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from byway.machine.layout import address_of, alloc
 from byway.packet.reason import Reason
-from byway.testing.iotlb_kernels import (
-    bytes_at_iova,
-    cache_place,
-    iova_to_host,
-    miss_iova,
-)
 from byway.vhost.front_channel import INVALIDATE, MISS, UPDATE
 from byway.vhost.iotlb import (
     QUESTIONS,
@@ -22,49 +15,15 @@ from byway.vhost.iotlb import (
     RETRY_SECONDS,
     RING_QUESTIONS,
     TRIES,
-    Iotlb,
     touches,
 )
 from byway.vhost.messages import ProtocolError, Refused
 from byway.vhost.payloads import Iotlb as Translation
 from byway.virtio.iotlb import ENTRIES, IOVA_LIMIT, MAX_RANGES, PAGE, SLOTS, entry_of
-from byway.virtio.memtab import MEMTAB
-from tests.unit.vhost.fake_iommu import HOST, MEMORY, USER, FakeClock, FakeMemory
+from tests.unit.vhost.fake_iommu import HOST, MEMORY, USER, World
 
 R, W, RW = 1, 2, 3
 NO_TRANSLATION, BAD_ADDRESS = int(Reason.NO_TRANSLATION), int(Reason.BAD_ADDRESS)
-
-
-class World:
-    """An Iotlb, its clock, and what it asked and settled."""
-
-    def __init__(self) -> None:
-        self.clock = FakeClock()
-        self.asked: list[tuple[int, int]] = []
-        self.settled = 0
-        self.answers = True
-        self.iotlb = Iotlb(FakeMemory(), self._settle, self.clock.now)  # type: ignore[arg-type]
-        self.iotlb.ask = self._ask
-        self.iotlb.hear(-1, self.clock.later)
-
-    def _settle(self) -> None:
-        self.settled += 1
-
-    def _ask(self, iova: int, permission: int) -> bool:
-        self.asked.append((iova, permission))
-        return self.answers
-
-    def update(self, iova: int, size: int = PAGE, offset: int = 0, permission: int = RW) -> None:
-        self.iotlb.take(Translation(iova, size, USER + offset, permission, UPDATE))
-
-    def invalidate(self, iova: int, size: int = PAGE) -> None:
-        self.iotlb.take(Translation(iova, size, 0, 0, INVALIDATE))
-
-    def host(self, iova: int, n: int = 1, write: int = 0) -> int:
-        return iova_to_host(self.iotlb.table, iova, n, write)
-
-    def miss(self, iova: int, write: int = 0) -> int:
-        return miss_iova(self.iotlb.table, iova, write)
 
 
 @pytest.fixture
@@ -74,98 +33,6 @@ def world() -> Iterator[World]:
     made.iotlb.close()
     made.iotlb.close()
     assert made.clock.timers == []
-
-
-# ---------------------------------------------------------------- lookups
-
-
-def test_a_piece_of_memory_ends_with_its_page(world: World) -> None:
-    world.update(0x5000, 2 * PAGE)
-    assert world.host(0x5000, PAGE) == HOST
-    assert world.host(0x5FFF) == HOST + PAGE - 1
-    assert world.host(0x5FFF, 2) == 0
-    assert world.host(0x6000, PAGE) == HOST + PAGE
-    assert bytes_at_iova(world.iotlb.table, 0x5001, 0) == PAGE - 1
-    for outside in (0x4FFF, 0x7000, -1, -PAGE, 1 << 62, 0x5000 + IOVA_LIMIT):
-        assert world.host(outside) == 0
-        assert bytes_at_iova(world.iotlb.table, outside, 0) == 0
-
-
-def test_permissions(world: World) -> None:
-    for page, permission in enumerate((R, W, RW)):
-        world.update(page * PAGE, permission=permission)
-    assert [world.host(p * PAGE) != 0 for p in range(3)] == [True, False, True]
-    assert [world.host(p * PAGE, write=1) != 0 for p in range(3)] == [False, True, True]
-
-
-@pytest.mark.parametrize("n", [2, 128])
-def test_pages_of_one_place_are_known_together(world: World, n: int) -> None:
-    """As many as a chain may have: it would never be whole if each drove out the one before."""
-    place = entry_of(0x12345, 0, 0)[0]
-    every = (page for page in range(1 << 20, 1 << 25) if entry_of(page, 0, 0)[0] == place)
-    pages = list(itertools.islice(every, n))
-    for k, page in enumerate(pages):
-        world.update(page * PAGE, offset=k * PAGE)
-    assert [world.host(page * PAGE) != 0 for page in pages] == [False] * (n - 1) + [True]
-    assert world.miss(pages[0] * PAGE) == NO_TRANSLATION
-    world.iotlb.serve()
-    assert [world.host(page * PAGE + 5) for page in pages] == [
-        HOST + k * PAGE + 5 for k in range(n)]
-    assert world.asked == []
-    assert world.settled == 0  # nobody has seen a list before
-    world.invalidate(pages[0] * PAGE)
-    assert [world.host(page * PAGE) != 0 for page in pages] == [False] * (n - 1) + [True]
-    world.miss(pages[0] * PAGE)
-    world.miss(pages[n // 2 - 1] * PAGE, write=1)
-    world.iotlb.serve()
-    assert [world.host(page * PAGE) != 0 for page in pages[1:]] == [True] * (n - 1)
-    assert world.host(pages[0] * PAGE) == 0
-
-
-def test_permissions_of_pages_of_one_place(world: World) -> None:
-    place = entry_of(0x12345, 0, 0)[0]
-    every = (page for page in range(1 << 20, 1 << 25) if entry_of(page, 0, 0)[0] == place)
-    pages = list(itertools.islice(every, 4))
-    for permission, page in enumerate(pages[:3], 1):
-        world.update(page * PAGE, permission=permission)
-    world.update(pages[3] * PAGE)  # has the place
-    world.miss(pages[2] * PAGE)
-    world.iotlb.serve()
-    assert [world.host(page * PAGE) != 0 for page in pages] == [True, False, True, True]
-    assert [world.host(page * PAGE, write=1) != 0 for page in pages] == [False, True, True, True]
-
-
-def test_a_list_is_changed_when_nobody_reads_it(world: World) -> None:
-    """Withdrawn, then all workers end their pass, then written anew."""
-    first = entry_of(0x12345, 0, 0)[0]
-    one, two = itertools.islice(
-        (page for page in range(1 << 20, 1 << 25) if entry_of(page, 0, 0)[0] == first), 2)
-    for settled in range(5):
-        world.update(one * PAGE, offset=settled * PAGE)
-        world.update(two * PAGE)
-        world.miss(one * PAGE)
-        world.iotlb.serve()
-        assert world.host(one * PAGE) == HOST + settled * PAGE
-        assert world.settled == settled
-
-
-@pytest.mark.parametrize("page", [0, 1, 4095, 4096, 0x12345, (1 << 39) - 1, 1 << 38, 0x5A5A5A5A5])
-def test_kernel_and_control_thread_agree_on_places(page: int) -> None:
-    assert cache_place(page) == entry_of(page, 0, 0)[0]
-
-
-def test_the_ends_of_all_addresses(world: World) -> None:
-    world.update(IOVA_LIMIT - PAGE)
-    world.update(0, offset=PAGE)
-    assert world.host(IOVA_LIMIT - 1) == HOST + PAGE - 1
-    assert world.host(0) == HOST + PAGE
-    assert world.miss(IOVA_LIMIT) == BAD_ADDRESS
-    assert world.miss(-1) == BAD_ADDRESS
-
-
-def test_a_table_without_iommu() -> None:
-    plain = alloc(MEMTAB, 1)
-    assert miss_iova(address_of(plain), 0x1000, 0) == BAD_ADDRESS
 
 
 # ---------------------------------------------------------------- updates
