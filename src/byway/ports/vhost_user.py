@@ -31,11 +31,11 @@ from byway.virtio.offloads import guest_takes
 from byway.virtio.ring import INDEX, VQ, RingError
 
 SUPPORTED = mask(
-    Feature.CSUM, Feature.GUEST_CSUM, Feature.CTRL_GUEST_OFFLOADS, Feature.MTU, Feature.GUEST_TSO4,
-    Feature.GUEST_TSO6, Feature.GUEST_ECN, Feature.GUEST_UFO, Feature.HOST_TSO4, Feature.HOST_TSO6,
-    Feature.HOST_ECN, Feature.HOST_UFO, Feature.MRG_RXBUF, Feature.CTRL_VQ, Feature.CTRL_RX,
+    Feature.CSUM, Feature.GUEST_CSUM, Feature.MTU, Feature.GUEST_TSO4, Feature.GUEST_TSO6,
+    Feature.GUEST_ECN, Feature.GUEST_UFO, Feature.HOST_TSO4, Feature.HOST_TSO6, Feature.HOST_ECN,
+    Feature.HOST_UFO, Feature.MRG_RXBUF, Feature.CTRL_VQ, Feature.CTRL_RX,
     Feature.GUEST_ANNOUNCE, Feature.MQ, Feature.LOG_ALL, Feature.ANY_LAYOUT, Feature.INDIRECT_DESC,
-    Feature.EVENT_IDX, Feature.PROTOCOL_FEATURES, Feature.VERSION_1,
+    Feature.EVENT_IDX, Feature.PROTOCOL_FEATURES, Feature.VERSION_1, Feature.ACCESS_PLATFORM,
     Feature.RING_PACKED, Feature.IN_ORDER, Feature.RING_RESET, Feature.GUEST_USO4,
     Feature.GUEST_USO6, Feature.HOST_USO)
 _VMM = "the virtual machine monitor's own: it works whatever the back end offers"
@@ -43,7 +43,7 @@ _CONTROL = "the control queue never reaches a vhost-user back end"
 UNSUPPORTED = {
     Feature.MAC: _VMM, Feature.STATUS: _VMM, Feature.STANDBY: _VMM, Feature.SPEED_DUPLEX: _VMM,
     Feature.CTRL_VLAN: _CONTROL, Feature.CTRL_RX_EXTRA: _CONTROL, Feature.CTRL_MAC_ADDR: _CONTROL,
-    Feature.RSS: _CONTROL, Feature.HASH_REPORT: _CONTROL,
+    Feature.CTRL_GUEST_OFFLOADS: _CONTROL, Feature.RSS: _CONTROL, Feature.HASH_REPORT: _CONTROL,
     Feature.NOTIFICATION_DATA: "an event fd carries no data",
     Feature.NOTIFY_ON_EMPTY: "a legacy feature that no driver needs",
     Feature.GSO: "a legacy feature: the host_* ones say more",
@@ -52,8 +52,9 @@ UNSUPPORTED = {
 }
 PROTOCOL_OFFERED = sum(1 << f for f in (
     ProtocolFeature.MQ, ProtocolFeature.LOG_SHMFD, ProtocolFeature.RARP, ProtocolFeature.REPLY_ACK,
-    ProtocolFeature.NET_MTU, ProtocolFeature.CONFIG, ProtocolFeature.INFLIGHT_SHMFD,
-    ProtocolFeature.CONFIGURE_MEM_SLOTS, ProtocolFeature.RESET_DEVICE, ProtocolFeature.STATUS))
+    ProtocolFeature.NET_MTU, ProtocolFeature.BACKEND_REQ, ProtocolFeature.CONFIG,
+    ProtocolFeature.INFLIGHT_SHMFD, ProtocolFeature.CONFIGURE_MEM_SLOTS,
+    ProtocolFeature.RESET_DEVICE, ProtocolFeature.STATUS))
 # The rings as the guest numbers them (VIRTIO 1.2, 5.1.2): of pair k it receives on 2k, transmits on
 # 2k + 1.
 GUEST_RECEIVES, GUEST_TRANSMITS = 0, 1
@@ -133,7 +134,7 @@ class VhostUserPort(Port):
         self._connection = Connection(sock)
         self._back_end = BackEnd(
             self, features=self.offered, protocol_features=PROTOCOL_OFFERED,
-            queue_pairs=self.queues)
+            queue_pairs=self.queues, loop=self.host.loop)
         self._back_end.connection = self._connection
         self.state, self.reason = "waiting", "the front end has not started its rings yet"
         self.host.loop.add_reader(self._connection.fileno(), self._on_readable)
@@ -240,7 +241,7 @@ class VhostUserPort(Port):
         row["desc"], row["avail"], row["used"] = ring.desc, ring.avail, ring.used
         row["size"], row["mask"] = ring.size, ring.size - 1
         row["packed"], row["in_order"] = ring.packed, has(features, Feature.IN_ORDER)
-        row["memtab"], row["counters"] = self._back_end.memory.table, counters
+        row["memtab"], row["counters"] = self._back_end.memtab, counters
         row["header"] = header_length(features)
         row["merge"] = has(features, Feature.MRG_RXBUF)
         row["indirect"] = has(features, Feature.INDIRECT_DESC)

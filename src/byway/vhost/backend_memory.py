@@ -26,7 +26,10 @@ class MemoryRequests(State):
         return pack_u64(self.mem_slots)
 
     def _add_mem_reg(self, message: Message) -> None:
+        # QEMU before 8.1 adds, and removes, each region once for every queue pair.
         region = MemoryRegion.unpack_single(message.payload)
+        if self.memory.has(region, message.fds[0]):
+            return
         if len(self.memory.regions) >= self.mem_slots:
             raise ProtocolError(f"more than {self.mem_slots} memory regions")
         with self._change():
@@ -34,6 +37,8 @@ class MemoryRequests(State):
 
     def _rem_mem_reg(self, message: Message) -> None:
         region = MemoryRegion.unpack_single(message.payload)
+        if self.memory.was_removed(region):
+            return
         with self._change():
             self.memory.remove(region)
             self.iotlb.clear()

@@ -16,6 +16,7 @@ the caller's: a mapping needs none.
 """
 
 import os
+from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,11 @@ class Mapped:
 
 def _label(region: MemoryRegion) -> str:
     return f"the memory region of {region.size:#x} bytes at guest address {region.gpa:#x}"
+
+
+def _same(one: MemoryRegion, other: MemoryRegion) -> bool:
+    """As REM_MEM_REG identifies regions: the offset does not count."""
+    return (one.gpa, one.user, one.size) == (other.gpa, other.user, other.size)
 
 
 def _overlap(a_start: int, a_size: int, b_start: int, b_size: int) -> bool:
@@ -72,6 +78,7 @@ class Memory:
     def __init__(self, fault_flag: int) -> None:
         self._fault_flag = fault_flag
         self._mapped: list[Mapped] = []
+        self._removed: deque[MemoryRegion] = deque(maxlen=MAX_REGIONS)
         self._record = alloc(MEMTAB, 1)
 
     @property
@@ -90,6 +97,16 @@ class Memory:
             return False
         files = [os.fstat(fd) for fd in fds]
         return [(f.st_dev, f.st_ino) for f in files] == [m.mapping.backing for m in self._mapped]
+
+    def has(self, region: MemoryRegion, fd: int) -> bool:
+        """Whether this very region, of this file, is mapped already."""
+        file = os.fstat(fd)
+        return any(m.region == region and m.mapping.backing == (file.st_dev, file.st_ino)
+                   for m in self._mapped)
+
+    def was_removed(self, region: MemoryRegion) -> bool:
+        """Whether this region is not mapped, but was until ``remove``."""
+        return region in self._removed and not any(_same(m.region, region) for m in self._mapped)
 
     def _map(self, region: MemoryRegion, fd: int) -> Mapped:
         mapping = map_file(_label(region), fd, region.size, region.offset, self._fault_flag)
@@ -134,12 +151,11 @@ class Memory:
 
     def remove(self, region: MemoryRegion) -> None:
         """Unmap a region (REM_MEM_REG); found by guest address, user address and size."""
-        kept = [m for m in self._mapped
-                if (m.region.gpa, m.region.user, m.region.size)
-                != (region.gpa, region.user, region.size)]
+        kept = [m for m in self._mapped if not _same(m.region, region)]
         if len(kept) == len(self._mapped):
             raise ProtocolError(f"{_label(region)} is to be removed but was never added")
         self._install(kept)
+        self._removed.append(region)
 
     def user_to_host(self, user: int, n: int) -> int | None:
         """The host address of ``n`` bytes at a user address; None: not all in one region."""

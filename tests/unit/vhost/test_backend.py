@@ -304,6 +304,21 @@ def test_memory_with_the_rings_removed_and_added(talk: Dialogue) -> None:
     assert talk.target.positions[0] == 9
 
 
+def test_memory_added_and_removed_for_each_queue_pair(talk: Dialogue) -> None:
+    """As QEMU 7.2 does for a card with several: what has no effect disturbs nobody."""
+    start(talk, 0, 1)
+    again = Step(R.ADD_MEM_REG, payload=region().pack_single(), files=(FileKind.MEMORY,))
+    attaches = talk.target.attaches
+    talk.say(again)
+    assert (talk.end, talk.target.attaches) == (None, attaches)
+    gone = Step(R.REM_MEM_REG, payload=region().pack_single())
+    for _ in range(3):
+        talk.say(gone)
+    assert (talk.end, talk.back_end.memory.regions) == (None, [])
+    talk.say(again)
+    assert talk.target.served == [0, 1]
+
+
 def test_an_empty_table_stops_the_rings(talk: Dialogue) -> None:
     start(talk, 0)
     talk.say(Step(R.SET_MEM_TABLE, payload=pack_memory_table([])))

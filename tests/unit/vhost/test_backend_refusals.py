@@ -128,7 +128,8 @@ BAD = [
     (table(region(), files=(FileKind.READ_ONLY_MEMORY,)), "cannot be mapped"),
     (table(region(), files=(EVENT,)), "no memory file"),
     (table(MemoryRegion(0, HALF, 1 << 40, 0)), "ring 0: the descriptor table"),
-    (Step(R.ADD_MEM_REG, payload=region().pack_single(), files=(MEMORY,)), "overlaps"),
+    (Step(R.ADD_MEM_REG, payload=region().pack_single(), files=(FileKind.OTHER_MEMORY,)),
+     "overlaps"),
     (Step(R.ADD_MEM_REG, payload=region().pack_single()), "0 file descriptors; it takes 1"),
     (Step(R.REM_MEM_REG, payload=A.pack_single()), "was never added"),
     # rings outside of memory, while running

@@ -162,8 +162,9 @@ def test_memory_in_slots(connect: Connect, region: Region, events: list[int]) ->
     front.remove_region(more, 1 << 30)
     assert len(server.back_end.memory.regions) == 1
     assert server.target.served == [0, 1]
+    front.remove_region(more, 1 << 30)  # QEMU before 8.1 does it for each queue pair
     with pytest.raises(ProtocolError, match="refused REM_MEM_REG"):
-        front.remove_region(more, 1 << 30)
+        front.remove_region(more, 1 << 31)
     more.close()
     server.join(10)
     assert "never added" in server.reason
