@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Spoiled vhost-user conversations against the back end, seeded and reproducible.
 
-BYWAY_HOSTILE_CONVERSATIONS: how many (20000). Each one may end in ProtocolError or Closed and in
+BYWAY_HOSTILE_CONVERSATIONS: how many (24000). Each one may end in ProtocolError or Closed and in
 nothing else, and leaves no file descriptor and no mapping behind; well-behaved front ends are
 served in between.
 """
@@ -21,7 +21,7 @@ from byway.testing.dialogue import MEMORY_NAME, Dialogue, End, Files
 from byway.testing.spoiling import mutate
 from byway.vhost.messages import Request
 
-CONVERSATIONS = int(os.environ.get("BYWAY_HOSTILE_CONVERSATIONS", "20000"))
+CONVERSATIONS = int(os.environ.get("BYWAY_HOSTILE_CONVERSATIONS", "24000"))
 CHUNKS = 4
 
 

@@ -199,7 +199,7 @@ class Files:
         some that are large, where rings and the in-flight region have theirs."""
         for kind in (FileKind.MEMORY, FileKind.RETURNED):
             size = os.fstat(self._fds[kind]).st_size
-            for _ in range(rng.randrange(1, 40)):
+            for _ in range(rng.randrange(1, 16)):
                 near = rng.choice((32, 64, 4096, size))
                 base = rng.choice((0, 0, 0x2000, 0x3000, 4160, 8256))
                 data = rng.choice((rng.randbytes(8), bytes([1, 0, rng.randrange(4), 0] * 2),

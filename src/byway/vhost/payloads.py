@@ -7,7 +7,7 @@ byte order ("Message Specification"), without padding that the layouts do not sh
 """
 
 import struct
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar, Self
 
 from byway.vhost.messages import MAX_TABLE_REGIONS, NO_FD, ProtocolError
@@ -36,7 +36,8 @@ class Fields:
 
     def pack(self) -> bytes:
         """The structure's bytes."""
-        return bytes(self.LAYOUT.pack(*astuple(self)))  # type: ignore[call-overload]
+        values = [getattr(self, field.name) for field in fields(self)]  # type: ignore[arg-type]
+        return bytes(self.LAYOUT.pack(*values))
 
     @classmethod
     def unpack(cls, payload: bytes) -> Self:
