@@ -80,9 +80,22 @@ class DeviceRing:
                           f"ring of {self.size}")
                 return 0
             return count
-        flags = self.memory.get16(self.desc + 16 * (self.position & WRAP - 1) + 14)
-        wrap = self.position >> 15
-        return int(bool(flags & AVAIL) == bool(wrap) != bool(flags & USED))
+        return int(self._available(self.position))
+
+    def _available(self, at: int) -> bool:
+        """Whether the packed descriptor at a position is the driver's last word (2.8.1)."""
+        flags = self.memory.get16(self.desc + 16 * (at & WRAP - 1) + 14)
+        return bool(flags & AVAIL) == bool(at >> 15) != bool(flags & USED)
+
+    def posted(self) -> int:
+        """How many chains (packed: descriptors) the driver has made available."""
+        if not self.packed:
+            return self.waiting()
+        count, at = 0, self.position
+        while count < self.size and self._available(at):
+            slot = (at & WRAP - 1) + 1
+            count, at = count + 1, at + 1 if slot < self.size else (at & WRAP) ^ WRAP
+        return count
 
     def take(self) -> Taken | None:
         """The next chain, None where there is none."""

@@ -45,6 +45,13 @@ class Wire:
         size = len(payload) if size is None else size
         self.raw(HEADER.pack(request, flags, size) + payload, fds)
 
+    def say(self, request: int, payload: bytes, fds: Sequence[int], flags: int, declared: int,
+            cut: int) -> None:
+        """Send a message that may be wrong: ``declared`` bytes claimed, ``cut`` sent (-1: all)."""
+        size = len(payload) if declared < 0 else declared
+        data = HEADER.pack(request & 0xFFFFFFFF, flags & 0xFFFFFFFF, size & 0xFFFFFFFF) + payload
+        self.raw(data if cut < 0 else data[:cut], fds)
+
     def raw(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send bytes, fds attached to the first of them."""
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
