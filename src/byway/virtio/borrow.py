@@ -24,7 +24,7 @@ from byway.packet.batch import (
     set_row,
 )
 from byway.packet.counters import count_frames
-from byway.packet.offload import MALFORMED
+from byway.packet.offload import DATA_VALID, MALFORMED
 from byway.packet.reason import Reason
 from byway.virtio.memtab import translate
 from byway.virtio.net_header import read_offload
@@ -141,6 +141,7 @@ def finish_borrowing(queue, batch, n, frames, octets):
                 octets -= ld64(row + R.len)
                 set_dropped(row, _BAD_OFFLOAD)
             else:
+                word &= ~DATA_VALID  # for devices to say (5.1.6.2.1)
                 st64(row + R.offload, word)
                 b.offloads |= word
     count_frames(q.counters, frames, octets)

@@ -8,7 +8,7 @@ from byway.packet import offload
 from byway.virtio.features import Feature, has
 
 _GUEST = {
-    Feature.GUEST_CSUM: offload.TAKES_CSUM,
+    Feature.GUEST_CSUM: offload.TAKES_CSUM | offload.TAKES_VALID,
     Feature.GUEST_TSO4: offload.TAKES_TSO4,
     Feature.GUEST_TSO6: offload.TAKES_TSO6,
     Feature.GUEST_UFO: offload.TAKES_UFO,

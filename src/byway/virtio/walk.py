@@ -80,6 +80,32 @@ def abandon(queue, slot, flags, reason):
 
 
 @kernel
+def table_is_bad(queue, nested, flags, length):
+    """Is a descriptor that refers to an indirect table one that may not?"""
+    q = vq_at(queue)
+    return (q.indirect == 0 or nested or flags & NEXT != 0 or length == 0 or length & 15 != 0
+            or (q.packed != 0 and q.slots > 1))
+
+
+@kernel
+def step(queue, nested, i, word):
+    """Where the descriptor after the i-th is, by its second word; -1 where a packed chain goes
+    once around the ring."""
+    q = vq_at(queue)
+    if q.packed == 0:
+        return shr64(word, 48)
+    i += 1
+    if not nested:
+        q.slots += 1
+        if q.slots > q.size:
+            q.error = _ENDLESS
+            return -1
+        if i == q.size:
+            i = 0
+    return i
+
+
+@kernel
 def walk(queue, gpa, word, slot, direction, segs):
     """Collect the chain whose first descriptor was loaded as ``gpa`` and ``word`` into ``segs``.
 
@@ -88,21 +114,20 @@ def walk(queue, gpa, word, slot, direction, segs):
     -> number of segments (at most MAX_CHAIN; empty descriptors make none), or -reason.
     """
     q = vq_at(queue)
-    memtab, packed, size = q.memtab, q.packed, q.size
+    memtab, packed, desc = q.memtab, q.packed, q.desc
     q.slots = 1
     q.id = (word >> 32) & 0xFFFF
     nested = False  # in an indirect table of ``count``, at guest address ``table``
     table = 0
-    count = size
+    count = q.size
     i = slot
     n = 0
-    wrong = 0
+    wrong = _LONG_CHAIN
     flags = flags_of(packed, word)
     for _ in range(MAX_CHAIN + 1):
         length = word & 0xFFFFFFFF
         if flags & INDIRECT != 0:
-            if (q.indirect == 0 or nested or flags & NEXT != 0 or length == 0 or length & 15 != 0
-                    or (packed != 0 and q.slots > 1)):
+            if table_is_bad(queue, nested, flags, length):
                 wrong = _BAD_CHAIN
                 break
             nested = True
@@ -119,21 +144,13 @@ def walk(queue, gpa, word, slot, direction, segs):
                 break
             if flags & NEXT == 0:
                 return n
-            if packed == 0:
-                i = shr64(word, 48)
-                if i >= count:
-                    wrong = _BAD_CHAIN
-                    break
-            else:
-                i += 1
-                if not nested:
-                    q.slots += 1
-                    if q.slots > size:
-                        q.error = _ENDLESS
-                        return -_LONG_CHAIN
-                    if i == size:
-                        i = 0
-        at = q.desc + 16 * i
+            i = step(queue, nested, i, word)
+            if i < 0:
+                return -_LONG_CHAIN
+            if i >= count:
+                wrong = _BAD_CHAIN
+                break
+        at = desc + 16 * i
         if nested:
             at = translate(memtab, table + 16 * i, 16, 0)
             if at == 0:
@@ -146,8 +163,6 @@ def walk(queue, gpa, word, slot, direction, segs):
                 flags = flags & WRITE | (NEXT if i + 1 < count else 0)
             else:
                 q.id = (word >> 32) & 0xFFFF
-    if wrong == 0:
-        wrong = _LONG_CHAIN
     if packed != 0 and not nested:
         return abandon(queue, i, flags, wrong)
     return -wrong
