@@ -4,7 +4,7 @@
 Used by the tests of what the machine's own kernel may lack (vhost_net). The guest mounts this
 machine's root read-only over 9p, puts a memory file system over /tmp and /run, and changes its
 root to that: the same Python, the same virtual environment, the same sources. Machine code comes
-along in a folder, compiled for the plain processor that an emulated guest has for certain.
+along in the folder of the test, compiled for the plain processor that every emulated guest has.
 
 Its kernel is Debian's ordinary one: the small one has no 9p.
 """
@@ -28,8 +28,8 @@ MEMORY_MIB = 1024
 ROOT = "/h"  # where this machine's root is in the guest, before it becomes its own
 # What code must be compiled for, so that a guest on any machine runs it.
 PLAIN_PROCESSOR = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
-SETTLE = f"""mkdir {ROOT} && mount -t 9p -o \
-trans=virtio,version=9p2000.L,ro,msize=512000,cache=loose host {ROOT} && \
+MOUNT = "mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=512000,cache=loose"
+SETTLE = f"""mkdir {ROOT} && {MOUNT} host {ROOT} && \
 mount -t proc p {ROOT}/proc && mount -t sysfs s {ROOT}/sys && mount -o bind /dev {ROOT}/dev && \
 mount -t tmpfs t {ROOT}/tmp && mount -t tmpfs t {ROOT}/run && \
 mkdir -p {ROOT}/run/netns && ip link set lo up"""
@@ -80,21 +80,26 @@ class Inside(Vm):
     """A guest with this machine's files. `run` is its own shell, `here` what runs among them."""
 
     def __init__(self, name: str, folder: Path, system: tuple[Path, Path]) -> None:
-        files = _Files(Path("/"), "host")
+        files = [_Files(Path("/"), "host"), _Files(folder, "folder")]
         machine = Machine(memory=MEMORY_MIB, cpus=2)
-        super().__init__(name, folder, *system, [files], machine=machine)  # type: ignore[list-item]
-        self.cache = folder / "cache"
+        super().__init__(name, folder, *system, files, machine=machine)
+        self.folder, self.cache = folder, folder / "cache"
 
     def ready(self, timeout: float = 120.0) -> None:
         """Wait for the shell, and mount everything."""
         super().ready(timeout)
         self.run(SETTLE)
+        place = f"{ROOT}{self.folder}"  # under /tmp, mostly, which is another one here
+        self.run(f"mkdir -p {place} && {MOUNT} folder {place}")
 
     def here(self, command: str, timeout: float = 60.0) -> str:
-        """Run a shell command among this machine's files; its output. PeerError if it fails."""
-        words = {**PLAIN_PROCESSOR, "HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1",
-                 "BYWAY_CACHE": str(self.cache), "PATH": os.environ["PATH"],
-                 "LD_LIBRARY_PATH": os.environ.get("LD_LIBRARY_PATH", "")}
+        """Run a shell command among this machine's files; its output. PeerError if it fails.
+
+        There are no single quotes in it.
+        """
+        words = {key: os.environ.get(key, "") for key in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH")}
+        words |= {"HOME": "/tmp", "PYTHONDONTWRITEBYTECODE": "1", "BYWAY_CACHE": str(self.cache)}
+        words |= PLAIN_PROCESSOR
         variables = " ".join(f"{key}={value}" for key, value in words.items())
         return self.run(f"env {variables} chroot {ROOT} /bin/sh -c '{command}'", timeout)
 

@@ -145,6 +145,24 @@ def test_how_many_pairs(switch: RunningSwitch, multi: bool, told: int, pairs: in
     theirs.close()
 
 
+def test_a_back_end_with_an_inflight_region_goes_on(switch: RunningSwitch, chained: Ends) -> None:
+    """The same rings in the same memory: what was received and not looked at is not lost."""
+    one, two = chained
+    assert crosses(switch, one, two)
+    before = uplink(switch).pairs
+    assert not switch.port("uplink")["resumed"]
+    switch.remove("trunk")
+    switch.until(lambda: switch.port("uplink")["state"] == "waiting")
+    switch.vhost("trunk", network="green")
+    up(switch)
+    assert switch.port("uplink")["resumed"]
+    assert uplink(switch).pairs is before
+    for _ in range(3):
+        assert crosses(switch, one, two)
+        assert crosses(switch, two, one)
+    assert switch.drops() == {}
+
+
 def test_a_back_end_that_comes_back_with_less_starts_over(switch: RunningSwitch,
                                                           chained: Ends) -> None:
     """Rings of the other format cannot be gone on with."""
