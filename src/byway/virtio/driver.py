@@ -96,7 +96,7 @@ def join(queue, batch, row, at, n):
     return 0
 
 
-@kernel
+@kernel(inline=True)
 def receive(queue, batch, row, at):
     """Make a row of the frame that begins with the list's entry ``at``; -> buffers that it takes.
 

@@ -69,7 +69,7 @@ _BAD_ID = int(RingError.BAD_ID)
 COUNT, FOLLOWING, AGE, BYTES = 0xFF, 8, 24, 40
 
 
-@kernel
+@kernel(inline=True)
 def position_after(position, n, size):
     """A packed ring's position n slots (at most ``size``) further on."""
     slot = (position & SLOT) + n
@@ -108,7 +108,7 @@ def choose(queue, n):
 
 
 # ---------------------------------------------------------------- post
-@kernel
+@kernel(inline=True)
 def post_split(d, k, head, total, flags):
     """Write a chain's descriptors and the k-th available entry; -> descriptors (2.7.13)."""
     each = d.buffer_size
@@ -129,7 +129,7 @@ def post_split(d, k, head, total, flags):
     return n
 
 
-@kernel
+@kernel(inline=True)
 def post_packed(d, k, head, total, flags):
     """Write a chain's descriptors from the k-th slot on; -> descriptors (2.8.13).
 
@@ -159,7 +159,7 @@ def post_packed(d, k, head, total, flags):
     return n
 
 
-@kernel
+@kernel(inline=True)
 def post(queue, chains, slots, head, total, flags):
     """Write a chain of ``total`` bytes behind ``chains`` others that take ``slots`` descriptors and
     are not published yet either; -> descriptors that it takes."""
@@ -199,10 +199,9 @@ def publish(queue, chains, slots, flags):
 
 
 # ---------------------------------------------------------------- collect
-@kernel
-def list_used(queue, head, length):
+@kernel(inline=True)
+def list_used(d, head, length):
     """The device has a chain no longer: put it on the list; -> its descriptors."""
-    d = driver_at(queue)
     at = d.busy + 8 * head
     word = ld64(at)
     n = word & COUNT
@@ -213,52 +212,50 @@ def list_used(queue, head, length):
     return n
 
 
-@kernel
-def claim(queue, head, length):
+@kernel(inline=True)
+def claim(d, head, length):
     """Put on the list what a used entry stands for; -> (chains, descriptors), (0, 0) for nonsense.
 
     In order that is every chain up to the one named; those before it were filled (2.7.9, 2.8.9).
     """
-    d = driver_at(queue)
     if unlikely(head >= d.size or ld64(d.busy + 8 * head) & COUNT == 0):
         d.error = _BAD_ID
         return 0, 0
     if likely(d.in_order == 0):
-        return 1, list_used(queue, head, length)
+        return 1, list_used(d, head, length)
     oldest = ld64(d.free) - (d.size - d.nfree)
     if oldest < 0:
         oldest += d.size
     chains = 1
     slots = 0
     while oldest != head:
-        n = list_used(queue, oldest, ld64(d.busy + 8 * oldest) >> BYTES)
+        n = list_used(d, oldest, ld64(d.busy + 8 * oldest) >> BYTES)
         oldest += n
         if oldest >= d.size:
             oldest -= d.size
         chains += 1
         slots += n
-    return chains, slots + list_used(queue, head, length)
+    return chains, slots + list_used(d, head, length)
 
 
 @kernel
-def collect_split(queue, wanted):
+def collect_split(d, wanted):
     """As ``collect``, from the used ring (2.7.14)."""
-    d = driver_at(queue)
     n = (ld16_acq(d.used + INDEX) - d.used_seen) & 0xFFFF
     if unlikely(n > d.size - d.nfree):
         d.error = _USED_JUMP
         return
+    seen, mask, used = d.used_seen, d.mask, d.used + ENTRIES
     done = 0
     while done < n and d.ntaken < wanted:
-        # id:32 len:32
-        word = ld64_once(d.used + ENTRIES + 8 * ((d.used_seen + done) & d.mask))
-        chains, _ = claim(queue, word & 0xFFFFFFFF, shr64(word, 32))
+        word = ld64_once(used + 8 * ((seen + done) & mask))  # id:32 len:32
+        chains, _ = claim(d, word & 0xFFFFFFFF, shr64(word, 32))
         done += chains
         if unlikely(chains == 0):
             break
         if unlikely(done > n):
             d.error = _USED_JUMP
-    d.used_seen = (d.used_seen + done) & 0xFFFF
+    d.used_seen = (seen + done) & 0xFFFF
 
 
 @kernel
@@ -268,26 +265,28 @@ def is_used(word, position):
 
 
 @kernel
-def collect_packed(queue, wanted):
+def collect_packed(d, wanted):
     """As ``collect``, from the descriptor ring (2.8.14.1).
 
     Length, id and flags are one aligned word, read at once. Without WRITE the length says nothing
     (2.8.5): nothing was written.
     """
-    d = driver_at(queue)
-    position = d.used_seen
+    position, desc, size = d.used_seen, d.desc + 8, d.size
     while d.ntaken < wanted:
-        word = ld64_acq(d.desc + DESCRIPTOR * (position & SLOT) + 8)  # len:32 id:16 flags:16
+        word = ld64_acq(desc + DESCRIPTOR * (position & SLOT))  # len:32 id:16 flags:16
         if not is_used(word, position):
             break
-        if unlikely(d.nfree == d.size):
+        if unlikely(d.nfree == size):
             d.error = _USED_JUMP
             break
         length = word & 0xFFFFFFFF if word >> 48 & WRITE != 0 else 0
-        _, slots = claim(queue, word >> 32 & 0xFFFF, length)
-        if unlikely(slots == 0):
+        _, slots = claim(d, word >> 32 & 0xFFFF, length)
+        if likely(slots == 1):  # the next descriptor is asked for before the busy word is there
+            position = position_after(position, 1, size)
+        elif slots == 0:
             break
-        position = position_after(position, slots, d.size)
+        else:
+            position = position_after(position, slots, size)
     d.used_seen = position
 
 
@@ -296,9 +295,9 @@ def collect(queue, wanted):
     """Put chains that the device used on the list, until ``wanted`` are on it (in order: about)."""
     d = driver_at(queue)
     if d.packed != 0:
-        collect_packed(queue, wanted)
+        collect_packed(d, wanted)
     else:
-        collect_split(queue, wanted)
+        collect_split(d, wanted)
 
 
 @kernel
