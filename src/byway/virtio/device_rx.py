@@ -77,9 +77,9 @@ def available(queue, wanted):
     if n < wanted:
         q.avail_seen = ld16_acq(q.avail + INDEX)
         n = (q.avail_seen - q.last_avail) & 0xFFFF
-        if unlikely(n > q.size):
-            q.error = _AVAIL_JUMP
-            return 0
+    if unlikely(n > q.size):  # or the index went back after it was read
+        q.error = _AVAIL_JUMP
+        return 0
     return n
 
 
