@@ -112,6 +112,11 @@ class GuestMemory:
         self._next[place.gpa] = gpa + n
         return gpa
 
+    def left(self, area: int = 0) -> int:
+        """Bytes that nobody had yet."""
+        place = self.areas[area]
+        return place.gpa + place.size - self._next[place.gpa]
+
     def across(self, n: int, left: int, area: int = 0) -> int:
         """A guest address of n bytes, ``left`` of them at the end of one."""
         place, after = self.areas[area], self.areas[area + 1]

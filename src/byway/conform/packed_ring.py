@@ -92,7 +92,7 @@ class PackedRing(Ring):
         for k, (gpa, n, flags) in enumerate(entries):
             more = 0 if k + 1 == len(entries) else NEXT
             slots.append(self.put(gpa, n, ident, flags | more, first=k == 0))
-        chain = Chain(ident, slots, list(pieces), content, writable)
+        chain = Chain(ident, slots, list(pieces), content, writable, direct)
         self.out[ident] = chain
         return chain
 

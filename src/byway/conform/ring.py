@@ -38,6 +38,7 @@ class Chain:
     pieces: list[Piece]
     content: bytes  # of a readable one
     writable: bool
+    direct: int | None = None  # so many pieces outside an indirect table, None: all
 
     @property
     def capacity(self) -> int:
@@ -248,7 +249,7 @@ class SplitRing(Ring):
             last = k + 1 == len(entries)
             self.describe(self.desc + 16 * slots[k], gpa, n, flags | (0 if last else NEXT),
                           0 if last else slots[k + 1])
-        chain = Chain(slots[0], slots, list(pieces), content, writable)
+        chain = Chain(slots[0], slots, list(pieces), content, writable, direct)
         self.out[chain.head] = chain
         self.show(chain.head)
         return chain

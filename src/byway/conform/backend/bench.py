@@ -28,6 +28,7 @@ from byway.virtio.features import Feature, has
 if TYPE_CHECKING:
     from byway.conform.backend.session import Session
 
+LEAST_MEMORY = 4 << 20  # a peer that has less left is begun anew
 RETRY = 0.02  # seconds between two attempts to connect
 
 
@@ -165,7 +166,8 @@ class Bench:
 
         if self._peer_door is None:
             return None
-        if self._peer is not None and self._peer.wire.hung_up(0):
+        if self._peer is not None and (self._peer.wire.hung_up(0)
+                                       or self._peer.memory.left() < LEAST_MEMORY):
             self._peer.close()
             self._peer = None
         if self._peer is None:

@@ -88,7 +88,7 @@ class Session:
         self.header = header_length(self.features)
         self.merge = has(self.features, F.MRG_RXBUF)
         self.platform = has(self.features, F.ACCESS_PLATFORM)
-        self.refilled = True  # a receive buffer that was used is replaced
+        self.refilled = True  # a receive buffer that was used is posted again
         self.memory = GuestMemory.make(setup.areas, setup.area_size, setup.offset)
         make = PackedRing if setup.packed else SplitRing
         self.rings: list[Ring] = [
@@ -224,20 +224,21 @@ class Session:
 
     # ------------------------------------------------------------ receiving
     def frames(self) -> list[Frame]:
-        """The frames that arrived, on any pair; each buffer is replaced by a new one."""
+        """The frames that arrived, on any pair; their buffers are posted again."""
         got: list[Frame] = []
         for ring in self.rings[::2]:
             used = ring.poll()
-            count = len(used)
             got += self._parse(ring, used)
-            room = min(count, len(ring.free))
-            if room and self.refilled:
-                self.post(room, ring=ring)
+            if used and self.refilled:
+                for entry in used:
+                    ring.add(entry.chain.pieces, direct=entry.chain.direct)
+                ring.publish()
                 ring.notify()
         return got
 
     def _parse(self, ring: Ring, used: list[Used]) -> list[Frame]:
         got: list[Frame] = []
+        used = list(used)
         while used:
             first = used.pop(0)
             data = ring.content(first.chain)[: first.length]
