@@ -8,6 +8,7 @@ inflight.py), and the recovery after either (vhost/recovery.py), which is killed
 import random
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 from byway.machine.layout import address_of, alloc
@@ -33,14 +34,10 @@ from tests.oracles.inflight import (
 Driver = PackedDriver | SplitDriver
 
 
-def nobody(host: int, n: int) -> None:
-    """Nothing is logged."""
-
-
 def begin(part: Room, queue_size: int, driver: Driver, base: int) -> Ring:
     """A back end takes the ring up; -> the ring, at its position."""
     ring = driver.ring(base)
-    assert recovery.start(part.address, queue_size, ring, 0, nobody) == ""
+    assert recovery.start(part.address, queue_size, ring, 0) == ""
     return ring
 
 
@@ -252,3 +249,29 @@ def test_another_back_end_killed_after_every_store(seed: int, packed: bool) -> N
     while foreign(seed, packed, after, rng.choice((None, rng.randrange(40)))):
         after += 1
     assert after > 50
+
+
+@pytest.mark.parametrize("size", [256, 32768])
+def test_a_ring_full_of_chains_in_flight(size: int) -> None:
+    """As many as there can be, taken in any order: they lie in the ring in the order in which they
+    were taken, as their driver wrote them."""
+    driver = PackedDriver(size, PACKED_START | 3)
+    part = Room(part_bytes(size, True))
+    begin(part, size, driver, PACKED_START | 3)
+    order = np.random.default_rng(size).permutation(size)
+    entries = part.bytes[32 : 32 + 32 * size].view(recovery.PACKED_ENTRY_TYPE)
+    entries["inflight"], entries["num"], entries["last"] = 1, 1, np.arange(size)
+    entries["counter"][order] = np.arange(size)
+    entries["id"], entries["addr"], entries["len"] = np.arange(size), np.arange(size) << 12, 77
+    entries["flags"] = 2 | AVAIL
+    part.bytes[12:16] = 255
+    assert begin(part, size, driver, 0).base == PACKED_START | 3
+    ring = driver.memory.bytes[: 16 * size].view(np.dtype([
+        ("addr", "<u8"), ("len", "<u4"), ("id", "<u2"), ("flags", "<u2")]))
+    assert (np.roll(ring["id"], -3) == order).all()
+    assert (ring["addr"] == ring["id"].astype(np.uint64) << 12).all()
+    assert (ring["len"] == 77).all()
+    assert (ring["flags"][3:] == 2 | AVAIL).all()
+    assert (ring["flags"][:3] == 2 | USED).all(), "of the next lap"
+    assert not entries["inflight"].any()
+    assert (entries["next"] == np.arange(1, size + 1)).all()

@@ -67,7 +67,7 @@ class World:
         host = self.driver.memory.host
         ring.desc, ring.avail, ring.used = (
             host(getattr(self.driver, name)) for name in ("desc", "avail", "used"))
-        assert recovery.start(self.part.address, self.size, ring, 0, lambda host, n: None) == ""
+        assert recovery.start(self.part.address, self.size, ring, 0) == ""
         base = ring.base if self.packed else int.from_bytes(
             self.driver.memory.read(self.driver.used + 2, 2), "little")  # type: ignore[attr-defined]
         self.device = Device(self.regions, self.size, ring.desc, ring.avail, ring.used,

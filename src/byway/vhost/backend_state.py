@@ -22,7 +22,6 @@ from byway.vhost.payloads import VringState
 from byway.vhost.ring import Placing, Ring
 from byway.vhost.target import Target
 from byway.virtio.features import Feature, has, mask
-from byway.virtio.inflight import log_repair
 from byway.virtio.status import Status
 
 MAX_QUEUE_PAIRS = 32
@@ -150,13 +149,9 @@ class State:
         if ring.recovered:
             recovery.resume(part, ring)
         elif problem := recovery.start(part, self.inflight.queue_size, ring, self.features,
-                                       self._log_repair):
+                                       self.log_record):
             ring.unplace()
             return problem
         ring.recovered = True
         ring.inflight = part if ring.packed else 0  # a split ring's used index says it all
         return ""
-
-    def _log_repair(self, host: int, n: int) -> None:
-        if self.log_record:
-            log_repair(self.log_record, host, n)

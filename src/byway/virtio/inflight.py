@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The in-flight region of a virtqueue: its layout, and what the device notes in it.
 
-Used by the kernels that publish used buffers of packed rings; vhost.inflight makes the region,
-reads it after a back end was killed, and puts right what it tells. Source of the layouts: QEMU,
-docs/interop/vhost-user.rst, "Inflight I/O tracking".
+Used by the kernels that publish used buffers of packed rings; vhost.inflight makes the region, and
+vhost.recovery reads it after a back end was killed, and puts right what it tells. Source of the
+layouts: QEMU, docs/interop/vhost-user.rst, "Inflight I/O tracking".
 
 Theory of operation
 -------------------
@@ -36,7 +36,6 @@ free ones needs no upkeep.
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64_once, shr64, st32_rel, st64_rel
-from byway.virtio.dirty import log_write
 from byway.virtio.ring import DESCRIPTOR, NEXT, WRAP, vq_at
 
 VERSION = 1
@@ -114,10 +113,3 @@ def journal_commit(queue, slots):
         st64_rel(region + PACKED_ENTRIES_AT + PACKED_ENTRY * k, k + 1 << 16)
     st32_rel(region + FREE_AT, free_word(0, 0))
     st64_rel(region + POSITIONS_AT, positions_word(q.used_idx, q.used_idx))
-
-
-@kernel(entry=True)
-def log_repair(log, host, n):
-    """Note in the dirty log that the control thread wrote n bytes at ``host``."""
-    log_write(log, host, n)
-    return 0
