@@ -6,16 +6,22 @@ machine's root read-only over 9p, puts a memory file system over /tmp and /run, 
 root to that: the same Python, the same virtual environment, the same sources. Machine code comes
 along in the folder of the test, compiled for the plain processor that every emulated guest has.
 
+An emulated guest takes half a minute to import what the commands import; so the switch's API is
+asked by a program of the standard library alone.
+
 Its kernel is Debian's ordinary one: the small one has no 9p.
 """
 
+import json
 import lzma
 import os
+import re
 import struct
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests import peers
 from tests.system.peers.kernel import build_initramfs
@@ -25,6 +31,7 @@ MODULES = ["virtio_pci", "9p", "9pnet_virtio", "tun", "vhost_net"]
 KERNEL = peers.PEERS / "full-kernel"
 XZ = b"\xfd7zXZ"
 MEMORY_MIB = 1024
+SLOW = 240  # seconds for an answer of a switch that is still importing
 ROOT = "/h"  # where this machine's root is in the guest, before it becomes its own
 # What code must be compiled for, so that a guest on any machine runs it.
 PLAIN_PROCESSOR = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
@@ -33,6 +40,15 @@ SETTLE = f"""mkdir {ROOT} && {MOUNT} host {ROOT} && \
 mount -t proc p {ROOT}/proc && mount -t sysfs s {ROOT}/sys && mount -o bind /dev {ROOT}/dev && \
 mount -t tmpfs t {ROOT}/tmp && mount -t tmpfs t {ROOT}/run && \
 mkdir -p {ROOT}/run/netns && ip link set lo up"""
+
+ASK = f"""import socket, sys
+with socket.socket(socket.AF_UNIX) as sock:
+    sock.settimeout({SLOW})
+    sock.connect(sys.argv[1])
+    sock.sendall(f"GET {{sys.argv[2]}} HTTP/1.0\\r\\nHost: x\\r\\n\\r\\n".encode())
+    answer = b"".join(iter(lambda: sock.recv(65536), b""))
+print("ANSWER", answer.partition(b"\\r\\n\\r\\n")[2].decode())
+"""
 
 
 def find_kernel() -> tuple[Path, Path]:
@@ -84,6 +100,7 @@ class Inside(Vm):
         machine = Machine(memory=MEMORY_MIB, cpus=2)
         super().__init__(name, folder, *system, files, machine=machine)
         self.folder, self.cache = folder, folder / "cache"
+        (folder / "ask.py").write_text(ASK)
 
     def ready(self, timeout: float = 120.0) -> None:
         """Wait for the shell, and mount everything."""
@@ -102,6 +119,13 @@ class Inside(Vm):
         words |= PLAIN_PROCESSOR
         variables = " ".join(f"{key}={value}" for key, value in words.items())
         return self.run(f"env {variables} chroot {ROOT} /bin/sh -c '{command}'", timeout)
+
+    def ask(self, api: str, path: str) -> Any:
+        """What the API at the socket `api` answers; None where nothing answers there."""
+        text = self.here(f"python3 -I -S {self.folder}/ask.py {api} {path} 2>&1 || true",
+                         SLOW + 60)
+        answer = re.search(r"^ANSWER (.*)", text, re.MULTILINE)
+        return json.loads(answer.group(1)) if answer else None
 
 
 def compile_for(cache: Path) -> None:
