@@ -232,8 +232,8 @@ class Session:
             if used and self.refilled:
                 for entry in used:
                     ring.add(entry.chain.pieces, direct=entry.chain.direct)
-                ring.publish()
-                ring.notify()
+                if ring.publish() and not self.setup.polled:
+                    ring.notify()
         return got
 
     def _parse(self, ring: Ring, used: list[Used]) -> list[Frame]:
