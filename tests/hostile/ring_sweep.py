@@ -31,7 +31,7 @@ from byway.testing.ring_kernels import consume, device_deliver, scribble, scribb
 from byway.virtio.features import Feature, mask
 
 PASSES = 500  # of a device over a ring that changes meanwhile, in one call
-SIZES = (60, 1, 100, 3, 7, 2)  # of packed rings that change: in small ones chains go all around
+SIZES = (60, 1, 100, 3, 7, 2, 60)  # of packed rings that change: in small ones chains go all around
 
 
 def sweep(packed: bool, seed: int, first: int, count: int, progress: Any,
@@ -104,7 +104,8 @@ def change(packed: bool, seed: int, seconds: float, progress: Any) -> dict[str, 
     result = {"passes": 0, "moved": 0, "broken": 0}
     choices = (mask(Feature.EVENT_IDX), mask(Feature.MRG_RXBUF), mask(Feature.CSUM),
                mask(Feature.IN_ORDER))
-    for world, size in zip(rings.worlds, SIZES if packed else [64] * 6, strict=True):
+    for k, world in enumerate(rings.worlds):
+        size = SIZES[k] if packed else 64
         until = time.monotonic() + seconds / len(rings.worlds)
         with Changing(rings, world, seed, size) as guest:
             while time.monotonic() < until:

@@ -152,10 +152,10 @@ class TestReceive:
     """Driver to device: what was sent is what is borrowed, and every buffer comes back once."""
 
     @settings(max_examples=EXAMPLES, deadline=None)
-    @given(setup=setups(), batches=st.lists(
+    @given(setup=setups(), logged=st.booleans(), batches=st.lists(
         st.lists(st.tuples(lengths, layouts), min_size=1, max_size=12), min_size=1, max_size=4))
-    def test_any_layout(self, regions, setup, batches) -> None:
-        p = pair(regions, setup, receive=False)
+    def test_any_layout(self, regions, setup, logged, batches) -> None:
+        p = pair(regions, setup, receive=False, log=LOG * logged)
         total = 0
         for batch in batches:
             sent = []
@@ -168,8 +168,11 @@ class TestReceive:
                 sent.append(data)
             names = list(p.driver.chains)
             p.driver.publish()
+            before = pages(regions) if logged else {}
             with p.watched():
                 got = p.device.take()
+            if logged:
+                check_log(p.device, before, pages(regions))
             assert got == sent
             assert p.driver.reap() == names
             assert p.device.error is None
@@ -280,9 +283,7 @@ class TestDeliver:
             with p.watched():
                 sent += p.device.deliver(batch, pieces)
         if logged:
-            after = pages(regions)
-            changed = {page for page in before if before[page] != after[page]}
-            assert changed <= p.device.dirty <= set(before)
+            check_log(p.device, before, pages(regions))
         assert p.driver.receive_frames() == expected
         assert (sent, p.device.drops) == (len(expected), dropped)
         assert p.device.error is None
@@ -308,6 +309,12 @@ def pages(regions: list[tuple[int, int, int]]) -> dict[int, bytes]:
     memory = PlainMemory(regions)
     return {page: memory.read(4096 * page, 4096)
             for gpa, _, n in regions[:2] for page in range(gpa // 4096, (gpa + n) // 4096)}
+
+
+def check_log(device: Device, before: dict[int, bytes], after: dict[int, bytes]) -> None:
+    """Every page that changed is named, and none that is not the guest's."""
+    changed = {page for page in before if before[page] != after[page]}
+    assert changed <= device.dirty <= set(before)
 
 
 def model(driver: PlainQueue, batches: list[list[bytes]]) -> tuple[list[bytes], dict[str, int]]:

@@ -14,12 +14,13 @@ A case starts from something a driver might do and spoils a part of it, more or 
 lengths that wrap; chains that loop, leave the table, nest; available indices that jump, wrap bits
 that flip; rings that overlap each other; virtio headers that ask for any checksum or segments.
 Memory comes as *worlds* of 1 to 64 regions, adjacent or not, at low addresses and at the highest
-allowed. Some cases are logged, into a dirty log that may be too small.
+allowed, or behind an IOMMU that does not know all of it. Some cases are logged, into a dirty log
+that may be too small, and some packed ones noted in an in-flight region.
 
-Every region, the device's private memory and the log lie between forbidden pages, so machine
-code that goes one byte too far ends the process. An Arena finds the same in interpreted runs, and
-accesses to memory that exists but is not in the world's table. A case depends on seed, format and
-number only, so both runs give the same ``digest``.
+Every region, the device's private memory, log and in-flight region lie between forbidden pages, so
+machine code that goes one byte too far ends the process. An Arena finds the same in interpreted
+runs, and accesses to memory that exists but is not in the world's table. A case depends on seed,
+format and number only, so both runs give the same ``digest``.
 """
 
 import hashlib
@@ -44,7 +45,7 @@ from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.guarded import PAGE, Guarded
 from byway.testing.hostile_frames import offloaded_frames, tempting_headers
-from byway.testing.hostile_memory import MAIN, DirtyLog, World
+from byway.testing.hostile_memory import MAIN, DirtyLog, Journal, TranslatedWorld, World
 from byway.testing.hostile_packed import PackedRing
 from byway.testing.hostile_split import SplitRing
 from byway.testing.ring_kernels import consume, device_deliver, device_sleep, device_wake
@@ -91,12 +92,13 @@ class HostileRings:
         self.worlds = [
             World(0, [main], 0), World(1 << 32, some, 0), World(PAGE, some, PAGE),
             World(1 << 40, every, 0), World(0, every, 3 * PAGE),
-            World(ADDRESS_LIMIT - MAIN, [main], 0)]
+            World(ADDRESS_LIMIT - MAIN, [main], 0), TranslatedWorld(1 << 32, some, 0)]
         self.main = main.view
         self.sink = np.zeros(SINK, np.uint8)
         self._call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._log = DirtyLog()
-        self._memory.append(self._log.memory)
+        self._journal = Journal()
+        self._memory += [self._log.memory, self._journal.memory]
         self._finisher = Finisher()
         self._headers = tempting_headers()
         self.rx, self.tx = (self._device() for _ in range(2))
@@ -126,12 +128,13 @@ class HostileRings:
         self.tx.allow(arena)
         finisher = self._finisher
         for name, array in (
-                ("table", world.table), ("sink", self.sink), ("dirty log", self._log.record),
+                *world.arrays(), ("sink", self.sink), ("dirty log", self._log.record),
                 ("finisher", finisher.record), ("segments", finisher.rows),
                 ("segments' heads", finisher.heads), ("list of segments", finisher.selected),
                 ("frame to finish", finisher.linear)):
             arena.allow_array(name, array)
         arena.allow("logged pages", self._log.memory.address, self._log.SIZE)
+        arena.allow("journal", self._journal.memory.address, self._journal.SIZE)
         return arena
 
     def close(self) -> None:
@@ -148,7 +151,7 @@ class HostileRings:
     def run(self, number: int) -> Outcome:
         """Make case ``number``, run it, check it (HostileError)."""
         rng = np.random.default_rng((self.seed, self.packed, number))
-        which, towards, logged, *choices = rng.integers(0, 60, 9).tolist()
+        which, towards, logged, noted, *choices = rng.integers(0, 60, 10).tolist()
         world = self.worlds[which % len(self.worlds)]
         features = self._features(*choices)
         world.reset()
@@ -163,6 +166,8 @@ class HostileRings:
         if log:
             self._log.begin(world, LOG_SIZES[logged // 8])
             device.queue["log"] = self._log.address
+        if self.packed and noted % 4 == 0:
+            device.queue["inflight"] = self._journal.begin(ring.size)
         untouched = ring.without_own_words(self.main)
         if self.arenas:
             with self.arenas[which % len(self.worlds)]:
@@ -202,7 +207,8 @@ class HostileRings:
         row["desc"], row["avail"], row["used"] = (host + ring.desc, host + ring.avail,
                                                   host + ring.used)
         device.begin(ring.size, features, ring.start if start is None else start)
-        row["memtab"], row["max_frame"], row["log"] = address_of(world.table), MAX_FRAME, 0
+        row["memtab"], row["max_frame"] = address_of(world.table), MAX_FRAME
+        row["log"] = row["inflight"] = 0
         device.counters[:] = np.zeros(1, device.counters.dtype)
 
     def _drive(self, rng: Any, number: int, device: Device, ring: Ring, world: World,
@@ -225,7 +231,8 @@ class HostileRings:
             if not broken:
                 (device_sleep, device_wake)[int(rng.integers(0, 2))](device.address)
             if log:
-                self._must(not self._log.wrong(world, before), number,
+                spared = ring.unlogged(device is self.rx)
+                self._must(not self._log.wrong(world, before, spared), number,
                            "the dirty log names what was written")
             if broken:
                 break
@@ -235,7 +242,12 @@ class HostileRings:
     def _check(self, number: int, device: Device, ring: Ring, done: int, offered: int) -> None:
         row, counters = device.queue[0], device.counters[0]
         taken = ring.taken(device)
-        self._must(taken >= 0, number, "as many buffers go back as were taken")
+        if row["inflight"]:
+            self._must(not self._journal.wrong(int(row["used_idx"])), number,
+                       "nothing is in flight between two passes")
+        # With a journal a guest that changed its chains gets nothing back of that batch.
+        self._must(taken >= 0 or bool(row["inflight"] and row["error"]), number,
+                   "as many buffers go back as were taken")
         self._must(device.error is None or int(row["error"]) in list(RingError), number,
                    "an error is a RingError")
         if device is self.tx:
@@ -244,6 +256,7 @@ class HostileRings:
             self._must(done == int(counters["frames"]), number, "delivered frames are counted")
         else:
             self._must(done == int(counters["bytes"]), number, "bytes taken are counted")
+            taken = taken if taken >= 0 else int(counters["frames"] + counters["drops"].sum())
             frames, drops = int(counters["frames"]), int(counters["drops"].sum())
             # A frame whose offload does not fit it was taken, and is counted as dropped later.
             self._must(frames <= taken <= frames + drops, number, "each buffer is counted")

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of a hostile guest: regions between forbidden pages, and a log of what is written.
+"""The memory of a hostile guest: regions between forbidden pages, an IOMMU in front of some, a log
+of what is written, a journal of what is returned.
 
 Used by hostile.py and the ring writers hostile_split.py and hostile_packed.py.
 """
@@ -11,6 +12,8 @@ import numpy as np
 
 from byway.machine.layout import address_of, alloc
 from byway.testing.guarded import PAGE, Guarded
+from byway.virtio.inflight import PACKED_ENTRIES_AT, PACKED_ENTRY, POSITIONS_AT
+from byway.virtio.iotlb import IOTLB, READ, REFUSED, WRITE, entry_of
 from byway.virtio.memtab import MEMTAB, fill
 from byway.virtio.ring import LOG
 
@@ -32,7 +35,7 @@ class World:
         for piece in pieces:
             self.regions.append((at, piece.size, piece.address))
             at += piece.size + gap
-        self.table = alloc(MEMTAB, 1)
+        self.physical = self.table = alloc(MEMTAB, 1)
         fill(self.table[0], self.regions)
         near = [(edge + d) % (1 << 64) for gpa, n, _ in self.regions[:6] for edge in (gpa, gpa + n)
                 for d in (0, -1, -16, -12, -26, -60, -72, -128, 1)]
@@ -46,6 +49,45 @@ class World:
         """The same content at the start of every case."""
         for view, content in zip(self.memory, self._content, strict=True):
             view[:] = content
+
+    def arrays(self) -> list[tuple[str, Any]]:
+        """The tables that a device reads, by name."""
+        return [("table", self.table)]
+
+
+class TranslatedWorld(World):
+    """The same behind an IOMMU: the device's table is a translation cache.
+
+    Pages lie where they would without it, but for every second one of the region with the rings,
+    where neighbours are not next to each other. Of eight pages one is unknown, one is there to be
+    read only and one to be written only; what is asked of some of the unknown was refused.
+    """
+
+    def __init__(self, base: int, pieces: Sequence[Guarded], gap: int) -> None:
+        super().__init__(base, pieces, gap)
+        self.table = alloc(MEMTAB, 1)
+        self.iotlb = alloc(IOTLB, 1)
+        self.table["iotlb"] = address_of(self.iotlb)
+        self.iotlb["alarm"] = -1
+        entries = self.iotlb["entries"][0].view(np.uint64)
+        for gpa, size, host in self.regions:
+            count = size // PAGE
+            for k in range(count):
+                there = count - k if k % 2 and count > 2 else k
+                permission = (READ | WRITE, READ | WRITE, READ, READ | WRITE, READ | WRITE, WRITE,
+                              READ | WRITE, 0)[k % 8 if count > 2 else 0]
+                place, word = entry_of(gpa // PAGE + k, host + there * PAGE, permission)
+                entries[place] = word
+        self._refused = [(base // PAGE + 7) << 2 | need | REFUSED for need in (READ, WRITE)]
+
+    def reset(self) -> None:
+        super().reset()
+        self.iotlb["slots"] = 0
+        self.iotlb["slots"][0][: len(self._refused)] = self._refused
+
+    def arrays(self) -> list[tuple[str, Any]]:
+        return [("table", self.table), ("translations", self.iotlb),
+                ("physical table", self.physical)]
 
 
 class DirtyLog:
@@ -65,16 +107,22 @@ class DirtyLog:
         self.bits[:] = 0
         row = self.record[0]
         row["bits"], row["bytes"] = self.memory.ending(octets), octets
-        row["memtab"] = address_of(world.table)
+        row["memtab"] = address_of(world.physical)
 
-    def wrong(self, world: World, before: Sequence[bytes]) -> bool:
+    def wrong(self, world: World, before: Sequence[bytes], spared: slice) -> bool:
         """Was a page of the world changed, since it was as in ``before``, that the log should name
-        and does not; or is a page named that is none of the world's?"""
+        and does not; or is a page named that is none of the world's?
+
+        ``spared``: bytes of the main region that may change without being logged.
+        """
         named = self._named()
         for (gpa, n, _), view, old in zip(world.regions, world.memory, before, strict=True):
             first, pages = gpa // LOG_PAGE, n // LOG_PAGE
             if view.tobytes() != old:
-                changed = (view != np.frombuffer(old, np.uint8)).reshape(pages, LOG_PAGE).any(1)
+                differs = view != np.frombuffer(old, np.uint8)
+                if view is world.memory[0]:
+                    differs[spared] = False
+                changed = differs.reshape(pages, LOG_PAGE).any(1)
                 for page in (np.flatnonzero(changed) + first).tolist():
                     if page < 8 * len(self.bits) and page not in named:
                         return True
@@ -85,6 +133,30 @@ class DirtyLog:
         """The pages whose bits are set."""
         return {8 * at + bit for at in np.flatnonzero(self.bits).tolist()
                 for bit in range(8) if self.bits[at] >> bit & 1}
+
+
+class Journal:
+    """A packed ring's part of an in-flight region, which ends where forbidden memory begins."""
+
+    SIZE = 1 << 15
+
+    def __init__(self) -> None:
+        self.memory = Guarded(self.SIZE)
+
+    def begin(self, entries: int) -> int:
+        """A part with so many free entries; -> its host address."""
+        n = PACKED_ENTRIES_AT + PACKED_ENTRY * entries
+        self._part = self.memory.view[self.SIZE - n :]
+        self._part[:] = 0
+        return self.memory.ending(n)
+
+    def wrong(self, position: int) -> bool:
+        """Is a chain said to be in flight, or the device elsewhere than at ``position``?"""
+        slots = self._part[POSITIONS_AT : POSITIONS_AT + 4].view("<u2").tolist()
+        wraps = self._part[POSITIONS_AT + 4 : POSITIONS_AT + 6].tolist()
+        at = [slot | wrap << 15 for slot, wrap in zip(slots, wraps, strict=True)]
+        return at not in ([position] * 2, [0, 0]) or bool(
+            self._part[PACKED_ENTRIES_AT::PACKED_ENTRY].any())
 
 
 def pick(rng: Any, values: Sequence[int], n: int) -> Any:

@@ -114,6 +114,10 @@ class PackedRing:
         return int(counters["frames"] + counters["drops"].sum()) \
             if sound and 0 <= position < 1 << 16 else -1
 
+    def unlogged(self, reading: bool) -> slice:
+        """What a device may write without noting it: nothing."""
+        return slice(0, 0)
+
     def without_own_words(self, main: Any) -> Any:
         """As SplitRing's."""
         copy = main.copy()

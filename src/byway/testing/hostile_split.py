@@ -88,6 +88,11 @@ class SplitRing:
         taken = int(row["last_avail"]) - self.start & 0xFFFF
         return taken if int(row["used_idx"]) - self.start & 0xFFFF == taken else -1
 
+    def unlogged(self, reading: bool) -> slice:
+        """What a device may write without noting it: used entries that it does not publish, which
+        it writes in advance where it only reads buffers."""
+        return slice(self.used + 4, self.used + 4 + 8 * self.size * reading)
+
     def without_own_words(self, main: Any) -> Any:
         """A copy of the main region, but for what the guest itself, or a device that only reads
         buffers, may have changed since."""
