@@ -94,8 +94,8 @@ class World:
         self.arena = Arena()
         self.device.allow(self.arena)
         self.arena.allow("guest", memory.address, memory.size, shared=True)
-        for name, array in (("cache", self.iotlb._record), ("list", self.iotlb._list),
-                            ("IOMMU's table", self.iotlb._table)):
+        for name, array in (("cache", self.iotlb._record), ("IOMMU's table", self.iotlb._table),
+                            *zip(("one list", "other list"), self.iotlb._lists, strict=True)):
             self.arena.allow_array(name, array)
 
     def watched(self) -> contextlib.AbstractContextManager[object]:

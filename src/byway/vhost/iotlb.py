@@ -117,8 +117,8 @@ class Iotlb:
         self._record["alarm"], self._record["one"] = -1, address_of(self._one)
         self._slots = self._record["slots"][0]
         self._entries = self._record["entries"][0].view(np.uint64)
-        self._list = np.zeros(1 + RANGE_FIELDS * MAX_RANGES, np.int64)
-        self._withdrawn = False  # a worker may still be reading the list
+        self._lists = [np.zeros(1 + RANGE_FIELDS * MAX_RANGES, np.int64) for _ in range(2)]
+        self._spare_read = False  # workers may still be reading the list that is not published
         self._table = alloc(MEMTAB, 1)
         self._table["iotlb"] = address_of(self._record)
 
@@ -144,7 +144,8 @@ class Iotlb:
         elif message.kind == INVALIDATE:
             start, end = _outward(message)
             self._intervals.remove(start, end)
-            self._withdraw()
+            if self._is_listed(start, end):
+                self._publish()
             self._drop(start, end)
             self._settle_all()
         else:
@@ -163,8 +164,10 @@ class Iotlb:
         if (iova | size | host) % PAGE:
             raise Refused(f"{what} to user address {message.user:#x}: no whole pages")
         self._intervals.add(Interval(iova, iova + size, host, permission))
-        self._withdraw()
-        if size <= EAGER * PAGE:
+        few = size <= EAGER * PAGE
+        if not few or self._is_listed(iova, iova + size):
+            self._publish()
+        if few:
             for offset in range(0, size, PAGE):
                 self._enter(iova + offset >> PAGE_SHIFT, host + offset, permission)
         else:
@@ -186,7 +189,7 @@ class Iotlb:
     def clear(self) -> None:
         """Forget everything: the memory is another. Workers are away, or ``settle`` follows."""
         self._intervals.clear()
-        self._withdraw()
+        self._publish()
         self._entries[:] = 0
         self._slots[:] = 0
         self._questions.clear()
@@ -297,26 +300,30 @@ class Iotlb:
         gone = (pages >= start >> PAGE_SHIFT) & (pages < end >> PAGE_SHIFT)
         self._entries[gone] = 0
 
+    def _is_listed(self, start: int, end: int) -> bool:
+        """Whether workers see a list that translates anything of [start, end)."""
+        published = self._lists[1]
+        n = int(published[0])
+        starts, ends = published[1:].reshape(RANGE_FIELDS, MAX_RANGES)[:2, :n]
+        at = int(np.searchsorted(starts, end))  # the first that begins behind it
+        return at > 0 and bool(ends[at - 1] > start)
+
     def _publish(self) -> None:
-        """Give workers a list of all that is known now."""
-        self._withdraw()
-        if self._withdrawn:
+        """Give workers a list of all that is known now, in place of the one before."""
+        if self._spare_read:
             self._settle_all()
+        spare, used = self._lists
         columns = self._intervals.columns()
         n = columns.shape[1]
-        self._list[0] = n
-        self._list[1:].reshape(RANGE_FIELDS, MAX_RANGES)[:, :n] = columns
-        self._record["ranges"] = address_of(self._list)
-
-    def _withdraw(self) -> None:
-        """Whoever looks a page up from now on does not see the list."""
-        if self._record["ranges"][0]:
-            self._record["ranges"] = 0
-            self._withdrawn = True
+        spare[0] = n
+        spare[1:].reshape(RANGE_FIELDS, MAX_RANGES)[:, :n] = columns
+        self._spare_read = bool(self._record["ranges"][0])
+        self._record["ranges"] = address_of(spare)
+        self._lists = [used, spare]
 
     def _settle_all(self) -> None:
         self._settle()
-        self._withdrawn = False
+        self._spare_read = False
 
 
 def _asked(word: int) -> tuple[int, int]:

@@ -18,9 +18,9 @@ Place and tag together say the page. A word is written with one store, so a kern
 translation or the new one, never a mix of both; 0 permits nothing.
 
 The *list* has all ranges that the control thread knew when it last made one: a sorted array, which
-is not changed while it is published. It is made when a known page was not in the cache, because
-another one has its place: without it, a chain with two pages of one place would never be found
-whole. Any change of a translation withdraws it.
+is not changed while it is published. It is made anew when a large range comes, when something that
+stands in it changes, and when a known page was neither in it nor in the cache, because another one
+has its place: a chain with two pages of one place would else never be found whole.
 
 A translation is used within the pass in which it was looked up: once every worker has ended its
 pass, what was removed from both places is used by nobody.
