@@ -60,7 +60,7 @@ class MemoryRequests(State):
     def _get_inflight_fd(self, message: Message) -> Answer:
         wanted = Inflight.unpack_either(message.payload)
         with self._change():
-            made, fd = self.inflight.create(wanted.queues, wanted.queue_size, self.packed)
+            made, fd = self.inflight.create(wanted.queues, wanted.queue_size, self._format())
             message.fds.append(fd)  # so that it is closed whatever happens
             self._begin_inflight()
         return Answer(made.pack()[: len(message.payload)], message.take_fd())
@@ -68,8 +68,12 @@ class MemoryRequests(State):
     def _set_inflight_fd(self, message: Message) -> None:
         with self._change(self.rings):
             self.inflight.replace(Inflight.unpack_either(message.payload), message.fds[0],
-                                  self.packed)
+                                  self._format())
             self._begin_inflight()
+
+    def _format(self) -> bool | None:
+        """Whether rings are packed, where that is known."""
+        return self.packed if self.features_set else None
 
     def _begin_inflight(self) -> None:
         for ring in self.rings:

@@ -46,6 +46,7 @@ class InflightRegion:
         self._fault_flag = fault_flag
         self._mapping: Mapping | None = None
         self._size = 0
+        self._packed: bool | None = None
         self.queues = 0
         self.queue_size = 0
 
@@ -55,10 +56,12 @@ class InflightRegion:
         if not 1 <= queue_size <= MAX_SIZE:
             raise ProtocolError(f"{LABEL} for rings of {queue_size} entries")
 
-    def create(self, queues: int, queue_size: int, packed: bool) -> tuple[Inflight, int]:
-        """Make a region for rings of this format; -> its description, and an fd for the caller."""
+    def create(self, queues: int, queue_size: int,
+               packed: bool | None) -> tuple[Inflight, int]:
+        """Make a region for rings of this format (None: not known yet); -> its description, and
+        an fd for the caller."""
         self._check(queues, queue_size)
-        size = queues * part_bytes(queue_size, packed)
+        size = queues * part_bytes(queue_size, bool(packed))
         try:
             memory = Region.create(size, "byway-inflight")
         except OSError as error:
@@ -70,10 +73,10 @@ class InflightRegion:
         finally:
             memory.close()
 
-    def replace(self, given: Inflight, fd: int, packed: bool) -> None:
+    def replace(self, given: Inflight, fd: int, packed: bool | None) -> None:
         """Use this region instead of the one before; ProtocolError leaves that in place."""
         self._check(given.queues, given.queue_size)
-        need = given.queues * part_bytes(given.queue_size, packed)
+        need = given.queues * part_bytes(given.queue_size, bool(packed))
         if given.size < need:
             raise ProtocolError(f"{LABEL} of {given.size:#x} bytes; {given.queues} rings of "
                                 f"{given.queue_size} entries take {need:#x}")
@@ -82,17 +85,19 @@ class InflightRegion:
                                 f"which is odd or ends after {MAX_REGION:#x}")
         mapping = map_file(LABEL, fd, given.size, given.offset, self._fault_flag)
         self.close()
-        self._mapping, self._size = mapping, given.size
+        self._mapping, self._size, self._packed = mapping, given.size, packed
         self.queues, self.queue_size = given.queues, given.queue_size
 
     def part(self, index: int, packed: bool) -> int:
         """The host address of a ring's part; 0 where the region has none for it.
 
-        That is so as well where the region was made for rings of the other format and is too
-        small for this one.
+        That is so as well where the region is for rings of the other format, or was given before
+        the format was known and is too small for it.
         """
         size = part_bytes(self.queue_size, packed)
-        if not self._mapping or index >= self.queues or self.queues * size > self._size:
+        if not self._mapping or self._packed not in (None, packed):
+            return 0
+        if index >= self.queues or self.queues * size > self._size:
             return 0
         return self._mapping.address + index * size
 
@@ -108,3 +113,4 @@ class InflightRegion:
             self._mapping.close()
             self._mapping = None
         self._size = self.queues = self.queue_size = 0
+        self._packed = None

@@ -261,10 +261,25 @@ def test_nonsense_of_a_split_ring(new_talk: Callable[[], Dialogue], files: Files
         assert talk.target.served == [0], talk.reason
 
 
-def test_a_region_for_the_other_format(talk: Dialogue) -> None:
-    """Too small for packed rings: there is nothing to be noted, and nothing is written."""
-    start(talk)
-    talk.play([get(2, 256), u64(R.SET_FEATURES, PACKED_FEATURES), *ring_steps(0, 256, 0x8000),
-               *ring_steps(1, 256, 0x8000)])
+@pytest.mark.parametrize(("first", "second"), [(FEATURES, PACKED_FEATURES),
+                                               (PACKED_FEATURES, FEATURES)])
+def test_a_region_for_the_other_format(talk: Dialogue, files: Files, first: int,
+                                       second: int) -> None:
+    """There is nothing to be noted in it, and nothing is written."""
+    start(talk, features=first)
+    talk.play([get(2, 256), u64(R.SET_FEATURES, second), *ring_steps(0, 256, 0x80),
+               *ring_steps(1, 256, 0x80)])
     assert talk.end is None, talk.reason
+    assert talk.target.served == [0, 1]
     assert [bool(r.inflight) for r in talk.back_end.rings[:2]] == [False, False]
+    assert look(files, 0, 8320) == 0
+
+
+def test_a_region_that_is_given_before_the_features(talk: Dialogue, files: Files) -> None:
+    talk.play([TAKE_ALL, TABLE, get(2, 256)])
+    large = Step(R.SET_INFLIGHT_FD, payload=Inflight(1 << 16, 0, 2, 256).pack(),
+                 files=(FileKind.OTHER_MEMORY,))
+    talk.play([large, u64(R.SET_FEATURES, PACKED_FEATURES), *ring_steps(0, 256, 0x8000)])
+    assert talk.target.served == [0], talk.reason
+    assert talk.back_end.rings[0].inflight
+    os.pwrite(files.get(FileKind.OTHER_MEMORY), bytes(1 << 16), 0)
