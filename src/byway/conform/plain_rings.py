@@ -78,8 +78,8 @@ class PlainBackEnd(PlainConversation):
 
     # ------------------------------------------------------------ serving
     def serve(self) -> None:
-        """Move whatever can be moved."""
-        for ring in self.rings:
+        """Move whatever can be moved; what is sent may come in again."""
+        for ring in reversed(self.rings):
             device = self.devices.get(ring.index)
             if device is None:
                 continue
