@@ -28,8 +28,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-import numpy as np
-
 from byway.control.assignment import Assignment
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
 from byway.control.model import KINDS, NetworkConfig, PortConfig, SwitchConfig
@@ -197,11 +195,9 @@ class Engine:
     def inject(self, port: Port, frame: bytes) -> None:
         """Send a frame in the port's name, as if it had come in there. Pauses no worker."""
         worker = self._workers[self._assignment.queue(port, 0).worker]
-        held = np.frombuffer(frame, np.uint8)
-        worker.give(address_of(port.rxqs), held)
+        worker.give(address_of(port.rxqs), frame)
         worker.publish(worker.plan)
         self._wait()
-        worker.give(0, None)
 
     def _publish(self) -> None:
         """Make the plans for what is attached now, and wait until all workers follow them."""

@@ -35,7 +35,7 @@ from byway.worker.deliver import deliver, tell_all
 from byway.worker.plan import COLD, HOT, plan_at
 
 # Written by the control thread. plan is stored before generation. frame, length, origin: a frame to
-# be sent as if it had come in on rx queue ``origin`` (length 0: none).
+# be sent as if it had come in on rx queue ``origin`` (length 0: none, or sent).
 CONTROL, control_at, C = record("control", [
     "generation", "plan", "stop", "frame", "length", "origin"])
 # Written by the worker; read by the control thread at any time.
@@ -109,6 +109,7 @@ def send_one(worker, now):
     set_row(b.rows, ld64(w.control + C.frame), ld64(w.control + C.length))
     lines = send_batch(worker, rxq, now)
     tell_all(w.plan, rxq, w.sort, lines)
+    st64(w.control + C.length, 0)
 
 
 @kernel

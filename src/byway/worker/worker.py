@@ -109,14 +109,13 @@ class Worker:
         self.control[0]["generation"] += 1  # x86-64 keeps the order of stores
         os.eventfd_write(self._wake_fd, 1)
 
-    def give(self, rxq: int, frame: Any) -> None:
-        """With the next plan goes a frame (a uint8 array, kept by the caller until ``wait`` has
-        returned), sent as if it had come in on the rx queue at address ``rxq``. None: no more."""
+    def give(self, rxq: int, frame: bytes) -> None:
+        """With the next plan goes a frame, sent as if it had come in on the rx queue at address
+        ``rxq``."""
+        self._given = np.frombuffer(frame, np.uint8)  # lives until the next one
         row = self.control[0]
-        row["origin"] = rxq
-        if frame is not None:
-            row["frame"] = address_of(frame)
-        row["length"] = 0 if frame is None else len(frame)
+        row["origin"], row["frame"] = rxq, address_of(self._given)
+        row["length"] = len(frame)
 
     def wait(self, late: Callable[[], None]) -> None:
         """Until the worker follows the newest plan (some microseconds: the rest of a pass).

@@ -160,7 +160,8 @@ def test_a_guest_that_has_been_moved_here_is_announced(tmp_path: Path) -> None:
         asked = Ether(frame)
         assert (asked.src, asked.dst, asked.type) == ("02:00:00:00:00:aa", "ff:ff:ff:ff:ff:ff",
                                                       0x8035)
-        assert (asked[ARP].op, asked[ARP].hwsrc, asked[ARP].hwdst) == (3, asked.src, asked.src)
+        question = ARP(bytes(asked.payload))  # RFC 903: a reverse request, about oneself
+        assert (question.op, question.hwsrc, question.hwdst) == (3, asked.src, asked.src)
         [entry] = [e for e in switch.call(switch.engine.fdb, "blue") if e["mac"] == asked.src]
         assert entry["port"] == "vm1"
         moved.close()
