@@ -15,6 +15,7 @@ back end asks again).
 """
 
 import socket
+from collections.abc import Callable
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -66,11 +67,14 @@ _SHAPES = {
 class FrontChannel:
     """One channel. ``theirs`` is the end for the back end, until ``handed_over``.
 
+    ``reaches(iova)``: is there a translation? A miss without one is refused (as QEMU does).
+
     ``misses``: what is to be translated; ``config_changes``, ``access_failures``: how often the
     back end said so; ``refused``: names of what it asked for in vain.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reaches: Callable[[int], bool] = lambda iova: True) -> None:
+        self._reaches = reaches
         ours, self.theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         ours.setblocking(False)
         self._connection = Connection(ours)
@@ -101,24 +105,29 @@ class FrontChannel:
 
     def _take(self, message: Message) -> None:
         asked, shape = _known(message)
+        done = shape.served
         if asked == Asked.IOTLB_MSG:
-            self._translation(Iotlb.unpack(message.payload))
+            done = self._translation(Iotlb.unpack(message.payload))
         elif asked == Asked.CONFIG_CHANGE_MSG:
             self.config_changes += 1
         else:
             self.refused.add(asked.name.lower())
         if message.flags & NEED_REPLY:
-            result = pack_u64(0 if shape.served else 1)
-            self._connection.send(asked, VERSION | REPLY, result)
+            self._connection.send(asked, VERSION | REPLY, pack_u64(0 if done else 1))
 
-    def _translation(self, iotlb: Iotlb) -> None:
+    def _translation(self, iotlb: Iotlb) -> bool:
+        """Note what is to be translated; -> whether it will be."""
         if iotlb.kind == ACCESS_FAIL:
             self.access_failures += 1
-        elif iotlb.kind != MISS or not READ <= iotlb.permission <= READ_WRITE:
+            return True
+        if iotlb.kind != MISS or not READ <= iotlb.permission <= READ_WRITE:
             raise ProtocolError(f"the back end sent an IOTLB message of type {iotlb.kind}, "
                                 f"permission {iotlb.permission}")
-        elif iotlb not in self.misses and len(self.misses) < MISSES:
+        if not self._reaches(iotlb.iova):
+            return False
+        if iotlb not in self.misses and len(self.misses) < MISSES:
             self.misses.append(iotlb)
+        return True
 
     def close(self) -> None:
         """Close both ends. Idempotent."""

@@ -112,7 +112,7 @@ class Sharing(Requests):
         ``answer``.
         """
         self._need(ProtocolFeature.BACKEND_REQ, Request.SET_BACKEND_REQ_FD)
-        channel = self.channel = FrontChannel()
+        channel = self.channel = FrontChannel(lambda iova: bool(self._translations(iova)))
         self._set(Request.SET_BACKEND_REQ_FD, b"", [channel.theirs.fileno()])
         channel.handed_over()
 
