@@ -45,7 +45,8 @@ from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.guarded import PAGE, Guarded
 from byway.testing.hostile_frames import offloaded_frames, tempting_headers
-from byway.testing.hostile_memory import MAIN, DirtyLog, Journal, TranslatedWorld, World
+from byway.testing.hostile_journal import Journal
+from byway.testing.hostile_memory import MAIN, DirtyLog, TranslatedWorld, World
 from byway.testing.hostile_packed import PackedRing
 from byway.testing.hostile_split import SplitRing
 from byway.testing.ring_kernels import consume, device_deliver, device_sleep, device_wake
@@ -97,7 +98,7 @@ class HostileRings:
         self.sink = np.zeros(SINK, np.uint8)
         self._call = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._log = DirtyLog()
-        self._journal = Journal()
+        self._journal = Journal(packed)
         self._memory += [self._log.memory, self._journal.memory]
         self._finisher = Finisher()
         self._headers = tempting_headers()
@@ -166,8 +167,8 @@ class HostileRings:
         if log:
             self._log.begin(world, LOG_SIZES[logged // 8])
             device.queue["log"] = self._log.address
-        if self.packed and noted % 4 == 0:
-            device.queue["inflight"] = self._journal.begin(ring.size)
+        if noted % 4 == 0:
+            self._note(rng, number, device, ring, noted % 8 == 0)
         untouched = ring.without_own_words(self.main)
         if self.arenas:
             with self.arenas[which % len(self.worlds)]:
@@ -210,6 +211,23 @@ class HostileRings:
         row["memtab"], row["max_frame"] = address_of(world.table), MAX_FRAME
         row["log"] = row["inflight"] = 0
         device.counters[:] = np.zeros(1, device.counters.dtype)
+
+    def _note(self, rng: Any, number: int, device: Device, ring: Ring, found: bool) -> None:
+        """Give the ring an in-flight region: a new one, or one that was ``found``."""
+        row = device.queue[0]
+        part = self._journal.begin(ring.size + int(rng.integers(0, 3)))
+        if found:
+            self._journal.tempt(rng, ring.start, ring.size, ring.wild)
+        known = ring.known(row)
+        before = self.main.copy()
+        if self._journal.recover(known):
+            self._must(bool((before == self.main).all()), number,
+                       "a region without sense changes no ring")
+            return
+        self._must(not self._journal.flying(), number, "after a recovery nothing is in flight")
+        ring.go_on(known.base)
+        row["last_avail"] = row["avail_seen"] = row["used_idx"] = ring.start
+        row["inflight"] = part * self.packed
 
     def _drive(self, rng: Any, number: int, device: Device, ring: Ring, world: World,
                log: bool) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The memory of a hostile guest: regions between forbidden pages, an IOMMU in front of some, a log
-of what is written, a journal of what is returned.
+"""The memory of a hostile guest: regions between forbidden pages, an IOMMU in front of some, and a
+log of what is written.
 
 Used by hostile.py and the ring writers hostile_split.py and hostile_packed.py.
 """
@@ -12,7 +12,6 @@ import numpy as np
 
 from byway.machine.layout import address_of, alloc
 from byway.testing.guarded import PAGE, Guarded
-from byway.virtio.inflight import PACKED_ENTRIES_AT, PACKED_ENTRY, POSITIONS_AT
 from byway.virtio.iotlb import IOTLB, READ, REFUSED, WRITE, entry_of
 from byway.virtio.memtab import MEMTAB, fill
 from byway.virtio.ring import LOG
@@ -133,30 +132,6 @@ class DirtyLog:
         """The pages whose bits are set."""
         return {8 * at + bit for at in np.flatnonzero(self.bits).tolist()
                 for bit in range(8) if self.bits[at] >> bit & 1}
-
-
-class Journal:
-    """A packed ring's part of an in-flight region, which ends where forbidden memory begins."""
-
-    SIZE = 1 << 15
-
-    def __init__(self) -> None:
-        self.memory = Guarded(self.SIZE)
-
-    def begin(self, entries: int) -> int:
-        """A part with so many free entries; -> its host address."""
-        n = PACKED_ENTRIES_AT + PACKED_ENTRY * entries
-        self._part = self.memory.view[self.SIZE - n :]
-        self._part[:] = 0
-        return self.memory.ending(n)
-
-    def wrong(self, position: int) -> bool:
-        """Is a chain said to be in flight, or the device elsewhere than at ``position``?"""
-        slots = self._part[POSITIONS_AT : POSITIONS_AT + 4].view("<u2").tolist()
-        wraps = self._part[POSITIONS_AT + 4 : POSITIONS_AT + 6].tolist()
-        at = [slot | wrap << 15 for slot, wrap in zip(slots, wraps, strict=True)]
-        return at not in ([position] * 2, [0, 0]) or bool(
-            self._part[PACKED_ENTRIES_AT::PACKED_ENTRY].any())
 
 
 def pick(rng: Any, values: Sequence[int], n: int) -> Any:

@@ -21,6 +21,7 @@ from byway.testing.hostile_memory import (
     place,
     spoil,
 )
+from byway.vhost.ring import Ring as BackendRing
 
 SIZES = (1, 2, 3, 5, 7, 16, 64, 100, 256, 1000)
 AVAIL, USED = 1 << 7, 1 << 15
@@ -88,6 +89,17 @@ class PackedRing:
             flags |= np.where(lap, np.uint16(AVAIL), np.uint16(USED))
         else:
             flags |= np.where(lap, np.uint16(0), np.uint16(AVAIL | USED))
+
+    def known(self, row: Any) -> BackendRing:
+        """The ring as a back end knows it."""
+        made = BackendRing(0)
+        made.packed, made.size, made.base = True, self.size, self.start
+        made.desc, made.avail, made.used = (int(row[k]) for k in ("desc", "avail", "used"))
+        return made
+
+    def go_on(self, position: int) -> None:
+        """The device begins there."""
+        self.start = position
 
     def offer(self, rng: Any, device: Device) -> None:
         """Make slots available from where the device is; seldom, all wrap bits are nonsense."""

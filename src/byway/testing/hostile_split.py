@@ -20,6 +20,7 @@ from byway.testing.hostile_memory import (
     place,
     spoil,
 )
+from byway.vhost.ring import Ring as BackendRing
 from byway.virtio.ring import avail_bytes, used_bytes
 
 SIZES = (1, 2, 4, 8, 16, 64, 256, 1024)
@@ -70,6 +71,19 @@ class SplitRing:
         bad = rng.random(size) < wild / 20
         heads[bad] = rng.integers(0, 1 << 16, int(bad.sum()))
         main[self.avail + 4 : self.avail + 4 + 2 * size] = heads.view(np.uint8)
+
+    def known(self, row: Any) -> BackendRing:
+        """The ring as a back end knows it. Some entries wait in it."""
+        made = BackendRing(0)
+        made.size, made.base = self.size, self.start
+        made.desc, made.avail, made.used = (int(row[k]) for k in ("desc", "avail", "used"))
+        for at, index in ((self.avail, self.start + self.size), (self.used, self.start)):
+            self._main[at + 2 : at + 4].view("<u2")[0] = index & 0xFFFF
+        return made
+
+    def go_on(self, position: int) -> None:
+        """The device begins there; what was available before is no longer."""
+        self.start = self._index = position
 
     def offer(self, rng: Any, device: Device) -> None:
         """Move the available index on, by what there is room for, or (seldom) too far."""
