@@ -81,6 +81,11 @@ class WatchedBackEnd(PlainBackEnd):
         """A ring begins: where."""
         made = super().make_ring(ring, desc, avail, used)
         self.bases[ring.index] = ring.base
+        if not made.packed and made.position != made.used_position:
+            # Known front ends say 0 after a reconnect; the ring itself knows better.
+            self.note("rings.base-and-used", f"ring {ring.index} begins at {ring.base:#x}, its "
+                      f"used index is {made.used_position:#x}")
+            made.position = made.used_position
         for gpa, n in ((desc, 16 * ring.size), (avail, 4), (used, 4)):
             try:
                 self.memory.read(gpa, n)
