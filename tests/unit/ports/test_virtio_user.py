@@ -163,6 +163,33 @@ def test_a_back_end_with_an_inflight_region_goes_on(switch: RunningSwitch, chain
     assert switch.drops() == {}
 
 
+def test_rings_that_were_broken_in_the_end_are_not_gone_on_with(switch: RunningSwitch) -> None:
+    """The back end's last word made no sense, and nobody had looked yet."""
+    with chain(switch, features={"off": ["packed"]}) as (one, two):
+        switch.remove("trunk")
+        switch.until(lambda: switch.port("uplink")["state"] == "waiting")
+        kept = uplink(switch).kept
+        assert kept
+        used = ctypes.c_uint16.from_address(kept.pairs.transmit[0].used + INDEX)
+        used.value += 2000
+        switch.vhost("trunk", network="green")
+        up(switch)
+        assert not switch.port("uplink")["resumed"]
+        assert crosses(switch, one, two)
+
+
+def test_what_is_kept_goes_with_the_port(switch: RunningSwitch) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    switch.vhost("trunk")
+    switch.add("virtio-user", "uplink", socket=switch.socket("trunk"))
+    up(switch)
+    switch.remove("trunk")
+    switch.until(lambda: switch.port("uplink")["state"] == "waiting")
+    assert uplink(switch).kept
+    switch.remove("uplink")
+    switch.until(lambda: len(os.listdir("/proc/self/fd")) <= before)
+
+
 def test_a_back_end_that_comes_back_with_less_starts_over(switch: RunningSwitch,
                                                           chained: Ends) -> None:
     """Rings of the other format cannot be gone on with."""
