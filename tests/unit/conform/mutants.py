@@ -400,7 +400,7 @@ MUTANTS: dict[str, tuple[type[PlainBackEnd], str]] = {
         (ForgetsOffsets, "memory.offset"),
         (KnowsOneRegion, "memory.eight-regions"),
         (TakesShortFiles, "memory.short-file"),
-        (TakesOverlaps, "memory.overlap"),
+        (TakesOverlaps, "memory.slots-overlap"),
         (BaseOneOff, "ring.split.get-base"),
         (BaseOfAnother, "ring.packed.get-base"),
         (NeverStops, "ring.split.stopped-transmit"),
