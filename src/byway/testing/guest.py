@@ -117,14 +117,20 @@ class Guest:
         if self.pairs > found:
             raise GuestError(f"the back end has {found} queue pairs, not {self.pairs}")
 
-    def _hand_over(self) -> None:
-        """Share the memory and start the rings where they are."""
+    def _hand_over(self, again: bool = False) -> None:
+        """Share the memory and start the rings where they are.
+
+        A back end discards what a ring holds that is started and not enabled ("Ring states"), so
+        rings that go on (``again``) are enabled first, as QEMU does it.
+        """
         self.front.set_memory([self.queues.region], [GPA])
         rings = self.queues.by_index()
+        for index in rings if again else ():
+            self.front.enable_ring(index, True)
         for index, queue in rings.items():
             self.front.start_ring(index, queue.size, queue.position(), queue.desc, queue.avail,
                                   queue.used, queue.kick, queue.call)
-        for index in rings:
+        for index in () if again else rings:
             self.front.enable_ring(index, True)
         self.front.driver_ok()
 
@@ -145,7 +151,7 @@ class Guest:
         self._check_features()
         if self._inflight:
             self.front.set_inflight(self._inflight)
-        self._hand_over()
+        self._hand_over(again=True)
         for queue in self.queues.by_index().values():
             entries.guest_kick(queue.address)
 

@@ -77,13 +77,14 @@ POLLFD, REVENTS = 8, 6  # bytes of a struct pollfd, and where it says what happe
 # check: pattern is written and compared. form: of the requests; flows: how many different ones a
 # queue pair has; gso_size: see write_headers. order: address of int64[FLOW_PLACES], the last
 # request of each flow that others sent + 1. fds: address of struct pollfd[pairs] of the receive
-# queues' calls, then 8 bytes to read into. The rest are counters.
+# queues' calls, then 8 bytes to read into. unsent, unsent_at, unsent_queue: frames that were built
+# and not sent before the end, their place in ``selected``, and where they go. The rest: counters.
 TRAFFIC, traffic_at, T = record("traffic", [
     "own", "peer", "foreign", "pairs", "rx", "tx", "rx_batch", "tx_batch", "selected", "room",
     "room_size", "linear", "sizes", "sizes_mask", "window", "waiting", "answered", "patience",
-    "since", "check", "form", "flows", "gso_size", "order", "fds", "stop", "next", "sent",
-    "received", "checked", "answers", "lost", "bad", "unexpected", "leaked", "disordered", "other",
-    "octets"], size=512)
+    "since", "check", "form", "flows", "gso_size", "order", "fds", "unsent", "unsent_at",
+    "unsent_queue", "stop", "next", "sent", "received", "checked", "answers", "lost", "bad",
+    "unexpected", "leaked", "disordered", "other", "octets"], size=512)
 
 
 @kernel
@@ -135,19 +136,26 @@ def build(traffic, k, destination, kind, number, length, form, ports):
 
 
 @kernel
-def send_built(traffic, queue, n):
-    """Send the first n frames built, waiting for buffers."""
+def send_built(traffic, queue, at, n):
+    """Send n frames that were built, from place ``at`` on, waiting for buffers.
+
+    Told to stop meanwhile, it leaves the rest for the next run.
+    """
     t = traffic_at(traffic)
     done = 0
+    t.unsent = 0
     while done < n:
-        done += driver_tx(queue, t.tx_batch, t.selected + 8 * done, n - done)
+        done += driver_tx(queue, t.tx_batch, t.selected + 8 * (at + done), n - done)
         fence()
         kick_device(queue)
         if done < n:
             if ld64(queue + D.error) != 0 or ld64_acq(traffic + T.stop) != 0:
-                return
+                t.unsent = n - done
+                t.unsent_at = at + done
+                t.unsent_queue = queue
+                break
             syscall0(SYS_SCHED_YIELD)
-    t.sent += n
+    t.sent += done
 
 
 @kernel
@@ -273,7 +281,7 @@ def serve_pair(traffic, pair, asking):
     if asking:
         built = new_requests(traffic, pair, built, ROWS)
     if built > 0:
-        send_built(traffic, tx, built)
+        send_built(traffic, tx, 0, built)
     return n + built
 
 
@@ -283,7 +291,8 @@ def round_trip(traffic, asking):
     t = traffic_at(traffic)
     moved = 0
     for pair in range(t.pairs):
-        moved += serve_pair(traffic, pair, asking)
+        if t.unsent == 0:
+            moved += serve_pair(traffic, pair, asking)
     if moved == 0:
         give_up(traffic)
     return moved
@@ -319,11 +328,13 @@ def nap(traffic):
 
 @kernel
 def begin(traffic):
-    """Poll all queues; patience counts from now on."""
+    """Poll all queues, send what was left; patience counts from now on."""
     t = traffic_at(traffic)
     for pair in range(t.pairs):
         refuse_calls(ld64(t.rx + 8 * pair))
         refuse_calls(ld64(t.tx + 8 * pair))
+    if t.unsent > 0:
+        send_built(traffic, t.unsent_queue, t.unsent_at, t.unsent)
     t.since = rdtsc()
 
 
