@@ -19,7 +19,6 @@ import re
 import struct
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +28,20 @@ from tests.system.peers.qemu import Machine, Vm
 
 MODULES = ["virtio_pci", "9p", "9pnet_virtio", "tun", "vhost_net"]
 KERNEL = peers.PEERS / "full-kernel"
+PROJECT = Path(__file__).resolve().parents[3]
 XZ = b"\xfd7zXZ"
 MEMORY_MIB = 1024
 SLOW = 240  # seconds for an answer of a switch that is still importing
 ROOT = "/h"  # where this machine's root is in the guest, before it becomes its own
 # What code must be compiled for, so that a guest on any machine runs it.
 PLAIN_PROCESSOR = {"NUMBA_CPU_NAME": "x86-64", "NUMBA_CPU_FEATURES": ""}
-MOUNT = "mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=512000,cache=loose"
-SETTLE = f"""mkdir {ROOT} && {MOUNT} host {ROOT} && \
-mount -t proc p {ROOT}/proc && mount -t sysfs s {ROOT}/sys && mount -o bind /dev {ROOT}/dev && \
-mount -t tmpfs t {ROOT}/tmp && mount -t tmpfs t {ROOT}/run && \
+SHOWN = "/shown"  # and without what is mounted in it
+HIDDEN = ("/tmp", "/run")  # of this machine: memory file systems lie over them
+SETTLE = f"""mkdir {ROOT} {SHOWN} && \
+mount -t 9p -o trans=virtio,version=9p2000.L,ro,msize=512000,cache=loose host {ROOT} && \
+mount -o bind {ROOT} {SHOWN} && mount -t proc p {ROOT}/proc && \
+mount -t sysfs s {ROOT}/sys && mount -o bind /dev {ROOT}/dev && \
+for d in {" ".join(HIDDEN)}; do mount -t tmpfs t {ROOT}$d; done && \
 mkdir -p {ROOT}/run/netns && ip link set lo up"""
 
 ASK = f"""import socket, sys
@@ -79,26 +82,21 @@ def build(folder: Path) -> tuple[Path, Path]:
             build_initramfs(modules, MODULES, folder / "initramfs-full"))
 
 
-@dataclass(frozen=True)
 class _Files:
-    """A folder of this machine as a device of the guest, read-only, mounted by its tag."""
-
-    path: Path
-    tag: str
+    """This machine's files as a device of the guest, read-only."""
 
     def arguments(self, index: int) -> list[str]:
         """QEMU's arguments for it."""
-        return ["-fsdev", f"local,id=f{index},path={self.path},security_model=none,readonly=on,"
-                "multidevs=remap", "-device", f"virtio-9p-pci,fsdev=f{index},mount_tag={self.tag}"]
+        return ["-fsdev", f"local,id=f{index},path=/,security_model=none,readonly=on,"
+                "multidevs=remap", "-device", f"virtio-9p-pci,fsdev=f{index},mount_tag=host"]
 
 
 class Inside(Vm):
     """A guest with this machine's files. `run` is its own shell, `here` what runs among them."""
 
     def __init__(self, name: str, folder: Path, system: tuple[Path, Path]) -> None:
-        files = [_Files(Path("/"), "host"), _Files(folder, "folder")]
         machine = Machine(memory=MEMORY_MIB, cpus=2)
-        super().__init__(name, folder, *system, files, machine=machine)
+        super().__init__(name, folder, *system, [_Files()], machine=machine)
         self.folder, self.cache = folder, folder / "cache"
         (folder / "ask.py").write_text(ASK)
 
@@ -106,8 +104,9 @@ class Inside(Vm):
         """Wait for the shell, and mount everything."""
         super().ready(timeout)
         self.run(SETTLE)
-        place = f"{ROOT}{self.folder}"  # under /tmp, mostly, which is another one here
-        self.run(f"mkdir -p {place} && {MOUNT} folder {place}")
+        for path in {str(p) for p in (self.folder, PROJECT, sys.prefix)}:
+            if path.startswith(HIDDEN):
+                self.run(f"mkdir -p {ROOT}{path} && mount -o bind {SHOWN}{path} {ROOT}{path}")
 
     def here(self, command: str, timeout: float = 60.0) -> str:
         """Run a shell command among this machine's files; its output. PeerError if it fails.
