@@ -193,9 +193,13 @@ class Engine:
         self._networks[port.config.network].fdb.forget(port.index)
 
     def inject(self, port: Port, frame: bytes) -> None:
-        """Send a frame in the port's name, as if it had come in there. Pauses no worker."""
-        worker = self._workers[self._assignment.queue(port, 0).worker]
-        worker.give(address_of(port.rxqs), frame)
+        """Send a frame in the name of a port that is attached, as if it had come in there. Pauses
+        no worker."""
+        if port.index not in self._attached or self._gathering:
+            raise ValueError(f"port {port.name} is not part of the plan")
+        k = port.serving[0]
+        worker = self._workers[self._assignment.queue(port, k).worker]
+        worker.give(address_of(port.rxqs[k:]), frame)
         worker.publish(worker.plan)
         self._wait()
 
@@ -331,7 +335,9 @@ class Engine:
         port.close()
         del self._ports[name]
         self._assignment.forget(port)
-        self._networks[port.config.network].members.discard(port.index)
+        network = self._networks[port.config.network]
+        network.members.discard(port.index)
+        network.fdb.forget(port.index)  # whatever was learned: the number is given again
         self._publish()
 
     def _network(self, name: str) -> Network:

@@ -60,7 +60,7 @@ class Host(Protocol):
         """Returns when every worker has ended the pass it was in, and looked at all its ports."""
 
     def inject(self, port: "Port", frame: bytes) -> None:
-        """Send a frame in the port's name, as if it had come in there."""
+        """Send a frame in the name of a port that is up, as if it had come in there."""
 
 
 class Port:

@@ -55,7 +55,10 @@ def finished_tx(port, txq, batch, row):
         n = finish_next(finisher)
         if n == 0:
             return sent
-        sent += queue_tx(port, txq, batch, ld64(finisher + F.selected), n)
+        taken = queue_tx(port, txq, batch, ld64(finisher + F.selected), n)
+        sent += taken
+        if taken == 0:  # no use in cutting the rest
+            return sent
 
 
 @kernel

@@ -81,6 +81,7 @@ class VhostUserPort(Port):
         self._back_end: BackEnd | None = None
         self._retry: Any = None
         self._served: set[int] = set()  # rings whose positions are those of the virtqueue records
+        self._announcement = b""  # the address of a guest that is here, but not served yet
         self._penalty = PENALTY_SECONDS  # for which a peer has to wait that made us wait
 
     # ------------------------------------------------------------ the socket
@@ -158,6 +159,7 @@ class VhostUserPort(Port):
     def _hang_up(self, state: Any, reason: str, rest: float = 0.0) -> None:
         """Leave the peer: workers first, then memory, then the socket. The next one is welcome
         after ``rest`` seconds."""
+        self._announcement = b""
         connection, back_end = self._connection, self._back_end
         self._connection = self._back_end = None
         if connection:
@@ -234,6 +236,9 @@ class VhostUserPort(Port):
             self.txqs["queue"][0] = 0
         self.record["ntx"] = max(enabled, 1)
         self.bring_up()
+        if self._announcement:
+            mac, self._announcement = self._announcement, b""
+            self.announce(mac)
 
     def _fill(self, ring: Any, counters: int) -> None:
         assert self._back_end
@@ -252,7 +257,7 @@ class VhostUserPort(Port):
         # Between passes nothing is borrowed, so used and available position are the same. A split
         # ring's own used index is where its driver goes on from, also after a back end was killed.
         position = ring.base if ring.packed else used_index(ring.used)
-        row["last_avail"] = row["avail_seen"] = row["used_idx"] = position
+        row["last_avail"] = row["avail_seen"] = row["used_idx"] = row["published"] = position
         # Buffers may have been used, and not been told of, before we came: the worker calls once.
         row["signalled_valid"], row["error"] = 0, 0
         row["call"], row["one"] = ring.call, address_of(self.one)
@@ -274,7 +279,10 @@ class VhostUserPort(Port):
         self.host.settle()
 
     def announce(self, mac: bytes) -> None:
-        self.host.inject(self, rarp_frame(mac))
+        if self.state == "up":
+            self.host.inject(self, rarp_frame(mac))
+        else:  # as soon as the guest's rings are served
+            self._announcement = mac
 
     def config_space(self) -> bytes:
         mac = bytes.fromhex((self.config.mac or "00" * 6).replace(":", ""))

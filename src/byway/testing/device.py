@@ -85,7 +85,7 @@ class Device:
         if start is None:
             start = PACKED_START if packed else 0
         row["size"], row["mask"], row["header"] = size, size - 1, header_length(features)
-        row["last_avail"] = row["avail_seen"] = row["used_idx"] = start
+        row["last_avail"] = row["avail_seen"] = row["used_idx"] = row["published"] = start
         row["packed"], row["in_order"] = packed, has(features, Feature.IN_ORDER)
         row["event_idx"] = has(features, Feature.EVENT_IDX)
         row["indirect"] = has(features, Feature.INDIRECT_DESC)

@@ -10,7 +10,7 @@ line of its own, so it is asked for first and read when the whole batch is there
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, likely, st64
+from byway.machine.mem import ld64, likely, st64, unlikely
 from byway.machine.system import prefetch
 from byway.packet.batch import (
     MAX_FRAME,
@@ -24,7 +24,7 @@ from byway.packet.batch import (
     set_row,
 )
 from byway.packet.counters import count_frames
-from byway.packet.offload import DATA_VALID, MALFORMED
+from byway.packet.offload import DATA_VALID, MALFORMED, word_gso, word_gso_size
 from byway.packet.reason import Reason
 from byway.virtio.memtab import translate
 from byway.virtio.net_header import read_offload
@@ -36,6 +36,11 @@ _OVER_MTU = int(Reason.OVER_MTU)
 _BAD_OFFLOAD = int(Reason.BAD_OFFLOAD)
 _NO_TRANSLATION = int(Reason.NO_TRANSLATION)
 LINE = 64  # bytes of a cache line
+# What one pass takes from a queue, at the most: bytes (and the frame that goes beyond), and frames
+# after large ones are cut (unless the first makes more). It bounds what one guest makes the others
+# wait, whatever it sends and to however many ports.
+MAX_OCTETS = 512 << 10
+MAX_PIECES = 1024
 
 
 @kernel
@@ -123,26 +128,43 @@ def borrow_chain(queue, batch, row, gpa, word, slot):
 
 
 @kernel
+def read_headers(batch, n):
+    """Read the virtio headers of n rows; -> how many of them are work for one pass."""
+    b = batch_at(batch)
+    pieces = 0
+    for k in range(n):
+        row = b.rows + 64 * k
+        if ld64(row + R.len) == 0:
+            continue
+        word = read_offload(ld64(row + R.offload))
+        if word == MALFORMED:
+            set_dropped(row, _BAD_OFFLOAD)
+            continue
+        word &= ~DATA_VALID  # for devices to say (5.1.6.2.1)
+        if unlikely(word_gso(word) != 0):
+            pieces += 1 + ld64(row + R.len) // max(word_gso_size(word), 1)
+            if pieces > MAX_PIECES and k > 0:
+                return k
+        st64(row + R.offload, word)
+        b.offloads |= word
+    return n
+
+
+@kernel
 def finish_borrowing(queue, batch, n, frames, octets):
     """n rows are filled, ``frames`` of them with frames of ``octets`` bytes together: read their
-    headers where that is of use, count; -> n."""
+    headers where that is of use, count; -> rows to be kept, the others stay in the ring."""
     q = vq_at(queue)
     b = batch_at(batch)
-    b.n = n
     b.offloads = 0
     if q.offloads != 0:
+        n = read_headers(batch, n)
+        frames = 0
+        octets = 0
         for k in range(n):
-            row = b.rows + 64 * k
-            if ld64(row + R.len) == 0:
-                continue
-            word = read_offload(ld64(row + R.offload))
-            if word == MALFORMED:
-                frames -= 1
-                octets -= ld64(row + R.len)
-                set_dropped(row, _BAD_OFFLOAD)
-            else:
-                word &= ~DATA_VALID  # for devices to say (5.1.6.2.1)
-                st64(row + R.offload, word)
-                b.offloads |= word
+            length = ld64(b.rows + 64 * k + R.len)
+            octets += length
+            frames += 1 if length > 0 else 0
+    b.n = n
     count_frames(q.counters, frames, octets)
     return n

@@ -150,11 +150,12 @@ def deliver_chains(queue, batch, row, buffer, taken, done):
     places = 0
     n = 0
     chains = 0
+    last = q.steps + SCRATCH
     while need > 0:
         if chains > 0:
             if q.merge == 0:
                 return 0, done, _SMALL_BUFFER
-            if n > SCRATCH - MAX_CHAIN or chains >= MAX_MERGED:
+            if n > SCRATCH - MAX_CHAIN or chains >= MAX_MERGED or q.steps > last:
                 # Shreds: useless for any frame of this size.
                 refuse_chains(batch, done, chains)
                 return places, done + chains, _SMALL_BUFFER

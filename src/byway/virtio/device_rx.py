@@ -43,10 +43,16 @@ from byway.machine.mem import (
 )
 from byway.machine.system import prefetch, prefetchw
 from byway.packet.batch import MAX_CHAIN, MAX_FRAME, MIN_FRAME, ROWS, SEGMENTS, R, batch_at
-from byway.virtio.borrow import borrow_chain, borrow_plain, find_plain, finish_borrowing
+from byway.virtio.borrow import (
+    MAX_OCTETS,
+    borrow_chain,
+    borrow_plain,
+    find_plain,
+    finish_borrowing,
+)
 from byway.virtio.dirty import log_write
 from byway.virtio.memtab import memtab_at
-from byway.virtio.publish import add_done, publish_packed
+from byway.virtio.publish import add_done, move_on, publish_packed
 from byway.virtio.ring import (
     AVAIL,
     DESCRIPTOR,
@@ -146,7 +152,7 @@ def split_rx(queue, batch):
     taken = 0
     frames = 0
     octets = 0
-    while taken < n:
+    while taken < n and octets < MAX_OCTETS:
         row = rows + 64 * taken
         head = ld64(row + R.token)
         at = desc + DESCRIPTOR * head
@@ -168,8 +174,9 @@ def split_rx(queue, batch):
             octets += ld64(row + R.len)
             frames += 1 if ld64(row + R.len) > 0 else 0
         taken += 1
+    taken = finish_borrowing(queue, batch, taken, frames, octets)
     q.last_avail = (q.last_avail + taken) & 0xFFFF
-    return finish_borrowing(queue, batch, taken, frames, octets)
+    return taken
 
 
 @kernel
@@ -202,7 +209,7 @@ def packed_rx(queue, batch):
     taken = 0
     frames = 0
     octets = 0
-    while taken < ROWS:
+    while taken < ROWS and octets < MAX_OCTETS:
         at = desc + DESCRIPTOR * slot
         word = ld64_acq(at + 8)  # len:32 id:16 flags:16
         flags = shr64(word, 48)
@@ -237,8 +244,14 @@ def packed_rx(queue, batch):
             fresh ^= AVAIL | USED
     if taken == 0:
         return 0
+    kept = finish_borrowing(queue, batch, taken, frames, octets)
+    for k in range(kept, taken):
+        slot -= ld64(rows + 64 * k + R.token) >> 16
+        if slot < 0:
+            slot += size
+            fresh ^= AVAIL | USED
     q.last_avail = slot | (WRAP if fresh == AVAIL else 0)
-    return finish_borrowing(queue, batch, taken, frames, octets)
+    return kept
 
 
 @kernel
@@ -264,12 +277,14 @@ def packed_give_back(queue, batch):
     first_done = done
     each = q.in_order == 0
     token = 0
+    passed = 0
     for k in range(n):
         token = ld64(rows + 64 * k + R.token)
         if each:
             st64_rel(desc + DESCRIPTOR * slot + 8, (token & 0xFFFF) << 32 | done << 48)
             if unlikely(log != 0):
                 log_write(log, desc + DESCRIPTOR * slot, DESCRIPTOR)
+        passed += token >> 16
         slot += token >> 16
         if slot >= size:
             slot -= size
@@ -278,7 +293,7 @@ def packed_give_back(queue, batch):
         st64_rel(first, (token & 0xFFFF) << 32 | first_done << 48)
         if unlikely(log != 0):
             log_write(log, first - 8, DESCRIPTOR)
-    q.used_idx = slot | (WRAP if done != 0 else 0)
+    move_on(queue, slot | (WRAP if done != 0 else 0), passed)
 
 
 # ---------------------------------------------------------------- either

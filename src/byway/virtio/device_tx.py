@@ -51,6 +51,9 @@ from byway.virtio.ring import AVAIL, DESCRIPTOR, ENTRIES, USED, WRAP, WRITE, vq_
 
 _NO_BUFFERS = int(Reason.NO_BUFFERS)
 _NO_TRANSLATION = int(Reason.NO_TRANSLATION)
+# Descriptors that one delivery walks, however little there is in them: a guest whose buffers are
+# shreds shall not make the others wait.
+MAX_STEPS = 8192
 
 
 @kernel(inline=True)
@@ -226,7 +229,8 @@ def device_tx(queue, batch, selected, n):
     octets = 0
     k = 0
     reason = _NO_BUFFERS
-    while k < n and q.error == 0:
+    q.steps = 0
+    while k < n and q.error == 0 and q.steps < MAX_STEPS:
         found, more = find_buffers(queue, batch, selected + 8 * k, n - k, taken)
         octets += fill_plain(queue, batch, selected + 8 * k, found, done)
         taken += found

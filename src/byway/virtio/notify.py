@@ -93,7 +93,8 @@ def call_driver(queue):
     what the driver was told: call once.)
     """
     q = vq_at(queue)
-    new = ld64_acq(queue + Q.used_idx)
+    packed = q.packed != 0
+    new = ld64_acq(queue + (Q.published if packed else Q.used_idx))
     old = ld64_once(queue + Q.signalled)
     known = q.signalled_valid != 0
     if known and new == old:
@@ -103,8 +104,9 @@ def call_driver(queue):
     if q.call < 0:
         return
     wanted = False
-    if q.packed != 0:
-        wanted = event_wanted(q.avail, q.event_idx, q.size, known, new, old)
+    if packed:  # more than a lap has certainly passed what the driver waits for
+        known = known and (new >> 16) - (old >> 16) <= q.size
+        wanted = event_wanted(q.avail, q.event_idx, q.size, known, new & 0xFFFF, old & 0xFFFF)
     elif q.event_idx != 0:
         wanted = not known or crossed(ld16_once(q.avail + ENTRIES + 2 * q.size), new, old)
     else:

@@ -104,6 +104,15 @@ def slots_done(batch, n):
 
 
 @kernel
+def move_on(queue, position, passed):
+    """``passed`` slots of a packed ring were returned, up to ``position``. After the ring's own
+    stores: see call_driver."""
+    q = vq_at(queue)
+    q.used_idx = position
+    st64_rel(queue + Q.published, position | ((q.published >> 16) + passed) << 16)
+
+
+@kernel
 def publish_packed(queue, batch, n):
     """Write n used descriptors, the first one last."""
     q = vq_at(queue)
@@ -120,6 +129,7 @@ def publish_packed(queue, batch, n):
     done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
     first = desc + DESCRIPTOR * slot + 8
     first_word = 0
+    passed = 0
     for k in range(n):
         at = list_at + DONE * k
         token, length = ld64(at), ld64(at + DONE_LENGTH)
@@ -131,6 +141,7 @@ def publish_packed(queue, batch, n):
             st64_once(desc + DESCRIPTOR * slot + 8, word)
         if unlikely(log != 0):
             log_write(log, desc + DESCRIPTOR * slot, DESCRIPTOR)
+        passed += token >> 16
         slot += token >> 16
         if slot >= size:
             slot -= size
@@ -138,9 +149,8 @@ def publish_packed(queue, batch, n):
     st64_rel(first, first_word)
     if unlikely(log != 0):
         log_write(log, first - 8, DESCRIPTOR)
-    position = slot | (WRAP if done != 0 else 0)
-    q.last_avail = position
-    st64_rel(queue + Q.used_idx, position)
+    move_on(queue, slot | (WRAP if done != 0 else 0), passed)
+    q.last_avail = q.used_idx
     if unlikely(q.inflight != 0):
         journal_commit(queue, slots)
 

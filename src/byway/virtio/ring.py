@@ -74,19 +74,22 @@ def used_bytes(size: int, event: bool, packed: bool = False) -> int:
 # packed: the format, 0 or 1; in_order: IN_ORDER was negotiated. desc, avail, used: host addresses
 # (packed: descriptor ring, the driver's and the device's event suppression). header: bytes of
 # virtio_net_hdr. last_avail: next entry to take. avail_seen: available index as last read.
-# used_idx: our private copy; the ring's is read at the start only. (Packed: last_avail, used_idx
-# and signalled are slot | WRAP.) likely_head: what the next available entry probably names (drivers
-# recycle descriptors in order; a guess is only prefetched). signalled: used index when the driver
-# was last considered for a call. call: event fd or -1. one: address of the 8 bytes written to it.
-# max_frame: longest frame delivered. offloads: whether the driver's virtio headers are read (it may
-# send unfinished checksums, or segments to cut). slots, id: what the chain last walked takes of a
-# packed ring. log: address of a LOG record or 0. inflight: address of the queue's part of the
-# in-flight region, or 0.
+# used_idx: our private copy; the ring's is read at the start only. (Packed: last_avail and used_idx
+# are slot | WRAP.) likely_head: what the next available entry probably names (drivers recycle
+# descriptors in order; a guess is only prefetched). published: of a packed ring, used_idx | slots
+# returned since the start << 16, so that laps are not taken for standing still. signalled: used_idx
+# (packed: published) when the driver was last considered for a call. call: event fd or -1. one:
+# address of the 8 bytes written to it. max_frame: longest frame delivered. offloads: whether the
+# driver's virtio headers are read (it may send unfinished checksums, or segments to cut). slots,
+# id: what the chain last walked takes of a packed ring. steps: descriptors walked in this delivery.
+# log: address of a LOG record or 0. inflight: address of the queue's part of the in-flight region,
+# or 0. ahead: up to where pages were asked for behind an IOMMU (ahead.py).
 VQ, vq_at, Q = record("vq", [
     "desc", "avail", "used", "size", "mask", "header", "memtab", "counters",
     "last_avail", "avail_seen", "used_idx", "likely_head", "signalled", "signalled_valid", "error",
     "event_idx", "indirect", "merge", "call", "one", "max_frame", "calls",
-    "packed", "in_order", "offloads", "slots", "id", "log", "inflight"], size=256)
+    "packed", "in_order", "offloads", "slots", "id", "log", "inflight",
+    "published", "steps", "ahead"], size=256)
 
 # The driver's side (a virtqueue of a device that Byway, or a fake guest, drives). Buffer i is
 # buffer_size bytes at buffers + i * buffer_size (host) and gpa + i * buffer_size (device).

@@ -20,10 +20,11 @@ VIRTIO 1.2: 2.7.5, 2.7.5.3 (split), 2.8.6 (packed), 2.8.7 (its indirect tables).
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64_once, shr64, st64
+from byway.machine.mem import ld64, ld64_once, shr64, st64
 from byway.packet.batch import MAX_CHAIN, SEGMENT
 from byway.packet.reason import Reason
-from byway.virtio.memtab import bytes_from, missed, translate
+from byway.virtio.iotlb import PAGE
+from byway.virtio.memtab import M, bytes_from, missed, translate
 from byway.virtio.ring import INDIRECT, NEXT, WRITE, RingError, vq_at
 
 _BAD_CHAIN = int(Reason.BAD_CHAIN)
@@ -39,9 +40,12 @@ def add_buffer(memtab, gpa, length, direction, segs, n):
         if n >= MAX_CHAIN:
             return -_LONG_CHAIN
         piece = min(length, bytes_from(memtab, gpa, direction))
-        if piece == 0:
+        host = 0
+        if piece > 0:  # a translation may be taken away between the two
+            host = translate(memtab, gpa, piece, direction)
+        if host == 0:
             return -missed(memtab, gpa, direction)
-        st64(segs + SEGMENT * n, translate(memtab, gpa, piece, direction))
+        st64(segs + SEGMENT * n, host)
         st64(segs + SEGMENT * n + 8, piece)
         n += 1
         gpa += piece
@@ -88,6 +92,15 @@ def table_is_bad(queue, nested, flags, length):
 
 
 @kernel
+def unreachable(memtab, entry):
+    """Why an entry of an indirect table cannot be read. Behind an IOMMU, one that lies across the
+    end of a page is not asked for: both pages may be known."""
+    if (entry & PAGE - 1) + 16 > PAGE and ld64(memtab + M.iotlb) != 0:
+        return _BAD_CHAIN
+    return missed(memtab, entry, 0)
+
+
+@kernel
 def step(queue, nested, i, word):
     """Where the descriptor after the i-th is, by its second word; -1 where a packed chain goes
     once around the ring."""
@@ -125,6 +138,7 @@ def walk(queue, gpa, word, slot, direction, segs):
     wrong = _LONG_CHAIN
     flags = flags_of(packed, word)
     for _ in range(MAX_CHAIN + 1):
+        q.steps += 1
         length = word & 0xFFFFFFFF
         if flags & INDIRECT != 0:
             if table_is_bad(queue, nested, flags, length):
@@ -154,7 +168,7 @@ def walk(queue, gpa, word, slot, direction, segs):
         if nested:
             at = translate(memtab, table + 16 * i, 16, 0)
             if at == 0:
-                return -missed(memtab, table + 16 * i, 0)
+                return -unreachable(memtab, table + 16 * i)
         gpa = ld64_once(at)
         word = ld64_once(at + 8)
         flags = flags_of(packed, word)

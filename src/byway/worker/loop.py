@@ -127,11 +127,14 @@ def serve(worker, rxq, now):
 
 @kernel
 def one_pass(worker, now):
-    """One batch from each hot rx queue; those idle for long are put to sleep; -> rows."""
+    """One batch from each hot rx queue; those idle for long are put to sleep; -> rows.
+
+    A new plan ends the pass after the batch in hand: it begins with all queues anyway.
+    """
     w = worker_at(worker)
     moved = 0
     k = 0
-    while k < w.nhot:
+    while k < w.nhot and ld64_acq(w.control + C.generation) == w.seen:
         entry = w.hot + HOT_ENTRY * k
         rxq = ld64(entry)
         if k + 1 < w.nhot:
