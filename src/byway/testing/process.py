@@ -104,9 +104,13 @@ def _is_reply(sequence: int, frame: bytes) -> bool | None:
 def serve(socket: str, own_mac: str, address: str, options: str) -> None:
     """The process: connect (``options``: Guest's, as JSON), then do what the lines say until they
     end."""
+    from byway.machine.jit import prepare
+    from byway.testing.entries import ENTRIES
     from byway.testing.exchange import Exchange
     from byway.testing.guest import Guest
+    from byway.testing.traffic import traffic_run
 
+    prepare([*ENTRIES, traffic_run])
     with Guest.connect(socket, mac=own_mac, **json.loads(options)) as guest:
         station = Station(guest, address)
         exchange: Exchange | None = None

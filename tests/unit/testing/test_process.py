@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from byway.testing.process import GuestProcess
+from byway.virtio.features import Feature, mask
 from tests.running import RunningSwitch, mac
 
 IMIX = [60, 300, 1514]
@@ -47,6 +48,36 @@ def test_what_two_guests_do(pair: tuple[RunningSwitch, GuestProcess, GuestProces
         assert found["received"] == found["checked"] > 0
         assert (found["lost"], found["bad"], found["waiting"]) == (0, 0, 0)
     assert one.ask("statistics")["sent"] == switch.port("vm1")["rx_frames"]
+
+
+@pytest.mark.compiled_only
+def test_packed_rings_and_two_pairs(tmp_path: Path) -> None:
+    """Options go to the guest; it goes on when its port was made anew."""
+    with RunningSwitch(tmp_path) as switch:
+        switch.network()
+        for name in ("vm1", "vm2"):
+            switch.add("vhost-user", name, queues=2)
+        guests = [GuestProcess(switch.socket(f"vm{k}"), mac(k), f"10.0.0.{k}", ring=200,
+                               packed=True, pairs=2) for k in (1, 2)]
+        try:
+            for guest in guests:
+                assert guest.answer() == {"ready": True}
+            for guest, peer in zip(guests, (mac(2), mac(1)), strict=True):
+                guest.order("exchange", seconds=0.3, asking=True, peer=peer, foreign="",
+                            sizes=IMIX)
+            assert all(guest.answer()["checked"] > 0 for guest in guests)
+            switch.remove("vm1")
+            switch.add("vhost-user", "vm1", queues=2)
+            features = guests[0].ask("reconnect", seconds=5.0)["features"]
+            assert features & mask(Feature.RING_PACKED, Feature.MQ) == mask(
+                Feature.RING_PACKED, Feature.MQ)
+            for guest in guests:
+                guest.order("exchange", seconds=0.2, asking=False)
+            for guest in guests:
+                assert guest.answer()["bad"] == 0
+        finally:
+            for guest in guests:
+                guest.close()
 
 
 def test_orders_that_make_no_sense(
