@@ -23,7 +23,7 @@ from tests.system.peers.switch import Port, Switch
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("dpdk"), pytest.mark.timeout(300)]
 
-FRAMES, FLOWS = 2000, 16
+FRAMES, FLOWS, WINDOW = 2000, 16, 32
 OVS_MIB = 640
 
 
@@ -102,7 +102,7 @@ class Lab:
     def look(self, case: Case, count: int = FRAMES) -> None:
         """Frames out and back through the case's port."""
         mirror = bytes([2, 0, 0, 0, self.starts, CASES.index(case) + 1])
-        look_into(self.guests[case.name], mirror, count, FLOWS)
+        look_into(self.guests[case.name], mirror, count, FLOWS, WINDOW)
 
 
 @pytest.fixture(scope="module")
