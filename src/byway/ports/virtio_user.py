@@ -78,18 +78,24 @@ class Conversation:
         if front.took(ProtocolFeature.INFLIGHT_SHMFD):
             self._in_flight()
         front.set_memory([self.pairs.region], [GPA])
+        # What a ring holds that is started and not enabled is discarded ("Ring states").
+        self._enable(self.resumed)
         for index, queue in self.pairs.rings():
             try:
-                front.start_ring(index, queue.size, queue.position() & 0xFFFF, queue.desc,
-                                 queue.avail, queue.used, queue.kick, queue.call)
+                front.start_ring(index, queue.size, queue.position(), queue.desc, queue.avail,
+                                 queue.used, queue.kick, queue.call)
             except (ProtocolError, Closed):
                 port.gave_up(front, index)
                 raise
             if queue.receive and not self.resumed:
                 queue.post_all(kick=False)  # the worker's first look kicks
-        for index, _ in self.pairs.rings():
-            front.enable_ring(index, True)
+        self._enable(not self.resumed)
         front.driver_ok()
+
+    def _enable(self, now: bool) -> None:
+        assert self.pairs
+        for index, _ in self.pairs.rings() if now else ():
+            self.front.enable_ring(index, True)
 
     def _queues(self, features: int, count: int) -> None:
         """The queues that this back end had, if it can go on with them, or new ones."""

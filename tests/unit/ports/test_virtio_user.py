@@ -163,6 +163,33 @@ def test_a_back_end_with_an_inflight_region_goes_on(switch: RunningSwitch, chain
     assert switch.drops() == {}
 
 
+@pytest.mark.parametrize("off", [(), ("packed",)], ids=["packed", "split"])
+def test_frames_in_the_rings_survive_the_back_end(switch: RunningSwitch,
+                                                  off: tuple[str, ...]) -> None:
+    """The trunk is served before those who send to it: one pass leaves frames in its ring."""
+    switch.network("green")
+    switch.vhost("trunk", network="green")
+    switch.vhost("vm1")
+    switch.vhost("vm2", network="green")
+    switch.add("virtio-user", "uplink", socket=switch.socket("trunk"), features={"off": off})
+    with switch.guest("vm1", 1) as one, switch.guest("vm2", 2) as two:
+        up(switch)
+        assert crosses(switch, one, two)
+        before = switch.port("trunk")["rx_frames"]
+        frames = [ethernet(BROADCAST, one.mac, TEST_ETHERTYPE, bytes([k]) * 60) for k in range(5)]
+        assert one.send(frames) == len(frames)
+        sent = switch.port("uplink")["tx_frames"]
+        switch.until(lambda: switch.port("uplink")["tx_frames"] > sent)
+        assert switch.port("trunk")["rx_frames"] == before, "none of them was taken yet"
+        switch.remove("trunk")
+        switch.until(lambda: switch.port("uplink")["state"] == "waiting")
+        switch.vhost("trunk", network="green")
+        up(switch)
+        switch.settle()
+        assert two.receive() == frames
+        assert crosses(switch, two, one)
+
+
 def test_rings_that_were_broken_in_the_end_are_not_gone_on_with(switch: RunningSwitch) -> None:
     """The back end's last word made no sense, and nobody had looked yet."""
     with chain(switch, features={"off": ["packed"]}) as (one, two):
