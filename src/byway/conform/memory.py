@@ -22,6 +22,7 @@ from byway.vhost.payloads import MemoryRegion
 GUEST, USER = 1 << 30, 0x7A00_0000_0000
 AREA = 16 << 20  # bytes of an ordinary area; only what is touched takes memory
 F_ADD_SEALS, F_SEAL_WRITE = 1033, 0x8
+PAGE = 4096  # what a bit of the dirty log stands for
 
 
 class Area:
@@ -145,6 +146,21 @@ class GuestMemory:
         """Let go of all areas. Idempotent."""
         for area in self.areas:
             area.close()
+
+
+class LoggedMemory(GuestMemory):
+    """Guest memory whose writes are logged, one bit a page, while ``log`` is there."""
+
+    log: mmap.mmap | None = None
+    logging = False
+
+    def write(self, gpa: int, data: bytes) -> None:
+        """Put bytes at a guest address, and say which pages."""
+        super().write(gpa, data)
+        if self.log is not None and self.logging and data:
+            for page in range(gpa // PAGE, (gpa + len(data) - 1) // PAGE + 1):
+                if page // 8 < len(self.log):
+                    self.log[page // 8] |= 1 << page % 8
 
 
 @contextmanager

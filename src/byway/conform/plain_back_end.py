@@ -16,7 +16,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from byway.conform.memory import GuestMemory
+from byway.conform.memory import LoggedMemory
 from byway.conform.outcome import Failed
 from byway.vhost.connection import Connection, Message
 from byway.vhost.messages import (
@@ -49,7 +49,6 @@ PROTOCOL_OFFERED = sum(1 << p for p in (
 SLOTS = 16
 MAX_SIZE = 32768
 DRIVER_OK = 4
-PAGE = 4096
 
 
 class Refusal(Exception):
@@ -92,21 +91,6 @@ class RingState:
     enabled: bool = False
     device: "object | None" = None
     fds: list[int] = field(default_factory=list)
-
-
-class LoggedMemory(GuestMemory):
-    """Guest memory whose writes are logged, one bit a page, while ``log`` is there."""
-
-    log: mmap.mmap | None = None
-    logging = False
-
-    def write(self, gpa: int, data: bytes) -> None:
-        """Put bytes at a guest address, and say which pages."""
-        super().write(gpa, data)
-        if self.log is not None and self.logging and data:
-            for page in range(gpa // PAGE, (gpa + len(data) - 1) // PAGE + 1):
-                if page // 8 < len(self.log):
-                    self.log[page // 8] |= 1 << page % 8
 
 
 class PlainConversation:

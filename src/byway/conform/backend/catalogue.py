@@ -11,6 +11,7 @@ from byway.conform.backend import (
     notify,
     queues,
     regions,
+    ring_states,
     rings,
     robust,
     transport,
@@ -22,4 +23,5 @@ from byway.conform.outcome import Check
 def all_checks() -> tuple[Check[Bench], ...]:
     """Every check of a back end."""
     return (*transport.CHECKS, *features.CHECKS, *regions.CHECKS, *rings.CHECKS,
-            *notify.CHECKS, *net.CHECKS, *migration.CHECKS, *queues.CHECKS, *robust.CHECKS)
+            *ring_states.CHECKS, *notify.CHECKS, *net.CHECKS, *migration.CHECKS,
+            *queues.CHECKS, *robust.CHECKS)
