@@ -14,8 +14,9 @@ it was. For any other the port starts over with empty rings in new memory, becau
 may keep its mapping; frames that were in the rings are lost, and were never acknowledged to
 anybody.
 
-How many pairs: GET_QUEUE_NUM counts pairs for DPDK and QEMU, rings for rust-vmm. We believe in
-pairs; where a ring beyond its number makes the back end give up, it counts rings.
+How many pairs: the configuration space says it, where the back end has one. GET_QUEUE_NUM counts
+pairs for DPDK and QEMU, rings for rust-vmm. We believe in pairs; where a ring beyond its number
+makes the back end give up, it counts rings.
 """
 
 import socket
@@ -35,7 +36,8 @@ RETRY_SECONDS = 0.5
 TIMEOUT_SECONDS = 5.0
 WANTED_PROTOCOL = protocol_mask(
     ProtocolFeature.MQ, ProtocolFeature.REPLY_ACK, ProtocolFeature.NET_MTU, ProtocolFeature.STATUS,
-    ProtocolFeature.INFLIGHT_SHMFD, ProtocolFeature.RESET_DEVICE)
+    ProtocolFeature.INFLIGHT_SHMFD, ProtocolFeature.RESET_DEVICE, ProtocolFeature.CONFIG)
+_MAX_PAIRS = 8, 2  # VIRTIO 1.2, 5.1.4: offset and bytes of max_virtqueue_pairs
 
 
 class Kept:
@@ -168,7 +170,13 @@ class VirtioUserPort(DriverPort):
         """How many pairs to start."""
         if not has(front.features, Feature.MQ):
             return 1
-        return max(1, min(self._limit, front.queue_num))
+        has_pairs = front.queue_num
+        if front.took(ProtocolFeature.CONFIG):
+            try:
+                has_pairs = int.from_bytes(front.get_config(*_MAX_PAIRS), "little")
+            except RequestRefused as error:
+                self.note = error.reason
+        return max(1, min(self._limit, has_pairs, front.queue_num))
 
     def gave_up(self, front: FrontEnd, index: int) -> None:
         """The back end did not take ring ``index``: it counts rings, if it said less."""

@@ -32,6 +32,7 @@ from typing import Self
 from byway.machine import unixsocket
 from byway.vhost.messages import VERSION, ProtocolError, ProtocolFeature, Request
 from byway.vhost.payloads import RingFile, VringAddress, VringState, pack_u64, unpack_u64
+from byway.vhost.requests import RequestRefused
 from byway.vhost.sharing import Sharing
 from byway.virtio.features import Feature, has, mask
 from byway.virtio.ring import MAX_SIZE, WRAP
@@ -165,7 +166,10 @@ class FrontEnd(Sharing):
     # ------------------------------------------------------------ configuration space
 
     def get_config(self, offset: int, size: int) -> bytes:
-        """``size`` bytes of the device's configuration space; only with CONFIG."""
+        """``size`` bytes of the device's configuration space; only with CONFIG.
+
+        RequestRefused where the back end has none there.
+        """
         self._need(ProtocolFeature.CONFIG, Request.GET_CONFIG)
         if not 0 < size <= MAX_CONFIG:
             raise ValueError(f"{size} bytes; a message takes 1 to {MAX_CONFIG}")
@@ -174,8 +178,8 @@ class FrontEnd(Sharing):
         # "Zero length indicates an error".
         reply = self._reply(Request.GET_CONFIG, (0, _CONFIG.size, len(payload))).payload
         if len(reply) != len(payload) or _CONFIG.unpack_from(reply)[:2] != (offset, size):
-            raise ProtocolError(f"the back end has no configuration space of {size} bytes at "
-                                f"{offset}")
+            raise RequestRefused(Request.GET_CONFIG,
+                                 f"no configuration space of {size} bytes at {offset}")
         return reply[_CONFIG.size :]
 
     def set_config(self, offset: int, data: bytes, migrating: bool = False) -> None:

@@ -29,10 +29,10 @@ from byway.vhost.payloads import unpack_u64
 
 
 class RequestRefused(ProtocolError):
-    """The back end acknowledged a request with a failure; the conversation may go on."""
+    """The back end says that it does not do a request; the conversation may go on."""
 
-    def __init__(self, request: Request, result: int) -> None:
-        super().__init__(f"the back end refused {request.name} (result {result})")
+    def __init__(self, request: Request, why: str) -> None:
+        super().__init__(f"the back end refused {request.name} ({why})")
         self.request = request
 
 
@@ -139,7 +139,7 @@ class Requests:
             return
         self._send(request, VERSION | NEED_REPLY, payload, fds)
         if result := unpack_u64(self._reply(request, (8,)).payload):
-            raise RequestRefused(request, result)
+            raise RequestRefused(request, f"result {result}")
 
     def _need(self, feature: ProtocolFeature, request: Request) -> None:
         """ProtocolError where ``request`` means nothing, because nobody agreed on ``feature``."""

@@ -119,6 +119,16 @@ def test_several_queue_pairs(switch: RunningSwitch) -> None:
         assert switch.drops() == {}
 
 
+def test_a_back_end_with_fewer_queue_pairs(switch: RunningSwitch) -> None:
+    """No more are started than it has: frames in the others would never leave."""
+    switch.network("green")
+    switch.add("vhost-user", "trunk", "green", queues=2)
+    switch.add("virtio-user", "uplink", socket=switch.socket("trunk"), queues=4)
+    up(switch)
+    assert switch.port("uplink")["queues_enabled"] == 2
+    assert len(switch.port("uplink")["rings"]) == 4
+
+
 def flow_frame(source: bytes, flow: int, number: int) -> bytes:
     """A UDP datagram of a flow."""
     udp = struct.pack(">HHHHI", 1000 + flow, 9, 12, 0, number)

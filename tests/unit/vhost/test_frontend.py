@@ -177,7 +177,7 @@ def test_the_configuration_space(script: Script) -> None:
 def test_no_configuration_space(script: Script, reply: bytes) -> None:
     script.negotiate(protocol=protocol_mask(P.CONFIG))
     script.reply(R.GET_CONFIG, reply)
-    with pytest.raises(ProtocolError, match="no configuration space of 4 bytes at 0"):
+    with pytest.raises(RequestRefused, match="no configuration space of 4 bytes at 0"):
         script.front.get_config(0, 4)
 
 
