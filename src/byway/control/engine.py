@@ -182,8 +182,7 @@ class Engine:
         self._forget(port)
 
     def settle(self) -> None:
-        """Returns when every worker has ended the pass it was in, and looked at its plan anew.
-        Pauses no worker."""
+        """Returns when every worker has ended the pass it was in. Pauses no worker."""
         for worker in self._workers:
             worker.publish(worker.plan)
         self._wait()

@@ -57,7 +57,7 @@ class Host(Protocol):
         """Returns when no worker touches the port's queues. Idempotent."""
 
     def settle(self) -> None:
-        """Returns when every worker has ended the pass it was in, and looked at all its ports."""
+        """Returns when every worker has ended the pass it was in."""
 
     def inject(self, port: "Port", frame: bytes) -> None:
         """Send a frame in the name of a port that is up, as if it had come in there."""

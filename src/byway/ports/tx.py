@@ -23,10 +23,12 @@ from byway.packet.batch import SPREAD_COUNTS, SPREAD_LIST, batch_at
 from byway.packet.counters import count_drops
 from byway.packet.flow import flow_hash
 from byway.packet.offload import takes
-from byway.packet.segment import F, finish_begin, finish_next
+from byway.packet.reason import Reason
+from byway.packet.segment import F, finish_begin, finish_next, finisher_at
 from byway.ports.dispatch import TXQ_SIZE, queue_tx
 from byway.ports.record import P, T, port_at
 
+_NO_BUFFERS = int(Reason.NO_BUFFERS)
 SPINS = 1000  # before a waiting worker lets somebody else run
 
 
@@ -58,6 +60,9 @@ def finished_tx(port, txq, batch, row):
         taken = queue_tx(port, txq, batch, ld64(finisher + F.selected), n)
         sent += taken
         if taken == 0:  # no use in cutting the rest
+            f = finisher_at(finisher)
+            left = (f.left + f.size - 1) // max(f.size, 1)
+            count_drops(ld64(txq + T.counters), _NO_BUFFERS, left)
             return sent
 
 

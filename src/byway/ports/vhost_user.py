@@ -272,8 +272,10 @@ class VhostUserPort(Port):
     def call_changed(self, index: int) -> None:
         assert self._back_end
         self._queues["call"][index] = self._back_end.rings[index].call
-        self._queues["signalled_valid"][index] = 0  # the old one may have been called in vain
         self.host.settle()
+        self._queues["signalled_valid"][index] = 0  # the old one may have been called in vain
+        if index in self._served:
+            self.host.attach(self)  # so that workers look at it anew, and call
 
     def settle(self) -> None:
         self.host.settle()

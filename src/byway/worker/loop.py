@@ -34,16 +34,20 @@ from byway.switch.fdb import CLOCK_SHIFT
 from byway.worker.deliver import deliver, tell_all
 from byway.worker.plan import COLD, HOT, plan_at
 
-# Written by the control thread. plan is stored before generation. frame, length, origin: a frame to
-# be sent as if it had come in on rx queue ``origin`` (length 0: none, or sent).
+# Written by the control thread. plan and changed (it is another one, not taken up yet) are stored
+# before generation. frame, length, origin: a frame to be sent as if it had come in on rx queue
+# ``origin`` (length 0: none, or sent).
 CONTROL, control_at, C = record("control", [
-    "generation", "plan", "stop", "frame", "length", "origin"])
+    "generation", "plan", "changed", "stop", "frame", "length", "origin"])
 # Written by the worker; read by the control thread at any time.
-# seen: generation in use. asleep: blocked in the kernel. ticks are of the time stamp counter.
+# seen: generation in use. turn: where the next pass begins among the hot queues. asleep: blocked in
+# the kernel. ticks are of the time stamp counter.
 WORKER, worker_at, W = record("worker", [
     "control", "epoll", "events", "batch", "sort", "hot", "idle_ticks", "look_ticks",
     "seen", "plan", "asleep", "passes", "busy_passes", "frames", "busy_ticks", "sleeps",
-    "wakes", "nhot", "looked"], size=256)
+    "wakes", "nhot", "looked", "turn"], size=256)
+# A pass that is longer than so many looks at the epoll set is a long one (some ms).
+LOOKS = 64
 # A hot rx queue: its address, when it last gave a frame.
 HOT_ENTRY = 16
 EVENTS, EVENT_SIZE, EVENT_DATA = 64, 12, 4  # struct epoll_event is packed on x86-64
@@ -67,16 +71,19 @@ def heat(worker, plan, number, now):
 
 @kernel
 def take_up(worker, generation, now):
-    """Follow the newest plan: all its queues are looked at, then tell the control thread."""
+    """Follow the newest plan: all its queues are looked at, then tell the control thread. The same
+    plan again only asks whether the pass is over."""
     w = worker_at(worker)
-    plan = ld64_acq(w.control + C.plan)
-    w.plan = plan
-    w.nhot = 0
-    p = plan_at(plan)
-    for k in range(p.nrx):
-        number = ld64(p.rx + 8 * k)
-        st64(p.state + 8 * number, COLD)
-        heat(worker, plan, number, now)
+    if ld64_acq(w.control + C.changed) != 0:
+        plan = ld64(w.control + C.plan)
+        st64(w.control + C.changed, 0)
+        w.plan = plan
+        w.nhot = 0
+        p = plan_at(plan)
+        for k in range(p.nrx):
+            number = ld64(p.rx + 8 * k)
+            st64(p.state + 8 * number, COLD)
+            heat(worker, plan, number, now)
     if ld64(w.control + C.length) > 0:
         send_one(worker, now)
     st64_rel(worker + W.seen, generation)
@@ -129,12 +136,18 @@ def serve(worker, rxq, now):
 def one_pass(worker, now):
     """One batch from each hot rx queue; those idle for long are put to sleep; -> rows.
 
-    A new plan ends the pass after the batch in hand: it begins with all queues anyway.
+    Where the control thread waits for its end, a long pass ends after the batch in hand, and the
+    next one goes on with the queues that are left.
     """
     w = worker_at(worker)
     moved = 0
-    k = 0
-    while k < w.nhot and ld64_acq(w.control + C.generation) == w.seen:
+    k = w.turn if w.turn < w.nhot else 0
+    w.turn = 0
+    while k < w.nhot:
+        if unlikely(ld64_acq(w.control + C.generation) != w.seen
+                    and rdtsc() - now > LOOKS * w.look_ticks):
+            w.turn = k
+            break
         entry = w.hot + HOT_ENTRY * k
         rxq = ld64(entry)
         if k + 1 < w.nhot:
@@ -146,6 +159,7 @@ def one_pass(worker, now):
         elif now - ld64(entry + 8) > w.idle_ticks:
             if queue_sleep(rxq):
                 queue_wake(rxq)
+                st64(entry + 8, now)
             else:
                 st64(plan_at(w.plan).state + 8 * ld64(rxq + X.number), COLD)
                 w.nhot -= 1

@@ -106,6 +106,8 @@ class Worker:
         then."""
         self._old, self.plan = self.plan, plan
         self.control[0]["plan"] = plan.address
+        if plan is not self._old:
+            self.control[0]["changed"] = 1
         self.control[0]["generation"] += 1  # x86-64 keeps the order of stores
         os.eventfd_write(self._wake_fd, 1)
 
