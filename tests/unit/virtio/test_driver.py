@@ -8,7 +8,7 @@ import pytest
 
 from byway.packet.batch import FLOOD, MAX_CHAIN, MAX_FRAME, ROWS, SEGMENTS, UNDECIDED
 from byway.packet.reason import Reason
-from byway.testing.entries import guest_borrow
+from byway.testing.entries import guest_borrow, guest_sleep
 from byway.testing.frame_batch import FINISHED, Unfinished
 from byway.testing.plain_device import PlainPackedDevice, PlainSplitDevice
 from byway.virtio.features import Feature, mask
@@ -272,8 +272,24 @@ class TestMerged:
             assert q.device.deliver(frames) == 10
             n = SEGMENTS // 120
             assert q.receive() == frames[:n]
+            assert guest_sleep(q.queue.address) == 1, "there is something to do"
             assert q.receive() == frames[n:]
             assert (q.receive(), q.free) == ([], 0)
+            assert guest_sleep(q.queue.address) == 0
+
+    @pytest.mark.parametrize("features", [MODERN | IN_ORDER, PACKED | IN_ORDER])
+    def test_one_used_entry_for_more_than_a_batch(self, features: int) -> None:
+        """All on the list at once; what a batch does not hold does not wait for another call."""
+        with driven(256, features, True, buffer=256) as q, q.watched():
+            chains = q.device.take()
+            frame = bytes(range(244))
+            for chain in chains:
+                q.device.fill(chain, bytes(12) + frame)
+            q.device.use(chains, [256] * 256, as_one=True)
+            for batch in range(4):
+                assert q.receive() == [frame] * ROWS
+                assert guest_sleep(q.queue.address) == int(batch < 3)
+            assert (q.receive(), q.free, q.error) == ([], 0, None)
 
     @BOTH
     def test_a_batch_of_merged_frames(self, features: int) -> None:
