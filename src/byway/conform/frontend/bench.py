@@ -6,6 +6,7 @@ comes, in three visits: it is served and given frames; it is hung up on and expe
 given nonsense and expected again.
 """
 
+import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,14 +85,19 @@ class FrontBench:
         return meeting.serve(self.timeout, lambda: meeting.running)
 
     def _frames(self, meeting: Meeting) -> None:
-        """Small and large frames, and how many buffers the driver gave for them."""
+        """Frames of all sizes, and how many buffers the driver gave for them."""
         device = meeting.back_end.devices.get(0)
         self.facts["buffers"] = device.posted() if device else 0
-        self.facts["delivered"] = meeting.deliver(FRAMES) + meeting.deliver(FRAMES, 1500)
+        self.facts["delivered"] = meeting.deliver(self.sizes(2 * FRAMES))
         meeting.serve(IDLE)
         device = meeting.back_end.devices.get(0)
         self.facts["buffers after"] = device.posted() if device else 0
         meeting.serve(IDLE)
+
+    def sizes(self, count: int) -> list[int]:
+        """Bytes of so many frames: the same for the same seed."""
+        rng = random.Random(f"{self.seed} {count}")
+        return [rng.choice((60, 1514, rng.randrange(60, 1515))) for _ in range(count)]
 
     def _suppressed(self, meeting: Meeting) -> None:
         """Kicks that come though the device asked for none."""
@@ -101,7 +107,7 @@ class FrontBench:
         meeting.serve(0.05)
         meeting.back_end.kicks_seen.clear()
         before = meeting.back_end.frames_in
-        meeting.deliver(FRAMES // 2)
+        meeting.deliver(self.sizes(FRAMES // 2))
         meeting.serve(IDLE)
         self.facts["quiet kicks"] = sum(meeting.back_end.kicks_seen.values())
         self.facts["quiet frames"] = meeting.back_end.frames_in - before + FRAMES // 2
@@ -112,7 +118,7 @@ class FrontBench:
         self.left_at = {k: d.used_position for k, d in first.back_end.devices.items()}
         meeting = self._come()
         if self._started(meeting):
-            self.facts["delivered again"] = meeting.deliver(FRAMES)
+            self.facts["delivered again"] = meeting.deliver(self.sizes(FRAMES))
         return meeting
 
     def _nonsense(self) -> Meeting:

@@ -167,10 +167,10 @@ class Meeting:
             self._note("conversation.broken", error.reason)
             self.ended = f"we hung up: {error.reason}"
 
-    def deliver(self, count: int, size: int = 60) -> int:
-        """Give the driver frames; -> how many it had buffers for."""
+    def deliver(self, sizes: Sequence[int]) -> int:
+        """Give the driver a frame of each size; -> how many it had buffers for."""
         before = self.back_end.frames_out
-        for k in range(count):
+        for k, size in enumerate(sizes):
             body = b"\x88\xb5" + b"byway" + bytes([k & 0xFF]) * (size - 21)
             self.back_end.deliver(BROADCAST + SOURCE + body)
             if k % 16 == 15:
