@@ -2,7 +2,7 @@
 """`byway conform`: test somebody's vhost-user back end or front end, without a switch.
 
 Used by main. Imports byway.conform when it is called. Exit status: 0 where no *must* failed, 1
-where one did, 2 for a wrong call.
+where one did or nobody is there to be tested, 2 for a wrong call.
 """
 
 import json
@@ -147,7 +147,7 @@ def _open(make: Any, socket: str | None) -> Any:
     from byway.machine.unixsocket import SocketError, check_path
 
     if socket is None:
-        _wrong("which socket? byway conform backend SOCKET")
+        _wrong("which socket? --help shows how to name it")
     try:
         check_path(str(socket))
         return make(socket)
@@ -163,6 +163,9 @@ def _run(direction: str, path: str, seed: int, checks: list["Check[Any]"], subje
 
     outcomes: list[Outcome] = []
     try:
+        if nobody := _nobody(subject):
+            print(f"byway conform: {nobody}", file=sys.stderr)
+            return 1
         for outcome in _shown(checks, subject, as_json):
             outcomes.append(outcome)
     except KeyboardInterrupt:
@@ -170,13 +173,37 @@ def _run(direction: str, path: str, seed: int, checks: list["Check[Any]"], subje
         return 1
     finally:
         subject.close()
-    if junit:
-        Path(junit).write_text(report.as_junit(direction, path, outcomes))
+    written = not junit or _write(junit, report.as_junit(direction, path, outcomes))
     if as_json:
         print(json.dumps(report.as_json(direction, path, seed, outcomes), indent=2))
     else:
         print(report.sentence(outcomes))
-    return int(any(outcome.counts for outcome in outcomes))
+    return int(not written or any(outcome.counts for outcome in outcomes))
+
+
+def _write(file: str, text: str) -> bool:
+    """Write a report; where that is not possible, say so."""
+    try:
+        Path(file).write_text(text)
+    except OSError as error:
+        print(f"byway conform: --junit {file}: cannot be written: {error.strerror}",
+              file=sys.stderr)
+        return False
+    return True
+
+
+def _nobody(subject: Any) -> str:
+    """Why there is nobody to test at the socket; empty where somebody answers."""
+    from byway.conform.outcome import Failed, Gone
+    from byway.vhost.messages import ProtocolError
+
+    try:
+        subject.probe()
+    except Gone as error:
+        return str(error)
+    except (Failed, ProtocolError):
+        return ""  # What it answers is for the checks to judge.
+    return ""
 
 
 def _shown(checks: list["Check[Any]"], subject: Any, as_json: bool) -> Iterator["Outcome"]:
@@ -199,7 +226,7 @@ COLOURS = {"pass": "green", "fail": "red", "not-applicable": "dim", "unable": "y
 
 
 def _drawn(checks: list["Check[Any]"], subject: Any) -> Iterator["Outcome"]:
-    """On a terminal: progress below, a the table at the end."""
+    """On a terminal: progress below, the table at the end."""
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn

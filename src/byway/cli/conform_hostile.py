@@ -62,7 +62,11 @@ def run_hostile(bench: Bench, path: str, seed: int, cases: int, out: str, replay
     child = Child(start, path) if start else None
     try:
         if child:
-            child.start()
+            try:
+                child.start()
+            except OSError as error:
+                print(f"byway conform: --start {start}: {error.strerror}", file=sys.stderr)
+                return 2
         if replay:
             return _again(bench, replay, as_json)
         return _hunt(Hunt(bench, child.start if child else None), cases, out, as_json)

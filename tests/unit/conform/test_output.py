@@ -57,6 +57,15 @@ def test_the_exit_status_is_that_of_the_musts(sockets: tuple[str, str], status: 
     assert "fail" in text
 
 
+def test_nobody_to_be_tested_is_said_once(tmp_path: Path) -> None:
+    path = str(tmp_path / "nobody.sock")
+    done = CliRunner().invoke(app, ["conform", "backend", path, "--timeout", "0.1"])
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"byway conform: no connection to {path} within 0.1 s: {path}: does not exist; "
+        "start what listens there first\n")
+
+
 def test_json(sockets: tuple[str, str]) -> None:
     status, text = conform(sockets[0], "--only", SOME, "--json", "--seed", "5")
     found = json.loads(text)
@@ -85,12 +94,12 @@ def test_a_loopback_is_a_way_back(tmp_path: Path) -> None:
 
 
 def test_a_server_is_dialled(tmp_path: Path) -> None:
-    """With --mode server nobody comes here: the check fails, and the socket's file is gone."""
+    """With --mode server nobody comes here: that is said, and the socket's file is gone."""
     path = tmp_path / "a.sock"
-    status, text = conform(str(path), "--mode", "server", "--timeout", "0.2", "--only",
-                           "transport.burst")
-    assert status == 1
-    assert "nobody came" in text
+    done = CliRunner().invoke(app, ["conform", "backend", str(path), "--mode", "server",
+                                    "--timeout", "0.2", "--only", "transport.burst"])
+    assert done.exit_code == 1
+    assert "nobody came" in done.stderr
     assert not path.exists()
 
 
@@ -101,6 +110,21 @@ def test_junit(sockets: tuple[str, str], tmp_path: Path) -> None:
     assert (suite.get("tests"), suite.get("failures"), suite.get("skipped")) == ("3", "0", "1")
     assert next((c.get("classname"), c.get("name")) for c in suite) == (
         "backend.transport", "no-ack-unasked")
+
+
+def test_a_report_that_cannot_be_written_is_said(sockets: tuple[str, str]) -> None:
+    words = ["conform", "backend", sockets[0], "--only", SOME, "--junit", "/nowhere/report.xml"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 1
+    assert "PASSED" in done.stdout
+    assert "--junit /nowhere/report.xml: cannot be written" in done.stderr
+
+
+def test_a_command_that_cannot_be_started_is_said(tmp_path: Path) -> None:
+    words = ["conform", "backend", str(tmp_path / "a.sock"), "--hostile", "--start", "/nowhere/be"]
+    done = CliRunner().invoke(app, words)
+    assert (done.exit_code, done.stderr) == (
+        2, "byway conform: --start /nowhere/be: No such file or directory\n")
 
 
 def test_junit_of_what_no_xml_can_hold() -> None:
