@@ -60,6 +60,21 @@ def device_deliver(queue, batch, selected, n):
 
 
 @kernel(entry=True)
+def device_fill(queue, batch, selected, n):
+    """Deliver n rows into a guest's receive buffers without a call, as a worker does several times
+    for one batch; -> frames delivered."""
+    return device_tx(queue, batch, selected, n)
+
+
+@kernel(entry=True)
+def device_call(queue):
+    """Call the driver if it wants that."""
+    fence()
+    call_driver(queue)
+    return 0
+
+
+@kernel(entry=True)
 def device_sleep(queue):
     """Ask for kicks; -> 1 where there is work already."""
     return 1 if want_kicks(queue) else 0

@@ -133,8 +133,7 @@ def walk(queue, gpa, word, slot, direction, segs):
     nested = False  # in an indirect table of ``count``, at guest address ``table``
     table = 0
     count = q.size
-    i = slot
-    n = 0
+    i, n = slot, 0
     wrong = _LONG_CHAIN
     flags = flags_of(packed, word)
     for _ in range(MAX_CHAIN + 1):
