@@ -89,7 +89,7 @@ def pair(regions: list[tuple[int, int, int]], setup: Setup, receive: bool, call:
     device = Device(regions, setup.size, memory.host(driver.desc), memory.host(driver.avail),
                     memory.host(driver.used), setup.features, start=setup.position, call=call,
                     log=log)
-    device.queue["header"] = driver.header
+    assert device.queue["header"][0] == driver.header
     arena = Arena()
     device.allow(arena)
     for _, host, n in regions:

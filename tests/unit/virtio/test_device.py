@@ -19,15 +19,17 @@ from byway.testing.arena import Arena
 from byway.testing.device import Device
 from byway.testing.entries import guest_send
 from byway.testing.guarded import Guarded
-from byway.testing.ring_kernels import device_sleep, device_wake
-from byway.testing.plain_driver import (
+from byway.testing.plain_driver import PlainDriver
+from byway.testing.plain_memory import Layout, PlainMemory
+from byway.testing.plain_packed_driver import PlainPackedDriver
+from byway.testing.plain_queue import (
     INDIRECT_DESC,
     MRG_RXBUF,
+    RING_PACKED,
     VERSION_1,
-    Layout,
-    PlainDriver,
-    PlainMemory,
+    PlainQueue,
 )
+from byway.testing.ring_kernels import device_sleep, device_wake
 from byway.virtio.driver_queue import DriverQueue
 from byway.virtio.features import Feature, mask
 from byway.virtio.publish import MAX_MERGED, SCRATCH
@@ -41,9 +43,10 @@ def memory() -> Iterator[Guarded]:
 
 
 def pair(memory: Guarded, size: int, features: int, receive: bool,
-         max_frame: int = 65535) -> tuple[PlainDriver, Device]:
+         max_frame: int = 65535) -> tuple[PlainQueue, Device]:
     plain = PlainMemory([(0, memory.address, memory.size)])
-    driver = PlainDriver(plain, size, features, receive=receive)
+    made = PlainPackedDriver if features & RING_PACKED else PlainDriver
+    driver = made(plain, size, features, receive=receive)
     device = Device([(0, memory.address, memory.size)], size, plain.host(driver.desc),
                     plain.host(driver.avail), plain.host(driver.used), features,
                     max_frame=max_frame)
@@ -61,11 +64,13 @@ def watched(device: Device, memory: Guarded) -> Iterator[None]:
 
 
 FRAME = bytes(range(60))
+layouts = pytest.mark.parametrize("ring", [0, RING_PACKED], ids=["split", "packed"])
 
 
+@layouts
 class TestLimitsOfABatch:
-    def test_at_most_rows(self, memory: Guarded) -> None:
-        driver, device = pair(memory, 256, VERSION_1, False)
+    def test_at_most_rows(self, memory: Guarded, ring: int) -> None:
+        driver, device = pair(memory, 256, VERSION_1 | ring, False)
         for k in range(200):
             driver.send(bytes([k]) * 60, Layout())
         driver.publish()
@@ -73,9 +78,10 @@ class TestLimitsOfABatch:
             assert len(device.borrow()) == n
             device.give_back()
 
-    def test_chains_wait_for_the_next_batch_where_segments_run_out(self, memory: Guarded) -> None:
+    def test_chains_wait_for_the_next_batch_where_segments_run_out(
+            self, memory: Guarded, ring: int) -> None:
         """Frames of the longest chains: a batch takes as many as there is room for."""
-        driver, device = pair(memory, 64, VERSION_1 | INDIRECT_DESC, False)
+        driver, device = pair(memory, 64, VERSION_1 | INDIRECT_DESC | ring, False)
         layout = Layout((1,) * (MAX_CHAIN - 1), 0)
         frames = [bytes([k]) * 200 for k in range(30)]
         for data in frames:
@@ -88,10 +94,11 @@ class TestLimitsOfABatch:
         assert len(driver.reap()) == 30
 
 
+@layouts
 class TestReceiveBuffers:
-    def test_too_small_and_not_mergeable(self, memory: Guarded) -> None:
+    def test_too_small_and_not_mergeable(self, memory: Guarded, ring: int) -> None:
         """The buffer stays; a smaller frame may still fit."""
-        driver, device = pair(memory, 8, VERSION_1, True)
+        driver, device = pair(memory, 8, VERSION_1 | ring, True)
         driver.add(100, Layout((50,)))
         driver.publish()
         assert device.deliver([bytes(89), bytes([1]) * 88]) == 1
@@ -99,8 +106,9 @@ class TestReceiveBuffers:
         assert driver.receive_frames() == [bytes([1]) * 88]
 
     @pytest.mark.parametrize("features", [0, VERSION_1, VERSION_1 | MRG_RXBUF])
-    def test_exactly_enough(self, memory: Guarded, features: int) -> None:
-        driver, device = pair(memory, 8, features, True)
+    def test_exactly_enough(self, memory: Guarded, ring: int, features: int) -> None:
+        features |= VERSION_1 if ring else 0  # there is no legacy packed ring
+        driver, device = pair(memory, 8, features | ring, True)
         for room in (driver.header + 60, driver.header + 59, 4):
             driver.add(room, Layout(gap=8))
         driver.publish()
@@ -108,40 +116,40 @@ class TestReceiveBuffers:
         assert device.deliver([FRAME, FRAME]) == 1 + merged
         assert driver.receive_frames() == [FRAME] * (1 + merged)
 
-    def test_empty_buffers_go_back(self, memory: Guarded) -> None:
-        driver, device = pair(memory, 8, VERSION_1, True)
+    def test_empty_buffers_go_back(self, memory: Guarded, ring: int) -> None:
+        driver, device = pair(memory, 8, VERSION_1 | ring, True)
         driver.add(0, Layout())
         driver.add(100, Layout())
         driver.publish()
         assert device.deliver([bytes(60), bytes(60)]) == 1
         assert driver.receive_frames() == [None, bytes(60)]
 
-    def test_shreds_are_given_back(self, memory: Guarded) -> None:
+    def test_shreds_are_given_back(self, memory: Guarded, ring: int) -> None:
         """Mergeable buffers of one byte each cannot make the device walk for ever."""
-        driver, device = pair(memory, 4096, VERSION_1 | MRG_RXBUF, True)
+        driver, device = pair(memory, 4096, VERSION_1 | MRG_RXBUF | ring, True)
         for _ in range(4000):
             driver.add(1, Layout(gap=1))
         driver.publish()
         assert device.deliver([bytes(9000)]) == 0
         assert device.drops == {"small_buffer": 1}
-        assert driver.used_idx == MAX_MERGED
+        assert len(driver.take_used()) == MAX_MERGED
 
-    def test_shreds_in_long_chains(self, memory: Guarded) -> None:
+    def test_shreds_in_long_chains(self, memory: Guarded, ring: int) -> None:
         """As many segments as a delivery may have, and no more: they are private memory."""
-        driver, device = pair(memory, 64, VERSION_1 | MRG_RXBUF | INDIRECT_DESC, True)
+        driver, device = pair(memory, 64, VERSION_1 | MRG_RXBUF | INDIRECT_DESC | ring, True)
         for _ in range(40):
             driver.add(127, Layout((1,) * 126, 0, gap=1))
         driver.publish()
         with watched(device, memory):
             assert device.deliver([bytes(5000)]) == 0
         assert device.drops == {"small_buffer": 1}
-        assert driver.used_idx == SCRATCH // 127
+        assert len(driver.take_used()) == SCRATCH // 127
         with watched(device, memory):
             assert device.deliver([FRAME * 30]) == 1
         assert driver.receive_frames()[-1] == FRAME * 30
 
-    def test_a_frame_that_is_too_long_for_the_port(self, memory: Guarded) -> None:
-        driver, device = pair(memory, 8, VERSION_1, True, max_frame=1522)
+    def test_a_frame_that_is_too_long_for_the_port(self, memory: Guarded, ring: int) -> None:
+        driver, device = pair(memory, 8, VERSION_1 | ring, True, max_frame=1522)
         for _ in range(3):
             driver.add(4000, Layout())
         driver.publish()
@@ -150,33 +158,34 @@ class TestReceiveBuffers:
         assert device.drops == {"over_mtu": 1}
         assert driver.receive_frames() == [frames[0], frames[2]]
 
-    def test_merged_frames_take_what_they_need(self, memory: Guarded) -> None:
-        driver, device = pair(memory, 64, VERSION_1 | MRG_RXBUF, True)
+    def test_merged_frames_take_what_they_need(self, memory: Guarded, ring: int) -> None:
+        driver, device = pair(memory, 64, VERSION_1 | MRG_RXBUF | ring, True)
         for _ in range(20):
             driver.add(1000, Layout((300,)))
         driver.publish()
         frames = [bytes([k]) * n for k, n in enumerate((60, 988, 989, 9014, 1500))]
         assert device.deliver(frames, (1, 3)) == 5
-        assert driver.used_seen == 0
         assert driver.receive_frames() == frames
-        assert driver.used_seen == 1 + 1 + 2 + 10 + 2
+        assert len(driver.chains) == 20 - (1 + 1 + 2 + 10 + 2)
 
-    def test_not_enough_for_a_merged_frame(self, memory: Guarded) -> None:
+    def test_not_enough_for_a_merged_frame(self, memory: Guarded, ring: int) -> None:
         """Nothing of it is published; its buffers are there for the next one."""
-        driver, device = pair(memory, 8, VERSION_1 | MRG_RXBUF, True)
+        driver, device = pair(memory, 8, VERSION_1 | MRG_RXBUF | ring, True)
         for _ in range(3):
             driver.add(1000, Layout())
         driver.publish()
         assert device.deliver([bytes(3000)]) == 0
-        assert driver.used_idx == 0
+        assert driver.take_used() == []
         assert device.deliver([bytes(2988)]) == 1
         assert driver.receive_frames() == [bytes(2988)]
 
 
+@layouts
 @pytest.mark.parametrize("features", [
     mask(Feature.VERSION_1), mask(Feature.VERSION_1, Feature.EVENT_IDX)])
-def test_no_wake_up_is_lost(features: int) -> None:
+def test_no_wake_up_is_lost(features: int, ring: int) -> None:
     """A driver thread sends bursts; the device sleeps whenever it finds nothing."""
+    features |= ring
     region = Region.create(1 << 20)
     queue = DriverQueue(region, 0, 0, 16, 2048, False)
     counters = alloc(COUNTERS, 1)
