@@ -44,6 +44,7 @@ GSO_MASK = 0x7F  # the type without ECN
 
 MALFORMED = -1
 MAX_SEGMENTS = 256  # that a frame may make
+FEW_SEGMENTS = 64
 TCP_CHECKSUM, UDP_CHECKSUM = 16, 6  # offsets in the protocol's header
 UDP_HEADER, TCP_HEADER = 8, 20
 FRAGMENT_HEADER = 8  # IPv6's
@@ -206,6 +207,17 @@ def check_offloads(batch):
             st64(row + R.offload, word)
             left |= word
     b.offloads = left
+
+
+@kernel
+def pieces_of(word, length):
+    """Roughly how many frames a frame of ``length`` bytes makes, not less than it does.
+
+    A guest's number divides nothing: it makes few, or as many as there may be.
+    """
+    if word_gso(word) == 0:
+        return 1
+    return FEW_SEGMENTS if length <= FEW_SEGMENTS * word_gso_size(word) else MAX_SEGMENTS
 
 
 # ---------------------------------------------------------------- checked rows

@@ -116,6 +116,7 @@ class Port:
 
     def bring_up(self) -> None:
         """The queues are ready: let workers serve them."""
+        self.record["first"] = address_of(self.rxqs[self.serving[0]:])
         self.host.attach(self)
         self.state, self.reason = "up", ""
 

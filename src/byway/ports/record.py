@@ -21,12 +21,14 @@ class Kind(IntEnum):
     PCAP = 3
 
 
-# txqs: address of ntx TXQ records (at least one).
+# txqs: address of ntx TXQ records (at least one). first: the RXQ whose worker looks after the tx
+# queues when it wakes.
 # fault: set by the SIGBUS guard; error: a RingError; both mean that nobody touches the queues.
 # alarm, one: event fd that tells the control thread about an error, and what is written to it.
 # shared: several workers may deliver here, so a tx queue's lock is taken.
 PORT, port_at, P = record("port", [
-    "index", "network", "txqs", "ntx", "fault", "error", "alarm", "one", "shared"], size=128)
+    "index", "network", "txqs", "ntx", "fault", "error", "alarm", "one", "shared",
+    "first"], size=128)
 
 # port: its PORT. queue: address of the kind's record (0: nothing ever comes). number: of this rx
 # queue in plans. counters: COUNTERS of what came in. discard: it is taken and dropped (a started

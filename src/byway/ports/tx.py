@@ -61,8 +61,8 @@ def finished_tx(port, txq, batch, row):
         sent += taken
         if taken == 0:  # no use in cutting the rest
             f = finisher_at(finisher)
-            left = (f.left + f.size - 1) // max(f.size, 1)
-            count_drops(ld64(txq + T.counters), _NO_BUFFERS, left)
+            if f.left > 0:
+                count_drops(ld64(txq + T.counters), _NO_BUFFERS, (f.left + f.size - 1) // f.size)
             return sent
 
 

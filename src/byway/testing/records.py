@@ -22,7 +22,7 @@ class PortRecords:
         self.address, self.rx_address = address_of(self.port), address_of(self.rxq)
         port, rxq, txq = self.port[0], self.rxq[0], self.txq[0]
         port["index"], port["alarm"] = index, -1
-        port["txqs"], port["ntx"] = address_of(self.txq), 1
+        port["txqs"], port["ntx"], port["first"] = address_of(self.txq), 1, self.rx_address
         rxq["kind"], txq["kind"] = int(kind), int(kind)
         rxq["port"], rxq["number"], rxq["queue"] = self.address, index, rx
         rxq["counters"] = address_of(self.received)

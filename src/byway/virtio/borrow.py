@@ -24,7 +24,7 @@ from byway.packet.batch import (
     set_row,
 )
 from byway.packet.counters import count_frames
-from byway.packet.offload import DATA_VALID, MALFORMED, word_gso, word_gso_size
+from byway.packet.offload import DATA_VALID, MALFORMED, pieces_of
 from byway.packet.reason import Reason
 from byway.virtio.memtab import translate
 from byway.virtio.net_header import read_offload
@@ -141,10 +141,9 @@ def read_headers(batch, n):
             set_dropped(row, _BAD_OFFLOAD)
             continue
         word &= ~DATA_VALID  # for devices to say (5.1.6.2.1)
-        if unlikely(word_gso(word) != 0):
-            pieces += 1 + ld64(row + R.len) // max(word_gso_size(word), 1)
-            if pieces > MAX_PIECES and k > 0:
-                return k
+        pieces += pieces_of(word, ld64(row + R.len))
+        if unlikely(pieces > MAX_PIECES and k > 0):
+            return k
         st64(row + R.offload, word)
         b.offloads |= word
     return n

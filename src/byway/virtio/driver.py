@@ -41,8 +41,9 @@ from byway.packet.batch import (
     set_row,
 )
 from byway.packet.counters import count_drops, count_frames
-from byway.packet.offload import DATA_VALID, MALFORMED, NEEDS_CSUM, wire_length
+from byway.packet.offload import DATA_VALID, MALFORMED, NEEDS_CSUM, pieces_of, wire_length
 from byway.packet.reason import Reason
+from byway.virtio.borrow import MAX_OCTETS, MAX_PIECES
 from byway.virtio.driver_notify import kick_device
 from byway.virtio.driver_ring import BYTES, COUNT, choose, collect, following, post, publish
 from byway.virtio.net_header import BUFFERS, put_header, read_offload
@@ -152,7 +153,8 @@ def driver_rx(queue, batch):
     good = 0
     n = 0
     done = 0
-    while n < ROWS:
+    pieces = 0
+    while n < ROWS and octets < MAX_OCTETS and pieces < MAX_PIECES:
         if done == d.ntaken:
             if d.merge == 0:
                 break
@@ -168,6 +170,7 @@ def driver_rx(queue, batch):
         st64(row + R.token, done)
         length = ld64(row + R.len)
         octets += length
+        pieces += pieces_of(ld64(row + R.offload), length)
         good += 1 if length > 0 else 0
     b.n = n
     count_frames(d.counters, good, octets)
