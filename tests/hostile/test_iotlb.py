@@ -87,6 +87,7 @@ def test_nothing_grows_and_nothing_leads_elsewhere(seed: int) -> None:
         assert len(iotlb) <= MAX_RANGES
         assert len(iotlb._questions) <= QUESTIONS
         assert len(iotlb._refused) <= SLOTS
+        assert len(iotlb._noes) <= QUESTIONS
         assert len(clock.timers) <= 1
     assert found > MESSAGES // 100
     assert iotlb.misses > MESSAGES // 100

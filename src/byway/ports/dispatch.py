@@ -13,12 +13,13 @@ from byway.packet.reason import Reason
 from byway.ports.null import null_tx
 from byway.ports.pcap_kernels import pcap_rx, pcap_tx
 from byway.ports.record import TXQ, Kind, P, port_at, rxq_at, txq_at
+from byway.virtio.ahead import look_ahead
 from byway.virtio.device_rx import device_give_back, device_near, device_rx
 from byway.virtio.device_tx import device_tx
 from byway.virtio.driver import driver_give_back, driver_rx, driver_tx
 from byway.virtio.driver_notify import kick_device, refuse_calls, want_calls
 from byway.virtio.notify import call_driver, refuse_kicks, want_kicks
-from byway.virtio.ring import D, Q
+from byway.virtio.ring import WRITE, D, Q
 
 _DEVICE = int(Kind.DEVICE)
 _DRIVER = int(Kind.DRIVER)
@@ -71,6 +72,7 @@ def queue_rx(rxq, batch):
     n = 0
     if x.kind == _DEVICE:
         n = device_rx(x.queue, batch)
+        look_ahead(x.queue, 0)
         fail(port, ld64(x.queue + Q.error))
     elif x.kind == _DRIVER:
         n = driver_rx(x.queue, batch)
@@ -103,6 +105,7 @@ def queue_tx(port, txq, batch, selected, n):
     sent = 0
     if t.kind == _DEVICE and t.queue != 0:
         sent = device_tx(t.queue, batch, selected, n)
+        look_ahead(t.queue, WRITE)
         fail(port, ld64(t.queue + Q.error))
     elif t.kind == _DRIVER and t.queue != 0:
         sent = driver_tx(t.queue, batch, selected, n)
@@ -178,10 +181,15 @@ def queue_wake(rxq):
     elif x.kind == _DRIVER:
         refuse_calls(x.queue)
     p = port_at(port)
+    if rxq != p.first:
+        fence()
+        tell_rx(rxq)
+        return
     for k in range(p.ntx):
         t = txq_at(p.txqs + TXQ_SIZE * k)
         if t.queue != 0 and t.kind == _DEVICE:
             refuse_kicks(t.queue)
+            look_ahead(t.queue, WRITE)
         elif t.queue != 0 and t.kind == _DRIVER:
             refuse_calls(t.queue)
     fence()

@@ -6,6 +6,7 @@ Used by tests. Each is a cached entry of int64 arguments; see the function that 
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
+from byway.virtio.ahead import look_ahead
 from byway.virtio.iotlb import PAGE, place_of
 from byway.virtio.memtab import bytes_from, missed, translate
 
@@ -53,3 +54,10 @@ def watch_iova(memtab, iova, looks, results):
             other += 1
         st64(results + 8 * place, ld64(results + 8 * place) + 1)
     return other
+
+
+@kernel(entry=True)
+def ask_ahead(queue, direction):
+    """ahead.look_ahead."""
+    look_ahead(queue, direction)
+    return 0

@@ -7,7 +7,7 @@ vhost-user specification, "Back-end communication" and "Back-end message types".
 The socket comes from the front end, which may keep a second descriptor of it and change its flags:
 every call therefore says itself that it must not wait. What the socket does not take is queued, at
 most MAX_QUEUED messages; where the front end acknowledges (REPLY_ACK), at most MAX_UNANSWERED are
-under way. Beyond that nothing is sent and the caller is told: a peer that never reads costs a few
+under way. Beyond that nothing is sent and the caller is told: a peer that never reads costs some
 kilobytes. A channel that breaks is closed and stays so (``reason`` says why); the conversation
 itself goes on.
 """
@@ -23,8 +23,8 @@ from byway.vhost.front_channel import MISS, Asked
 from byway.vhost.messages import HEADER, NEED_REPLY, REPLY, VERSION, ProtocolError
 from byway.vhost.payloads import Iotlb, unpack_u64
 
-MAX_QUEUED = 64
-MAX_UNANSWERED = 64
+MAX_QUEUED = 256
+MAX_UNANSWERED = 256
 _ANSWER = HEADER.size + 8  # bytes of an acknowledgement
 _FLAGS = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 

@@ -10,9 +10,9 @@ Everything here happens on the control thread; workers read the cache and the li
 they miss into slots (virtio.iotlb). The alarm then rings, and the owner calls ``serve``: where the
 front end has told a page already, workers get a new list of all ranges; otherwise the front end is
 asked through ``ask``, and nobody waits. Its answer is an UPDATE (``take``) like any other. A
-question is repeated after RETRY_SECONDS. After TRIES of them, or when the front end says that there
-is nothing at the address (``refused``), workers are told that the address is bad, for
-REFUSED_SECONDS: the guest's virtqueue goes on.
+question is repeated after RETRY_SECONDS, and when the front end says that there is nothing at the
+address (``refused``) and a worker wants it still. After TRIES of them workers are told that the
+address is bad, for REFUSED_SECONDS: the guest's virtqueue goes on.
 
 An UPDATE is taken if it is made of whole pages and lies in the memory that the front end shares.
 An INVALIDATE returns when no worker uses what it removed; the owner acknowledges it after that. A
@@ -51,11 +51,12 @@ from byway.virtio.iotlb import (
 )
 from byway.virtio.memtab import MEMTAB
 
-QUESTIONS = 128
-EAGER = 16  # pages of an update that go into the cache at once; others when they are missed
+QUESTIONS = 384  # more than workers may ask, so that rings can
+EAGER = 16  # pages of an update that go into the cache one by one; more make a new list
 RETRY_SECONDS = 0.5
 TRIES = 4
 REFUSED_SECONDS = 2.0
+FORGET_SECONDS = 8.0  # after which an answer "no" does not count any more
 RING_QUESTIONS = 16  # asked at once for the pages of one part of a ring
 
 Later = Callable[[float, Callable[[], None]], Any]
@@ -112,9 +113,11 @@ class Iotlb:
         self._intervals = Intervals(MAX_RANGES)
         self._questions: dict[int, Question] = {}  # by page << 2 | permission
         self._refused: dict[int, float] = {}  # the same, in slots; since when
+        self._noes: dict[int, Question] = {}  # the same; since when there was no answer, how often
         self._one = np.ones(1, np.int64)
         self._record = alloc(IOTLB, 1)
         self._record["alarm"], self._record["one"] = -1, address_of(self._one)
+        self._record["taken_away"] = 1  # a queue's ``ahead`` begins as 0: it has looked at nothing
         self._slots = self._record["slots"][0]
         self._entries = self._record["entries"][0].view(np.uint64)
         self._lists = [np.zeros(1 + RANGE_FIELDS * MAX_RANGES, np.int64) for _ in range(2)]
@@ -147,6 +150,8 @@ class Iotlb:
             if self._is_listed(start, end):
                 self._publish()
             self._drop(start, end)
+            if end - start > EAGER * PAGE:
+                self._record["taken_away"] += 1
             self._settle_all()
         else:
             raise Refused(f"an IOTLB message of type {message.kind}")
@@ -183,22 +188,41 @@ class Iotlb:
                 self._free(word)
 
     def refused(self, iova: int, permission: int) -> None:
-        """The front end says that it has no answer to a question."""
-        self._give_up(iova >> PAGE_SHIFT << 2 | permission)
+        """The front end says that it has no answer to a question.
+
+        The guest may have mapped the page again meanwhile, so whoever still wants it asks anew; but
+        not more than TRIES times.
+        """
+        word = iova >> PAGE_SHIFT << 2 | permission
+        if word not in self._questions or not (self._slots == word).any():
+            return
+        if len(self._noes) >= QUESTIONS:
+            self._noes.clear()
+        no = self._noes.setdefault(word, Question(self._clock(), 0))
+        no.tries += 1
+        if no.tries >= TRIES:
+            del self._noes[word]
+            self._give_up(word)
+        else:
+            self._free(word)
+            self._arm()
 
     def clear(self) -> None:
         """Forget everything: the memory is another. Workers are away, or ``settle`` follows."""
         self._intervals.clear()
         self._publish()
+        self._record["taken_away"] += 1
         self._entries[:] = 0
         self._slots[:] = 0
         self._questions.clear()
         self._refused.clear()
+        self._noes.clear()
 
     def close(self) -> None:
         """Ask no more. Idempotent."""
         self._questions.clear()
         self._refused.clear()
+        self._noes.clear()
         self.ask, self._later = _nobody, None
         if self._timer:
             self._timer.cancel()
@@ -285,8 +309,10 @@ class Iotlb:
         for word, since in list(self._refused.items()):
             if now - since >= REFUSED_SECONDS:
                 self._free(word)
+        self._noes = {word: no for word, no in self._noes.items()
+                      if now - no.asked < FORGET_SECONDS}
         self.serve()  # questions for which there was no room
-        if self._questions or self._refused:
+        if self._questions or self._refused or self._noes:
             self._arm()
 
     # ------------------------------------------------------------ the cache and the list

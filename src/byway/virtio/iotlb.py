@@ -26,9 +26,10 @@ A translation is used within the pass in which it was looked up: once every work
 pass, what was removed from both places is used by nobody.
 
 A page that is in neither is *missed*: its page and the permission that was wanted are put in one of
-SLOTS slots, the alarm rings, and the chain is tried again later. The slot stays taken until the
-control thread has an answer, so a miss is told once however often it is met, and a guest cannot
-make more noise than there are slots. With REFUSED set in its slot, the address is a bad one.
+SLOTS slots (of PROBES, that its number leads to), the alarm rings, and the chain is tried again
+later. The slot stays taken until the control thread has an answer, so a miss is told once however
+often it is met, and a guest cannot make more noise than there are slots. With REFUSED set in its
+slot, the address is a bad one.
 """
 
 from typing import Any
@@ -52,7 +53,8 @@ TAG_BITS = 27
 IOVA_LIMIT = 1 << PAGE_SHIFT + INDEX_BITS + TAG_BITS
 HOST_LIMIT = 1 << 47  # user addresses of x86-64 (those above have to be asked for)
 READ, WRITE = 1, 2  # permissions, as the IOTLB messages of vhost-user have them
-SLOTS = 64
+SLOTS = 256
+PROBES = 16  # slots that one page may be in
 REFUSED = 1 << 60
 MAX_RANGES = 8192
 RANGE_FIELDS = 4
@@ -66,9 +68,11 @@ _END, _HOST, _PERMISSION = (8 * MAX_RANGES * k for k in (1, 2, 3))  # from a ran
 # alarm: event fd that tells the control thread of a miss, or -1; one: address of the 8 bytes that
 # are written to it. ranges: address of the list, 0: there is none. It has n, then room for
 # MAX_RANGES starts, as many ends, host addresses and permissions, sorted by start.
+# taken_away: how often much was, so that pages known before may have to be asked for again.
 # A slot: page << 2 | permission, perhaps REFUSED; 0: free.
 IOTLB, iotlb_at, I = record("iotlb", [
-    "alarm", "one", "ranges", ("slots", "<i8", (SLOTS,)), ("entries", "<i8", (ENTRIES,))])
+    "alarm", "one", "ranges", "taken_away",
+    ("slots", "<i8", (SLOTS,)), ("entries", "<i8", (ENTRIES,))])
 
 
 @kernel
@@ -140,12 +144,14 @@ def note_miss(iotlb, iova, write):
         return _BAD_ADDRESS
     word = shr64(iova, PAGE_SHIFT) << 2 | (WRITE if write != 0 else READ)
     slots = iotlb + I.slots
-    for k in range(SLOTS):
-        found = ld64_acq(slots + 8 * k)
+    first = word % SLOTS
+    for k in range(PROBES):
+        found = ld64_acq(slots + 8 * ((first + k) % SLOTS))
         if found & ~REFUSED == word:
             return _NO_TRANSLATION if found == word else _BAD_ADDRESS
-    for k in range(SLOTS):
-        if ld64_acq(slots + 8 * k) == 0 and cas64(slots + 8 * k, 0, word) == 0:
+    for k in range(PROBES):
+        slot = slots + 8 * ((first + k) % SLOTS)
+        if ld64_acq(slot) == 0 and cas64(slot, 0, word) == 0:
             if ld64(iotlb + I.alarm) >= 0:
                 syscall3(SYS_WRITE, ld64(iotlb + I.alarm), ld64(iotlb + I.one), 8)
             break
