@@ -64,7 +64,7 @@ class Lab:
         self.vm = self._vm("guest", self._card(1), GUEST)
         for vm in (self.peer, self.vm):
             vm.ready()
-            vm.run(f"nc -ll -p {PORT} -e sh /srv/slowly </dev/null >/dev/null 2>&1 &")
+            vm.background(f"nc -ll -p {PORT} -e sh /srv/slowly")
         self.first.wait_up("peer", "guest")
 
     def _card(self, switch: int) -> Card:
@@ -85,7 +85,7 @@ class Lab:
     def stream_both_ways(self) -> None:
         """Start a stream to the guest and one from it; `streams_came` waits for their ends."""
         for vm, other in ((self.vm, PEER), (self.peer, GUEST)):
-            vm.run(f"(nc {other} {PORT} </dev/null | md5sum >/tmp/sum) >/dev/null 2>&1 &")
+            vm.background(f"nc {other} {PORT} | md5sum >/tmp/sum")
 
     def streams_came(self) -> None:
         """Both streams arrived as they were sent."""

@@ -62,4 +62,5 @@ def test_a_guest_comes_back_after_a_reboot(lab: Lab) -> None:
     lab.vms[1].reboot()
     lab.switch.wait_up()
     lab.ping_both_ways()
-    assert lab.switch.drops() == {}
+    # What its neighbour sent to nobody in particular while it was away had nowhere to go.
+    assert {reason for drops in lab.switch.drops().values() for reason in drops} <= {"port_down"}

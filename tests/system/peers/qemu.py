@@ -24,7 +24,11 @@ IOMMU = ["-device", "intel-iommu,intremap=off,device-iotlb=on"]  # before the ca
 
 @dataclass(frozen=True)
 class Card:
-    """A network card: `options` are those of QEMU's virtio-net-pci, `queues` its queue pairs."""
+    """A network card: `options` are those of QEMU's virtio-net-pci, `queues` its queue pairs.
+
+    With ats=on it stands behind a port of its own: only there it is a PCIe device, whose guest
+    says when a translation is no longer valid.
+    """
 
     socket: Path
     mac: str
@@ -35,7 +39,12 @@ class Card:
         """QEMU's arguments for it."""
         queues = f",queues={self.queues}" if self.queues > 1 else ""
         device = f"virtio-net-pci,id=d{index},netdev=n{index},mac={self.mac},romfile=,vectors=0"
+        port = []
+        if "ats=on" in self.options:
+            port = ["-device", f"pcie-root-port,id=r{index},chassis={index}"]
+            device += f",bus=r{index}"
         return [
+            *port,
             *("-chardev", f"socket,id=c{index},path={self.socket},reconnect=1"),
             *("-netdev", f"vhost-user,id=n{index},chardev=c{index}{queues}"),
             *("-device", ",".join(filter(None, [device, self.options]))),
@@ -92,12 +101,19 @@ class Vm(Process):
         super().__init__(name, argv, folder / f"{name}.log", errors=errors)
 
     def ready(self, timeout: float = 90.0) -> None:
-        """Wait for the shell."""
-        self.expect(r"SHELL-UP [\d.]+\n", timeout)
+        """Wait for the shell, which says a word or two first."""
+        self.expect(r"SHELL-UP [\d.]+\n.*job control turned off\n", timeout)
 
     def run(self, command: str, timeout: float = 60.0) -> str:
         """Run a shell command; its output. PeerError if it fails."""
         return self.finish(self.begin(command), timeout)
+
+    def background(self, command: str) -> None:
+        """Run a shell command beside others, from now on; nothing is heard of it.
+
+        It is no child of the shell: busybox's takes the end of a child for the end of its input.
+        """
+        self.run(f"(({command}) </dev/null >/dev/null 2>&1 &)")
 
     def begin(self, command: str) -> tuple[str, int, int]:
         """Start a shell command; what `finish` takes. One at a time."""
@@ -130,7 +146,7 @@ class Vm(Process):
 
     def serve(self, file: str, port: int) -> None:
         """Send a file to everybody who connects to a TCP port, from now on."""
-        self.run(f"nc -ll -p {port} -e cat {file} </dev/null >/dev/null 2>&1 &")
+        self.background(f"nc -ll -p {port} -e cat {file}")
 
     def fetch(self, address: str, port: int, timeout: float = 60.0) -> str:
         """The MD5 sum of what `serve` sends there."""
