@@ -50,6 +50,7 @@ UNSUPPORTED = {
     Feature.GUEST_HDRLEN: "header lengths are found in the frame, whatever the guest says",
     Feature.ORDER_PLATFORM: "for devices in hardware",
 }
+ONE_PAIR = "the port has one queue pair (queues = 1)"
 PROTOCOL_OFFERED = sum(1 << f for f in (
     ProtocolFeature.MQ, ProtocolFeature.LOG_SHMFD, ProtocolFeature.RARP, ProtocolFeature.REPLY_ACK,
     ProtocolFeature.NET_MTU, ProtocolFeature.BACKEND_REQ, ProtocolFeature.CONFIG,
@@ -72,9 +73,10 @@ class VhostUserPort(Port):
     def __init__(self, config: Any, index: int, host: Host, mtu: int) -> None:
         super().__init__(config, index, host, mtu)
         self.off = mask(*(BY_NAME[name] for name in getattr(config, "features_off", ())))
-        if self.queues == 1:
-            self.off |= mask(Feature.MQ)
-        self.offered = closure(SUPPORTED & ~self.off)
+        one = self.queues == 1
+        self.supported = SUPPORTED & ~mask(Feature.MQ) if one else SUPPORTED
+        self.unsupported = UNSUPPORTED | ({Feature.MQ: ONE_PAIR} if one else {})
+        self.offered = closure(self.supported & ~self.off)
         self._queues = alloc(VQ, 2 * self.queues)
         self._listener: socket.socket | None = None
         self._connection: Connection | None = None
@@ -307,8 +309,8 @@ class VhostUserPort(Port):
             "features": {
                 "offered": names(self.offered),
                 "acked": names(acked or 0),
-                "off": explain(SUPPORTED, self.off, self.offered, acked,
-                               unsupported=UNSUPPORTED),
+                "off": explain(self.supported, self.off, self.offered, acked,
+                               unsupported=self.unsupported),
             },
             "queues_enabled": sum(r.enabled and r.index & 1 == GUEST_RECEIVES for r in rings),
             "rings": [self._describe(r) for r in rings],
