@@ -168,13 +168,14 @@ class Wire:
         """Whether it hangs up within so many seconds; what it says until then is dropped."""
         end = time.monotonic() + seconds
         try:
-            while (left := end - time.monotonic()) > 0:
-                message = self.receive(left)
+            while True:
+                message = self.receive(max(0.0, end - time.monotonic()))
                 if message is not None:
                     message.close()
+                elif time.monotonic() >= end:
+                    return False
         except HungUp:
             return True
-        return False
 
     def close(self) -> None:
         """Hang up. Idempotent."""

@@ -24,6 +24,7 @@ from byway.conform.outcome import Failed, Gone
 FORMAT = "byway conform backend 1"
 GONE, STUCK = "gone", "stuck"
 TRIES = 400  # the most replays that minimising takes
+RETURNS = 3  # how often a back end is given the time to come back
 
 
 @dataclass(frozen=True)
@@ -64,15 +65,22 @@ def play(bench: Bench, acts: Sequence[Act]) -> tuple[str, str]:
     try:
         with bench.check():
             ended = stage.do(bench, acts)
-        with bench.check():
-            alive(bench)
     except Gone as error:
         return GONE, str(error)
-    except Failed as error:
-        return (GONE if "no connection to" in str(error) else STUCK), str(error)
     finally:
         stage.close()
-    return "", ended
+    seen = ""
+    for _ in range(RETURNS):  # it may need a moment to recover, and a crash one to be seen
+        try:
+            with bench.check():
+                alive(bench)
+        except Failed as error:
+            seen = str(error)
+            if "no connection to" in seen:
+                return GONE, seen
+        else:
+            return "", ended
+    return STUCK, seen
 
 
 def make(bench: Bench, case: int) -> list[Act]:
@@ -125,14 +133,16 @@ class Hunt:
 
     def back(self) -> bool:
         """Whether the back end is well, or well again."""
-        if self.revive is not None:
-            self.revive()
-        try:
-            with self.bench.check():
-                alive(self.bench)
-        except Failed:
-            return False
-        return True
+        for _ in range(RETURNS):
+            if self.revive is not None:
+                self.revive()
+            try:
+                with self.bench.check():
+                    alive(self.bench)
+            except Failed:
+                continue
+            return True
+        return False
 
     def smaller(self, finding: Finding) -> Finding:
         """The finding with as few acts as can be; itself where the back end stays away."""
