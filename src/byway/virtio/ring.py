@@ -93,9 +93,10 @@ VQ, vq_at, Q = record("vq", [
 
 # The driver's side (a virtqueue of a device that Byway, or a fake guest, drives). Buffer i is
 # buffer_size bytes at buffers + i * buffer_size (host) and gpa + i * buffer_size (device).
-# free: address of int64[size], a stack of nfree ids; busy: address of int64[size], 1 where the
-# device has the buffer. taken: address of int64[size], the ntaken buffers that the frames of a
-# batch lie in, to be posted again. (Packed: avail_idx, used_seen and kicked are slot | WRAP.)
+# free: address of int64[size], a stack of nfree ids (IN_ORDER: the next descriptor is the first);
+# busy, taken: addresses of int64[size], what the device has, and the ntaken buffers that it has
+# returned, of which frames are made, to be posted again (driver_ring.py says what their words
+# hold). Packed: avail_idx, used_seen and kicked are slot | WRAP, and count slots above bit 16.
 # offloads: whether the device's virtio headers are read.
 DRIVER, driver_at, D = record("driver", [
     "desc", "avail", "used", "size", "mask", "header", "counters", "buffers",
