@@ -30,7 +30,7 @@ from byway.testing.hostile_split import SplitRing
 from byway.testing.ring_kernels import consume, device_deliver, scribble, scribble_packed
 from byway.virtio.features import Feature, mask
 
-PASSES = 500  # of a device over a ring that changes meanwhile, in one call
+PASSES = 50  # of a device over a ring that changes meanwhile, in one call
 SIZES = (60, 1, 100, 3, 7, 2, 60)  # of packed rings that change: in small ones chains go all around
 
 
@@ -77,14 +77,17 @@ class Changing:
         self._stop[0] = 1
         self._guest.join()
 
-    def drive(self, device: Device, features: int) -> tuple[int, bool]:
-        """Set the device up anew and let it run; -> (turns that moved something, broken?)."""
+    def drive(self, device: Device, features: int, until: float) -> tuple[int, bool]:
+        """Set the device up anew and let it run, not much longer than ``until``; -> (turns that
+        moved something, broken?)."""
         used = self.rings.main[self.ring.used + 2 : self.ring.used + 4].view("<u2")
         start = None if self.rings.packed else int(used[0])
         self.ring.start = int(device.queue["calls"][0]) % self.ring.size | 1 << 15
         self.rings.set_up(device, self.world, self.ring, features, start)
         moved = 0
         for _ in range(50):
+            if time.monotonic() > until:
+                break
             if device is self.rings.rx:
                 moved += int(consume(device.address, device.batch.address,
                                      address_of(self.rings.sink), SINK, PASSES)) > 0
@@ -114,7 +117,7 @@ def change(packed: bool, seed: int, seconds: float, progress: Any) -> dict[str, 
                 features |= mask(Feature.RING_PACKED) * packed
                 features |= sum(bit * (n >> k & 1) for k, bit in enumerate(choices))
                 for device in (rings.rx, rings.tx):
-                    moved, broken = guest.drive(device, features)
+                    moved, broken = guest.drive(device, features, until)
                     result["moved"] += moved
                     result["broken"] += broken
                 result["passes"] = n + 1

@@ -91,7 +91,7 @@ def test_compiled_kernels_survive_every_ring(tmp_path: Path) -> None:
 
 
 @pytest.mark.compiled_only
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("layout", FORMATS)
 def test_interpreted_kernels_do_the_same(tmp_path: Path, layout: str) -> None:
     """... and their every access is watched."""
@@ -105,7 +105,7 @@ def test_interpreted_kernels_do_the_same(tmp_path: Path, layout: str) -> None:
 
 
 @pytest.mark.interpreted_only
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("layout", FORMATS)
 def test_interpreted_kernels_stay_in_their_memory(tmp_path: Path, layout: str) -> None:
     with Run(tmp_path, "sweep", layout, SEED + 1, 0, 1000, 1000, interpreted=True) as run:
@@ -124,7 +124,7 @@ def check_variety(result: dict[str, Any], layout: str) -> None:
 
 
 @pytest.mark.compiled_only
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("layout", FORMATS)
 def test_rings_that_change_while_they_are_read(tmp_path: Path, layout: str) -> None:
     """A thread of the guest writes descriptors and indices as fast as it can."""

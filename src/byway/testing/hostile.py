@@ -169,7 +169,7 @@ class HostileRings:
             device.queue["log"] = self._log.address
         if noted % 4 == 0:
             self._note(rng, number, device, ring, noted % 8 == 0)
-        untouched = ring.without_own_words(self.main)
+        untouched = ring.without_own_words(self.main) if device is self.rx else self.main
         if self.arenas:
             with self.arenas[which % len(self.worlds)]:
                 done, offered = self._drive(rng, number, device, ring, world, log)
