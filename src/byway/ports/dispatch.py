@@ -105,7 +105,6 @@ def queue_tx(port, txq, batch, selected, n):
     sent = 0
     if t.kind == _DEVICE and t.queue != 0:
         sent = device_tx(t.queue, batch, selected, n)
-        look_ahead(t.queue, WRITE)
         fail(port, ld64(t.queue + Q.error))
     elif t.kind == _DRIVER and t.queue != 0:
         sent = driver_tx(t.queue, batch, selected, n)
@@ -117,6 +116,14 @@ def queue_tx(port, txq, batch, selected, n):
     else:
         sent = null_tx(t.counters, selected, n)
     return sent
+
+
+@kernel
+def after_tx(port, txq):
+    """Once a batch was delivered: what is known to be needed for the next one is asked for."""
+    t = txq_at(txq)
+    if t.kind == _DEVICE and t.queue != 0 and usable(port):
+        look_ahead(t.queue, WRITE)
 
 
 # ---------------------------------------------------------------- notifications

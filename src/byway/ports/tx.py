@@ -25,7 +25,7 @@ from byway.packet.flow import flow_hash
 from byway.packet.offload import takes
 from byway.packet.reason import Reason
 from byway.packet.segment import F, finish_begin, finish_next, finisher_at
-from byway.ports.dispatch import TXQ_SIZE, queue_tx
+from byway.ports.dispatch import TXQ_SIZE, after_tx, queue_tx
 from byway.ports.record import P, T, port_at
 
 _NO_BUFFERS = int(Reason.NO_BUFFERS)
@@ -95,6 +95,7 @@ def locked_tx(port, txq, batch, selected, n):
         sent = fitting_tx(port, txq, batch, selected, n)
     else:
         sent = queue_tx(port, txq, batch, selected, n)
+    after_tx(port, txq)
     if shared:
         st64_rel(txq + T.lock, 0)
     return sent
