@@ -21,7 +21,9 @@ from typing import Any, Self, TypeVar
 from byway.control.diff import Action
 from byway.control.engine import Engine, prepare
 from byway.control.model import KINDS, NetworkConfig, SwitchConfig
+from byway.machine.jit import prepare as prepare_entries
 from byway.testing.guest import Guest
+from byway.worker.loop import worker_step
 
 T = TypeVar("T")
 SECONDS = 10.0  # longer than anything takes
@@ -41,6 +43,8 @@ class RunningSwitch:
         self.stepped = stepped
         self.errors: list[str] = []
         prepare(lambda text: None)
+        if stepped:  # on a slow machine it would be compiled longer than a call may take
+            prepare_entries((worker_step,))
         self.loop = asyncio.new_event_loop()
         self.loop.set_exception_handler(self._on_error)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
