@@ -79,6 +79,8 @@ class Setup:
 def pair(regions: list[tuple[int, int, int]], setup: Setup, receive: bool, call: int = -1,
          log: int = 0) -> Pair:
     memory = PlainMemory(regions)
+    for region in range(len(regions)):  # pages of any number
+        memory.take(4096 * (setup.start % 8), 1, region)
     driver: PlainQueue
     if setup.features & RING_PACKED:
         driver = PlainPackedDriver(memory, setup.size, setup.features, receive=receive,
