@@ -84,7 +84,7 @@ def _one_queue(value: int) -> int:
 def _features(value: tuple[str, ...]) -> tuple[str, ...]:
     for name in value:
         if name not in BY_NAME:
-            fix = nearest(name, BY_NAME) or 'take names such as "mrg_rxbuf" and "packed"'
+            fix = nearest(name.lower(), BY_NAME) or 'take names such as "mrg_rxbuf" and "packed"'
             raise wrong(f"{shown(name)} is no virtio feature", fix)
     return tuple(dict.fromkeys(BY_NAME[name].name.lower() for name in value))
 

@@ -215,6 +215,9 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
     "unknown feature": (
         BLUE + vhost(**{"features.off": '["packet"]'}),
         ['port[1] "vm1": features.off: "packet" is no virtio feature; did you mean "packed"?']),
+    "feature in capitals": (
+        BLUE + vhost(**{"features.off": '["CSUM"]'}),
+        ['port[1] "vm1": features.off: "CSUM" is no virtio feature; did you mean "csum"?']),
     "far feature": (
         BLUE + vhost(**{"features.off": '["qqq"]'}),
         ['port[1] "vm1": features.off: "qqq" is no virtio feature;'
