@@ -18,10 +18,18 @@ def cpu_features() -> str:
     return str(codegen.get_host_cpu_features() if chosen is None else chosen)
 
 
+LONG = 256  # bytes from which stores are worth aligning
+
 HAS_AVX512 = all(f in cpu_features() for f in ("+avx512bw", "+avx512vl"))
 
 
 def copy_masked_tail(destination, source, n):
+    if n > LONG:  # a store across two lines costs two
+        copy64(destination, source)
+        k = 64 - (destination & 63)
+        destination += k
+        source += k
+        n -= k
     while n > 64:
         copy64(destination, source)
         destination += 64
