@@ -17,8 +17,8 @@ compares every byte; QEMU's guests exchange pings of several lengths and pattern
 guest, and files of 2 MiB over TCP.
 
 The table is written by the test that runs the cases: `BYWAY_WRITE_MATRIX=1 pytest
-tests/system/test_matrix.py`. Without that variable, the test compares what it saw with this page. *Features* are what the peer took, as
-`byway port show` prints them.
+tests/system/test_matrix.py`. Without that variable, the test compares what it saw with this page.
+*Features* are what the peer took, as `byway port show` prints them.
 
 """
 OFFLOADS = (
