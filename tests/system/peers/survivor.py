@@ -24,10 +24,10 @@ class Survivor(Guest):
 
     _withheld = 0
 
-    def _hand_over(self) -> None:
+    def _hand_over(self, again: bool = False) -> None:
         """As a guest does, but with nothing to transmit."""
         self._withheld = self._replace(self.tx_queue, None)
-        super()._hand_over()
+        super()._hand_over(again)
 
     def release(self) -> None:
         """Let the switch have what waits to be transmitted."""
