@@ -12,9 +12,10 @@ What is offered depends on the configuration only, so it is the same for every c
 whose switch was restarted finds what it has negotiated.
 """
 
-import ctypes
+import os
 import socket
 import struct
+from contextlib import suppress
 from typing import Any
 
 from byway.machine import unixsocket
@@ -28,7 +29,8 @@ from byway.vhost.messages import ProtocolError, ProtocolFeature
 from byway.virtio.features import Feature, has, header_length, mask, names
 from byway.virtio.negotiation import BY_NAME, closure, explain
 from byway.virtio.offloads import guest_takes
-from byway.virtio.ring import INDEX, VQ, RingError
+from byway.virtio.position import packed_position, used_index
+from byway.virtio.ring import VQ, RingError
 
 SUPPORTED = mask(
     Feature.CSUM, Feature.GUEST_CSUM, Feature.MTU, Feature.GUEST_TSO4, Feature.GUEST_TSO6,
@@ -36,14 +38,15 @@ SUPPORTED = mask(
     Feature.HOST_UFO, Feature.MRG_RXBUF, Feature.CTRL_VQ, Feature.CTRL_RX,
     Feature.GUEST_ANNOUNCE, Feature.MQ, Feature.LOG_ALL, Feature.ANY_LAYOUT, Feature.INDIRECT_DESC,
     Feature.EVENT_IDX, Feature.PROTOCOL_FEATURES, Feature.VERSION_1, Feature.ACCESS_PLATFORM,
-    Feature.RING_PACKED, Feature.IN_ORDER, Feature.RING_RESET, Feature.GUEST_USO4,
-    Feature.GUEST_USO6, Feature.HOST_USO)
+    Feature.RING_PACKED, Feature.IN_ORDER, Feature.GUEST_USO4, Feature.GUEST_USO6,
+    Feature.HOST_USO)
 _VMM = "the virtual machine monitor's own: it works whatever the back end offers"
 _CONTROL = "the control queue never reaches a vhost-user back end"
 UNSUPPORTED = {
     Feature.MAC: _VMM, Feature.STATUS: _VMM, Feature.STANDBY: _VMM, Feature.SPEED_DUPLEX: _VMM,
     Feature.CTRL_VLAN: _CONTROL, Feature.CTRL_RX_EXTRA: _CONTROL, Feature.CTRL_MAC_ADDR: _CONTROL,
     Feature.CTRL_GUEST_OFFLOADS: _CONTROL, Feature.RSS: _CONTROL, Feature.HASH_REPORT: _CONTROL,
+    Feature.RING_RESET: "QEMU would not tell a vhost-user back end of it",
     Feature.NOTIFICATION_DATA: "an event fd carries no data",
     Feature.NOTIFY_ON_EMPTY: "a legacy feature that no driver needs",
     Feature.GSO: "a legacy feature: the host_* ones say more",
@@ -256,9 +259,12 @@ class VhostUserPort(Port):
         row["offloads"] = has(features, Feature.CSUM)
         row["log"] = self._back_end.log_record
         row["inflight"] = ring.inflight
-        # Between passes nothing is borrowed, so used and available position are the same. A split
-        # ring's own used index is where its driver goes on from, also after a back end was killed.
-        position = ring.base if ring.packed else used_index(ring.used)
+        # Between passes nothing is borrowed, so used and available position are the same. The ring
+        # itself says where its driver goes on from, also after a back end was killed.
+        position = used_index(ring.used)
+        if ring.packed:
+            position = ring.base if ring.inflight else packed_position(
+                ring.desc, ring.used, ring.size, ring.base)
         row["last_avail"] = row["avail_seen"] = row["used_idx"] = row["published"] = position
         # Buffers may have been used, and not been told of, before we came: the worker calls once.
         row["signalled_valid"], row["error"] = 0, 0
@@ -281,6 +287,10 @@ class VhostUserPort(Port):
 
     def settle(self) -> None:
         self.host.settle()
+        if self.state == "up":  # pages were taken away, or came: workers look ahead anew
+            for k in self.serving:
+                with suppress(OSError):
+                    os.eventfd_write(self.wake_fds[k], 1)
 
     def announce(self, mac: bytes) -> None:
         if self.state == "up":
@@ -326,8 +336,3 @@ class VhostUserPort(Port):
             "enabled": bool(ring.enabled), "frames": int(counters["frames"]),
             "bytes": int(counters["bytes"]), "calls": int(self._queues["calls"][ring.index]),
         }
-
-
-def used_index(used: int) -> int:
-    """The used index in a ring at host address ``used`` (VIRTIO 1.2, 2.7.8)."""
-    return ctypes.c_uint16.from_address(used + INDEX).value

@@ -9,7 +9,7 @@ driver sees all buffers of a frame or none).
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, st16_rel, st64, st64_once, st64_rel, unlikely
+from byway.machine.mem import ld64, st16_once, st16_rel, st64, st64_once, st64_rel, unlikely
 from byway.packet.batch import ROWS, SCRATCH_BYTES, SEGMENT, SEGMENTS, batch_at
 from byway.virtio.dirty import log_write
 from byway.virtio.inflight import journal_begin, journal_commit
@@ -17,6 +17,7 @@ from byway.virtio.ring import (
     AVAIL,
     DESCRIPTOR,
     ENTRIES,
+    EVENT_WORD,
     INDEX,
     USED,
     WRAP,
@@ -109,6 +110,10 @@ def move_on(queue, position, passed):
     stores: see call_driver."""
     q = vq_at(queue)
     q.used_idx = position
+    if q.in_order == 0 and q.inflight == 0:  # for the next back end: see position.py
+        st16_once(q.used + EVENT_WORD, position)
+        if unlikely(q.log != 0):
+            log_write(q.log, q.used, 2)
     st64_rel(queue + Q.published, position | ((q.published >> 16) + passed) << 16)
 
 
