@@ -221,8 +221,10 @@ def test_qemu(folder: Path, file_system: tuple[Path, Path], rows: dict[tuple[str
                   failures.get(index, "passes"))
         rows[row.case] = row
     assert {QEMU_CASES[index].shown: error for index, error in failures.items()} == {}
-    # A burst may be longer than the ring of a guest whose processor is emulated.
-    assert {reason for port in drops.values() for reason in port} <= {"no_buffers"}
+    # A burst may be longer than the ring of a guest whose processor is emulated; and where nobody
+    # has asked for a page yet, behind an IOMMU, a frame does not wait.
+    reasons = {reason for port in drops.values() for reason in port}
+    assert reasons <= {"no_buffers", "no_translation"}
     assert errors == {"near": {}, "far": {}}
 
 

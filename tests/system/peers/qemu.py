@@ -53,7 +53,10 @@ class Card:
 
 @dataclass(frozen=True)
 class Machine:
-    """What a guest has besides its cards. `incoming`: where a migration comes from, a URI."""
+    """What a guest has besides its cards. `incoming`: where a migration comes from, a URI.
+
+    With `iommu`, the guest's kernel maps all of its memory once and for all (iommu=pt).
+    """
 
     memory: int = MEMORY_MIB
     cpus: int = 1
@@ -94,7 +97,7 @@ class Vm(Process):
             argv += card.arguments(index)
         argv += ["-kernel", str(kernel), "-initrd", str(initramfs)]
         words = ["console=ttyS0 quiet", f"address={address}" if address else ""]
-        words.append("intel_iommu=on" if machine.iommu else "")
+        words.append("intel_iommu=on iommu=pt" if machine.iommu else "")
         argv += ["-append", " ".join(filter(None, words))]
         # What QEMU itself says would come in between what the guest's shell says.
         errors = folder / f"{name}-qemu.log"
