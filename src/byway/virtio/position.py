@@ -30,9 +30,10 @@ def used_index(used: int) -> int:
 
 def packed_position(desc: int, used: int, size: int, base: int) -> int:
     """slot | WRAP of a packed ring of ``size`` descriptors, whose front end says ``base``."""
-    kept = ctypes.c_uint16.from_address(used + EVENT_WORD).value
+    area = ctypes.c_uint32.from_address(used + EVENT_WORD).value  # with the flags: 0 in a new ring
+    kept = area & 0xFFFF
     slot, wrap = kept & (WRAP - 1), kept & WRAP
-    if kept == base or slot >= size:
+    if area == 0 or kept == base or slot >= size:
         return base
     before, its_wrap = (slot - 1, wrap) if slot else (size - 1, wrap ^ WRAP)
     if not (_is_used(desc, before, its_wrap) or _is_available(desc, before, its_wrap ^ WRAP)):

@@ -12,7 +12,7 @@ from byway.testing.guest_queues import GPA
 from byway.vhost.frontend import FrontEnd
 from byway.virtio.features import Feature, mask
 from byway.virtio.position import packed_position
-from byway.virtio.ring import PACKED_START, WRAP
+from byway.virtio.ring import EVENT_DISABLE, EVENT_ENABLE, PACKED_START, WRAP
 from tests.running import RunningSwitch
 
 SIZE = 5
@@ -56,9 +56,9 @@ def test_the_ring_says_where_it_was(tmp_path: Path, features: int) -> None:
 class Ring:
     """Descriptors with flags as told, and the word of the device's event suppression."""
 
-    def __init__(self, flags: list[int], kept: int) -> None:
+    def __init__(self, flags: list[int], kept: int, kicks: int = EVENT_DISABLE) -> None:
         self.desc = bytearray(b"".join(bytes(14) + f.to_bytes(2, "little") for f in flags))
-        self.used = bytearray(kept.to_bytes(2, "little") + bytes(2))
+        self.used = bytearray(kept.to_bytes(2, "little") + kicks.to_bytes(2, "little"))
         self.size = len(flags)
 
     def position(self, base: int) -> int:
@@ -68,6 +68,7 @@ class Ring:
 
 
 AVAILABLE, USED = 0x0080, 0x8080  # in the first lap
+NEXT_LAP = 0x8000  # available in the second
 
 
 @pytest.mark.parametrize(("flags", "kept", "expected"), [
@@ -83,3 +84,8 @@ AVAILABLE, USED = 0x0080, 0x8080  # in the first lap
 ])
 def test_what_is_believed(flags: list[int], kept: int, expected: int) -> None:
     assert Ring(flags, kept).position(PACKED_START) == expected
+
+
+def test_a_new_ring_that_begins_in_a_later_lap() -> None:
+    ring = Ring([AVAILABLE, AVAILABLE, NEXT_LAP, NEXT_LAP], 0, EVENT_ENABLE)
+    assert ring.position(2) == 2
