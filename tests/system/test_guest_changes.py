@@ -132,6 +132,17 @@ def test_the_guest_changes_its_queues(lab: Lab) -> None:
             lab.check(vm)
 
 
+@pytest.mark.parametrize("options", ["", "packed=on"], ids=["split", "packed"])
+def test_the_guest_resizes_its_rings(lab: Lab, options: str) -> None:
+    """A driver without RING_RESET refuses; with it, the device must learn of the new ring."""
+    ethtool = peers.find_program("ethtool")
+    with lab.guest(options) as vm:
+        for wanted in ("rx 128", "tx 64", "rx 256 tx 256"):
+            with load(lab.stays, CHANGES):
+                vm.run(f"{ethtool} -G eth0 {wanted} || true")
+            lab.check(vm)
+
+
 def test_nothing_was_lost_without_a_reason(lab: Lab) -> None:
     """Runs last: what was dropped had nowhere to go."""
     reasons = {reason for drops in lab.switch.drops().values() for reason in drops}

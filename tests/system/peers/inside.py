@@ -19,12 +19,13 @@ import re
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tests import peers
 from tests.system.peers.kernel import build_initramfs
-from tests.system.peers.qemu import Machine, Vm
+from tests.system.peers.qemu import Card, Machine, Vm
 
 MODULES = ["virtio_pci", "9p", "9pnet_virtio", "tun", "vhost_net"]
 KERNEL = peers.PEERS / "full-kernel"
@@ -75,11 +76,11 @@ def extract_elf(image: Path, target: Path) -> Path:
     return target
 
 
-def build(folder: Path) -> tuple[Path, Path]:
-    """(kernel, initramfs), made in `folder`."""
+def build(folder: Path, more: Sequence[str] = ()) -> tuple[Path, Path]:
+    """(kernel, initramfs), made in `folder`. `more` modules are loaded as well."""
     image, modules = find_kernel()
     return (extract_elf(image, folder / "vmlinux-full"),
-            build_initramfs(modules, MODULES, folder / "initramfs-full"))
+            build_initramfs(modules, [*MODULES, *more], folder / "initramfs-full"))
 
 
 class _Files:
@@ -94,9 +95,12 @@ class _Files:
 class Inside(Vm):
     """A guest with this machine's files. `run` is its own shell, `here` what runs among them."""
 
-    def __init__(self, name: str, folder: Path, system: tuple[Path, Path]) -> None:
-        machine = Machine(memory=MEMORY_MIB, cpus=2)
-        super().__init__(name, folder, *system, [_Files()], machine=machine)
+    def __init__(
+        self, name: str, folder: Path, system: tuple[Path, Path], cards: Sequence[Card] = (),
+        iommu: bool = False,
+    ) -> None:
+        machine = Machine(memory=MEMORY_MIB, cpus=2, iommu=iommu)
+        super().__init__(name, folder, *system, [*cards, _Files()], machine=machine)
         self.folder, self.cache = folder, folder / "cache"
         (folder / "ask.py").write_text(ASK)
 
