@@ -87,6 +87,7 @@ class VhostUserPort(Port):
         self._retry: Any = None
         self._served: set[int] = set()  # rings whose positions are those of the virtqueue records
         self._announcement = b""  # the address of a guest that is here, but not served yet
+        self._started: set[int] = set()  # rings that were served on this connection
         self._penalty = PENALTY_SECONDS  # for which a peer has to wait that made us wait
 
     # ------------------------------------------------------------ the socket
@@ -137,6 +138,7 @@ class VhostUserPort(Port):
 
     def _converse(self, sock: socket.socket) -> None:
         sock.setblocking(False)
+        self._started = set()
         self._connection = Connection(sock)
         self._back_end = BackEnd(
             self, features=self.offered, protocol_features=PROTOCOL_OFFERED,
@@ -263,8 +265,10 @@ class VhostUserPort(Port):
         # itself says where its driver goes on from, also after a back end was killed.
         position = used_index(ring.used)
         if ring.packed:
-            position = ring.base if ring.inflight else packed_position(
-                ring.desc, ring.used, ring.size, ring.base)
+            position = ring.base
+            if not ring.inflight and ring.index not in self._started:
+                position = packed_position(ring.desc, ring.used, ring.size, ring.base)
+        self._started.add(ring.index)
         row["last_avail"] = row["avail_seen"] = row["used_idx"] = row["published"] = position
         # Buffers may have been used, and not been told of, before we came: the worker calls once.
         row["signalled_valid"], row["error"] = 0, 0

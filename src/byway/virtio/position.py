@@ -18,7 +18,7 @@ use the ring).
 
 import ctypes
 
-from byway.virtio.ring import AVAIL, DESCRIPTOR, EVENT_WORD, INDEX, USED, WRAP
+from byway.virtio.ring import AVAIL, DESCRIPTOR, EVENT_WORD, INDEX, PACKED_START, USED, WRAP
 
 _FLAGS = 14  # of a packed descriptor
 
@@ -29,11 +29,14 @@ def used_index(used: int) -> int:
 
 
 def packed_position(desc: int, used: int, size: int, base: int) -> int:
-    """slot | WRAP of a packed ring of ``size`` descriptors, whose front end says ``base``."""
+    """slot | WRAP of a packed ring of ``size`` descriptors, whose front end says ``base``.
+
+    To be asked where a connection begins: later on, the front end has the position from us.
+    """
     area = ctypes.c_uint32.from_address(used + EVENT_WORD).value  # with the flags: 0 in a new ring
     kept = area & 0xFFFF
     slot, wrap = kept & (WRAP - 1), kept & WRAP
-    if area == 0 or kept == base or slot >= size:
+    if kept == base or slot >= size or (area == 0 and base != PACKED_START):
         return base
     before, its_wrap = (slot - 1, wrap) if slot else (size - 1, wrap ^ WRAP)
     if not (_is_used(desc, before, its_wrap) or _is_available(desc, before, its_wrap ^ WRAP)):
