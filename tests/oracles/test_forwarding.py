@@ -23,10 +23,10 @@ from byway.testing.kernels import (
     deliver_batch,
     learn_address,
     learn_many,
-    look_at,
     look_up,
 )
 from byway.testing.records import PortRecords
+from byway.testing.ring_kernels import look_at
 from byway.worker.deliver import SORT_BYTES
 from byway.worker.plan import NetworkRow, Plan, Tables
 
