@@ -4,8 +4,8 @@
     .venv/bin/python bench/variants.py [--rounds 3] [--seconds 4] [--json FILE]
 
 The guest and the measurement are those of vm2vm_testpmd.py. The same number of frames, of many
-flows, is in flight each way: 128 in one pair of queues, or 32 in each of four, all served by one
-worker. The ways take turns in each round, so that what the machine does meanwhile hits all alike.
+flows, is in flight each way, and the guest has the same number of buffers: 128 frames and 1024
+buffers in one pair of queues, or 32 and 256 in each of four, all served by one worker. The ways take turns in each round, so that what the machine does meanwhile hits all alike.
 Printed are the medians of the rounds and the claims; the exit status is 0 if all claims hold, 1 if
 not, 2 if nothing could be measured.
 """
@@ -26,9 +26,9 @@ from tests.system.peers import hugepages
 from tests.system.peers.process import PeerError
 
 FRAMES = (64, 1514)
-# name: packed rings, queue pairs, bursts of 32 frames in each queue.
-WAYS = {"split": (False, 1, 4), "packed": (True, 1, 4), "split, 4 pairs": (False, 4, 1),
-        "packed, 4 pairs": (True, 4, 1)}
+# name: packed rings, queue pairs, bursts of 32 frames in each queue, entries of a ring.
+WAYS = {"split": (False, 1, 4, 1024), "packed": (True, 1, 4, 1024),
+        "split, 4 pairs": (False, 4, 1, 256), "packed, 4 pairs": (True, 4, 1, 256)}
 CLAIMS = (("packed", "split", 1.0), ("split, 4 pairs", "split", 1.1),
           ("packed, 4 pairs", "packed", 1.1))
 
@@ -39,8 +39,9 @@ def measure(rounds: int, seconds: float, huge: bool) -> dict[tuple[int, str], li
     samples: dict[tuple[int, str], list[Sample]] = {}
     for number in range(1, rounds + 1):
         for frame in FRAMES:
-            for name, (packed, queues, bursts) in WAYS.items():
-                bench = Bench(seconds, bursts, (cpus[0], cpus[-1]), huge, packed, queues, True)
+            for name, (packed, queues, bursts, ring) in WAYS.items():
+                bench = Bench(seconds, bursts, (cpus[0], cpus[-1]), huge, packed, queues, True,
+                              ring)
                 sample = bench.measure(number, frame, "byway")
                 samples.setdefault((frame, name), []).append(sample)
                 print(f"round {number}: {name}, {frame} bytes: {sample.cycles:.1f} cycles a frame, "

@@ -150,6 +150,7 @@ class Bench:
     packed: bool = False
     queues: int = 1
     flows: bool = False
+    ring: int = 1024
 
     @contextlib.contextmanager
     def start(self, name: str, folder: Path) -> Iterator[Meter]:
@@ -175,7 +176,7 @@ class Bench:
         listens = name == "ovs"
         users = tuple(
             testpmd.VirtioUser(folder / f"s{n}", mac, server=listens, packed=self.packed,
-                               queues=self.queues)
+                               queues=self.queues, queue_size=self.ring)
             for n, mac in enumerate(MACS)
         )
         try:

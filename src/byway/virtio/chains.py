@@ -11,10 +11,11 @@ out unusable are given back empty. VIRTIO 1.2, 5.1.6.3 (buffers), 5.1.6.4 (num_b
 from byway.machine.copying import copy_frame
 from byway.machine.jit import kernel
 from byway.machine.mem import ld16_once, ld64, ld64_acq, ld64_once, shr64
+from byway.machine.system import prefetch, prefetchw
 from byway.packet.batch import HEAD, MAX_CHAIN, SEGMENT, R, batch_at
 from byway.packet.offload import wire_length
 from byway.packet.reason import Reason
-from byway.virtio.borrow import total_bytes
+from byway.virtio.borrow import LINE, total_bytes
 from byway.virtio.device_rx import BAD_HEAD, available
 from byway.virtio.dirty import log_write
 from byway.virtio.net_header import put_header
@@ -33,6 +34,7 @@ _OVER_MTU = int(Reason.OVER_MTU)
 _NO_BUFFERS = int(Reason.NO_BUFFERS)
 _SMALL_BUFFER = int(Reason.SMALL_BUFFER)
 _NO_TRANSLATION = int(Reason.NO_TRANSLATION)
+AHEAD = 1024  # bytes of the next segment that are asked for
 _ENDLESS = int(RingError.ENDLESS)
 
 
@@ -52,7 +54,20 @@ def scatter(segs, at, done, source, n):
         if done == ld64(segs + SEGMENT * at + 8):
             at += 1
             done = 0
+            if n > 0:
+                ask_for_next(segs + SEGMENT * at, n)
     return at, done
+
+
+@kernel
+def ask_for_next(seg, n):
+    """Ask for the first lines of the segment after ``seg``, which is about to be filled, where the
+    n bytes that are left reach so far: a processor asks ahead by itself only within a page."""
+    length = ld64(seg + 8)
+    if n > length:
+        a = ld64(seg + SEGMENT)
+        for k in range(0, min(ld64(seg + SEGMENT + 8), AHEAD), LINE):
+            prefetchw(a + k)
 
 
 @kernel
@@ -75,6 +90,10 @@ def scatter_row(row, header, segs, buffers):
         piece = ld64(source + SEGMENT * k + 8)
         cut = min(skip, piece)
         skip -= cut
+        if k + 1 < nsegs:
+            following = source + SEGMENT * (k + 1)
+            for line in range(0, min(ld64(following + 8), AHEAD), LINE):
+                prefetch(ld64(following) + line)
         at, done = scatter(segs, at, done, ld64(source + SEGMENT * k) + cut, piece - cut)
 
 
