@@ -5,7 +5,8 @@
 
 The guest and the measurement are those of vm2vm_testpmd.py. The same number of frames, of many
 flows, is in flight each way, and the guest has the same number of buffers: 128 frames and 1024
-buffers in one pair of queues, or 32 and 256 in each of four, all served by one worker. The ways take turns in each round, so that what the machine does meanwhile hits all alike.
+buffers in one pair of queues, or 32 and 256 in each of four, all served by one worker. The ways
+take turns in each round, so that what the machine does meanwhile hits all alike.
 Printed are the medians of the rounds and the claims; the exit status is 0 if all claims hold, 1 if
 not, 2 if nothing could be measured.
 """
