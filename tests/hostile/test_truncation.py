@@ -176,7 +176,7 @@ def test_a_back_end_that_blocks_our_kick(tmp_path: Path) -> None:
         with switch.guest("vm5", 5) as five:
             introduce(three, five)
             pause = threading.Event()
-            kick = switch.engine._ports["uplink"]._transmit.kick  # type: ignore[attr-defined]
+            kick = dict(switch.engine._ports["uplink"].pairs.rings())[1].kick
             os.eventfd_write(kick, FULL - 1)
             os.set_blocking(kick, True)
             reasons = set()

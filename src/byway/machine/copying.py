@@ -25,8 +25,8 @@ HAS_AVX512 = all(f in cpu_features() for f in ("+avx512bw", "+avx512vl"))
 
 def copy_masked_tail(destination, source, n):
     if n > LONG:  # a store across two lines costs two
-        copy64(destination, source)
         k = 64 - (destination & 63)
+        copy_masked(destination, source, k)
         destination += k
         source += k
         n -= k
