@@ -54,7 +54,7 @@ def first_frame(cache: Path) -> float:
     folder = Path(tempfile.mkdtemp(prefix="byway-bench-"))
     ports = [Port(name, folder / f"{name}.sock") for name in ("vm1", "vm2")]
     file = folder / "lab.toml"
-    file.write_text(configuration(folder / "api.sock", ports, ()))
+    file.write_text(configuration(folder / "api.sock", ports, (), {}))
     data = frame(MACS[1], MACS[0])
     begin = time.monotonic()
     try:
