@@ -63,8 +63,8 @@ def test_a_frame_after_any_pause_arrives(tmp_path: Path, features: int) -> None:
             before = switch.worker()["wakes"]
             one_by_one(one, two, REPETITIONS)
             assert switch.drops() == {}
-            if not INTERPRETED:  # both kinds of pauses happened
-                assert REPETITIONS / 20 < switch.worker()["wakes"] - before < REPETITIONS
+            if not INTERPRETED:  # it did fall asleep (where Python is slow, each time)
+                assert REPETITIONS / 20 < switch.worker()["wakes"] - before <= REPETITIONS
 
 
 def test_new_plans_between_idle_and_busy(tmp_path: Path) -> None:
