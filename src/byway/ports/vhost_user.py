@@ -292,9 +292,10 @@ class VhostUserPort(Port):
     def settle(self) -> None:
         self.host.settle()
         if self.state == "up":  # pages were taken away, or came: workers look ahead anew
-            for k in self.serving:
-                with suppress(OSError):
-                    os.eventfd_write(self.wake_fds[k], 1)
+            for fd in (self.wake_fds[k] for k in self.serving):
+                if fd >= 0:
+                    with suppress(BlockingIOError):  # full: the worker has been told
+                        os.eventfd_write(fd, 1)
 
     def announce(self, mac: bytes) -> None:
         if self.state == "up":

@@ -250,14 +250,14 @@ def device_tx(queue, batch, selected, n):
             octets += ld64(row + R.len)
         else:
             count_drops(q.counters, reason, 1)
-            reason = _NO_BUFFERS
+        reason = _NO_BUFFERS
         k += 1
         if done > MAX_DONE:
             publish_done(queue, batch, done)
             taken = 0
             done = 0
     if n > k:
-        count_drops(q.counters, reason if reason != 0 else _NO_BUFFERS, n - k)
+        count_drops(q.counters, reason, n - k)
     if done > 0:
         publish_done(queue, batch, done)
     count_frames(q.counters, sent, octets)

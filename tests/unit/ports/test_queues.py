@@ -16,6 +16,7 @@ from byway.testing.guest import Guest
 from byway.vhost.frontend import PROTOCOL_FEATURES
 from byway.vhost.messages import ProtocolFeature
 from byway.virtio.features import Feature, mask
+from tests.peers import need_peer
 from tests.running import RunningSwitch, mac
 
 PAIRS, FLOWS = 4, 24
@@ -57,7 +58,7 @@ def switch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RunningSw
     cpus = usable_cpus()
     workers = [cpus[k % len(cpus)] for k in range(request.param)]
     if len(set(workers)) < len(workers):
-        pytest.skip("peer missing: a second CPU")
+        need_peer("a second CPU", "two workers need one each")
     with RunningSwitch(tmp_path, stepped=True, workers=workers) as made:
         made.network()
         for name in ("vm1", "vm2"):
