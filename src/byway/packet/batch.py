@@ -31,15 +31,20 @@ MIN_FRAME, MAX_FRAME = 14, 65535 + 14 + 8
 ROW, row_at, R = record("row", ["addr", "len", "token", "out", "segs", "nsegs", "head", "offload"])
 # A segment: host address, bytes.
 SEGMENT = 16
+# Where frames that come by system calls are read to: ROWS places of BUFFER bytes (no multiple of 4
+# KiB, or all of them would share the same few sets of the cache).
+BUFFER = MAX_FRAME + 64 + 255 & ~63
 # Where rows are spread: int64[MAX_QUEUES][ROWS], then how many each queue gets, int64[MAX_QUEUES].
 SPREAD_LIST = 8 * ROWS
 SPREAD_COUNTS = SPREAD_LIST * MAX_QUEUES
 SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # ``scratch``: room for the buffers that a delivery is about to fill; ``spread``: for sorting rows
-# by tx queue. ``offloads``: not 0 where a row has something left to do. ``finisher``: who does it
-# where the destination does not (packet.segment); the worker's.
+# by tx queue. ``buffers``: private memory for what has none of its own. ``offloads``: not 0 where a
+# row has something left to do. ``finisher``: who does it where the destination does not
+# (packet.segment); the worker's.
 BATCH, batch_at, B = record("batch", [
-    "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher"])
+    "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
+    "buffers"])
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
 UNDECIDED = -1000
@@ -146,6 +151,8 @@ class Batch:
         self.record["heads"] = address_of(self._heads)
         self._spread = alloc(_BYTE, SPREAD_BYTES)
         self.record["spread"] = address_of(self._spread)
+        self._buffers = alloc(_BYTE, ROWS * BUFFER)  # 4 MiB, of which only what is used is there
+        self.record["buffers"] = address_of(self._buffers)
         self.address = address_of(self.record)
 
 

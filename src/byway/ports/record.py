@@ -19,6 +19,10 @@ class Kind(IntEnum):
     DEVICE = 1  # a virtqueue whose driver is somebody else's: vhost-user
     DRIVER = 2  # a virtqueue whose device is somebody else's: virtio-user, vhost-kernel
     PCAP = 3
+    TAP = 4  # an interface of the kernel: a system call a frame
+    PACKET = 5  # AF_PACKET rings on an interface
+    XDP = 6  # AF_XDP rings on a queue of an interface
+    UDP = 7  # a socket: each datagram a frame
 
 
 # txqs: address of ntx TXQ records (at least one). first: the RXQ whose worker looks after the tx
