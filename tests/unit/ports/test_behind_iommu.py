@@ -132,7 +132,7 @@ def test_everything_is_taken_away(
             got = other.receive_until(1, 0.05)
             one.front.answer()
         assert got == [frame(one, number)]
-        while frame(other, number) not in got:  # one that comes before the page of the buffer is known is dropped
+        while frame(other, number) not in got:  # dropped while the buffer is not known yet
             other.send([frame(other, number)])
             got = one.receive_until(1, 0.05)
             one.front.answer()
