@@ -16,6 +16,8 @@ ELSEWHERE = {
     Reason.BAD_LENGTH: "tests/oracles/test_driver.py",
     Reason.BAD_OFFLOAD: "tests/unit/packet/test_offload.py",
     Reason.NO_TRANSLATION: "tests/oracles/test_behind_iommu.py",
+    Reason.INTERFACE_DOWN: "tests/unit/ports/test_tap_kernels.py",
+    Reason.REFUSED: "tests/unit/ports/test_tap_kernels.py",
 }
 
 

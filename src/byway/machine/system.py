@@ -15,7 +15,7 @@ from numba.core import types
 from byway.machine.dual import INT, PTR, dual, i64
 
 SYS_READ, SYS_WRITE, SYS_POLL, SYS_MMAP = 0, 1, 7, 9
-SYS_RT_SIGACTION, SYS_SCHED_YIELD = 13, 24
+SYS_RT_SIGACTION, SYS_WRITEV, SYS_SCHED_YIELD = 13, 20, 24
 SYS_EPOLL_CTL, SYS_EPOLL_PWAIT = 233, 281
 EINTR = 4
 

@@ -70,6 +70,12 @@ class Reason(IntEnum):
     NO_TRANSLATION = (
         18, "The receiver's IOMMU has not told where its buffer lies.",
         "Nothing to do where it is rare; else give the guest's driver fixed mappings (iommu=pt).")
+    INTERFACE_DOWN = (
+        19, "The interface is down, so the Linux kernel takes no frames for it.",
+        "Set it up: ip link set NAME up, in its network namespace.")
+    REFUSED = (
+        20, "The Linux kernel refused the frame.",
+        "Look at the sender: the frame is not one that the interface can have.")
 
 
 REASONS = 32  # room in the counters; more than there are reasons

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames from and to a tap, one system call each, straight from and to where they lie.
+
+Used by dispatch.py; tap_port.py fills the records. Sources: Linux, drivers/net/tun.c and
+include/linux/virtio_net.h (what the kernel checks), Documentation/networking/tuntap.rst.
+
+Theory of operation
+-------------------
+Each file of a tap is a queue. ``read`` gives one frame with a virtio_net_hdr of HEADER bytes in
+front; it goes into the worker's own memory (BATCH.buffers), where it stays for the pass. ``write``
+takes the same. A frame of at most HEAD bytes is one piece: the row's private head, and the header
+is put in the room in front of it. Of a longer one the rest follows from where the sender left it,
+in as many pieces as it lies in; the kernel copies it, we do not.
+
+What the header says goes through as it is (packet.offload): a checksum that the sender's kernel
+left to be done, or 64 KiB of TCP in one frame. The kernel checks what we write, and it is stricter
+than VIRTIO is (so many segments of UDP, so much room for a checksum): a frame that it refuses, and
+that has something left to do, is finished here and written again. So a frame that the switch passes
+is never refused for what its sender left to do.
+
+The files do not block. No frame: EAGAIN. An interface that is down takes none (EIO), one that does
+not get on takes none for now (EAGAIN, ENOBUFS, ENOMEM): counted. Memory that the sender took away
+under our hands (EFAULT) costs that frame. A signal (EINTR) asks for the call again; it comes a few
+times a second at the most. An interface that is gone (EBADFD) leaves its code in ``error``, and the
+port is taken down.
+
+Sleeping: the file stands in the worker's epoll set, edge-triggered, for as long as the port is
+served. The kernel makes an edge for every frame after it can be read, and one when the interface
+goes. A queue is put to sleep in the same turn in which a read said EAGAIN, and the epoll set was
+not looked at in between. So a frame that came after that read left an edge which is still to be
+reported: no wake-up is lost, and no second look is needed.
+"""
+
+from enum import IntEnum
+
+from byway.machine.jit import kernel
+from byway.machine.layout import record
+from byway.machine.mem import ld64, likely, st64, unlikely
+from byway.machine.system import EINTR, SYS_READ, SYS_WRITE, SYS_WRITEV, syscall3
+from byway.packet.batch import BUFFER, HEAD, ROWS, SEGMENT, R, batch_at, set_row
+from byway.packet.counters import count_drops, count_frames
+from byway.packet.offload import NEEDS_CSUM
+from byway.packet.reason import Reason
+from byway.packet.segment import finish_begin, finish_next, finisher_at
+from byway.virtio.net_header import put_header, read_offload
+
+HEADER = 10  # the kernel fills no more of it, whatever size is set
+_EIO, _EBADF, _EAGAIN, _ENOMEM, _EFAULT, _EINVAL = 5, 9, 11, 12, 14, 22
+_EBADFD, _ENETDOWN, _ENOBUFS = 77, 100, 105
+
+_NO_BUFFERS = int(Reason.NO_BUFFERS)
+_PORT_DOWN = int(Reason.PORT_DOWN)
+_BAD_ADDRESS = int(Reason.BAD_ADDRESS)
+_INTERFACE_DOWN = int(Reason.INTERFACE_DOWN)
+_REFUSED = int(Reason.REFUSED)
+
+
+class Fault(IntEnum):
+    """What ends a tap's queue, as PORT.error has it."""
+
+    sentence: str
+
+    def __new__(cls, value: int, sentence: str = "") -> "Fault":
+        made = int.__new__(cls, value)
+        made._value_ = value
+        made.sentence = sentence
+        return made
+
+    GONE = 1, "the interface was removed"
+    UNREADABLE = 2, "the kernel gives no frames of the interface"
+
+
+_GONE, _UNREADABLE = int(Fault.GONE), int(Fault.UNREADABLE)
+
+# One queue of a tap: its file; COUNTERS of what came in and went out; a Fault, or 0.
+TAP, tap_at, K = record("tap", ["file", "rx", "tx", "error"])
+
+
+@kernel
+def again(number, file, address, n):
+    """A system call, until no signal interrupts it; -> what it answers."""
+    answer = syscall3(number, file, address, n)
+    while unlikely(answer == -EINTR):
+        answer = syscall3(number, file, address, n)
+    return answer
+
+
+# ---------------------------------------------------------------- into Byway
+@kernel
+def tap_rx(queue, batch):
+    """Read up to a batch of frames; -> rows filled."""
+    t = tap_at(queue)
+    b = batch_at(batch)
+    file, rows, place = t.file, b.rows, b.buffers
+    n = 0
+    octets = 0
+    offloads = 0
+    while n < ROWS:
+        length = again(SYS_READ, file, place, BUFFER) - HEADER
+        if length < 0:
+            if unlikely(length != -_EAGAIN - HEADER):
+                gone = length == -_EBADFD - HEADER or length == -_EBADF - HEADER
+                t.error = _GONE if gone else _UNREADABLE
+            break
+        row = rows + 64 * n
+        set_row(row, place + HEADER, length)
+        word = read_offload(place)
+        st64(row + R.offload, word)
+        offloads |= word
+        octets += length
+        place += BUFFER
+        n += 1
+    b.n = n
+    b.nsegs = 0
+    b.offloads = offloads
+    count_frames(t.rx, n, octets)
+    return n
+
+
+# ---------------------------------------------------------------- out of Byway
+@kernel
+def list_rest(row, pieces, n):
+    """List the n bytes of a frame that follow its head as iovecs (readv(2)); -> how many."""
+    nsegs = ld64(row + R.nsegs)
+    if nsegs == 0:
+        st64(pieces, ld64(row + R.addr) + HEAD)
+        st64(pieces + 8, n)
+        return 1
+    segs = ld64(row + R.segs)
+    skip = HEAD
+    count = 0
+    for k in range(nsegs):
+        length = ld64(segs + SEGMENT * k + 8)
+        cut = min(skip, length)
+        skip -= cut
+        length = min(length - cut, n)
+        if length > 0:
+            st64(pieces + SEGMENT * count, ld64(segs + SEGMENT * k) + cut)
+            st64(pieces + SEGMENT * count + 8, length)
+            n -= length
+            count += 1
+    return count
+
+
+@kernel
+def write_frame(file, batch, row):
+    """Write the frame of a row with its virtio header; -> what the kernel answers."""
+    n = ld64(row + R.len)
+    start = ld64(row + R.head) - HEADER
+    put_header(HEADER, start, 1, row)
+    if n <= HEAD:
+        return again(SYS_WRITE, file, start, HEADER + n)
+    pieces = batch_at(batch).scratch
+    st64(pieces, start)
+    st64(pieces + 8, HEADER + HEAD)
+    count = list_rest(row, pieces + SEGMENT, n - HEAD)
+    return again(SYS_WRITEV, file, pieces, 1 + count)
+
+
+@kernel
+def reason_of(answer):
+    """Why a frame that was to be written is dropped: a Reason."""
+    if answer == -_EAGAIN or answer == -_ENOBUFS or answer == -_ENOMEM:
+        return _NO_BUFFERS
+    if answer == -_EIO or answer == -_ENETDOWN:
+        return _INTERFACE_DOWN
+    if answer == -_EFAULT:
+        return _BAD_ADDRESS
+    if answer == -_EBADFD or answer == -_EBADF:
+        return _PORT_DOWN
+    return _REFUSED
+
+
+@kernel
+def write_finished(queue, batch, row):
+    """Finish a frame that the kernel does not take as it is, and write what it becomes; -> frames
+    written."""
+    t = tap_at(queue)
+    finisher = batch_at(batch).finisher
+    reason = finish_begin(finisher, row, 0)
+    if reason != 0:
+        count_drops(t.tx, reason, 1)
+        return 0
+    sent = 0
+    octets = 0
+    n = finish_next(finisher)
+    while n > 0:
+        selected = finisher_at(finisher).selected
+        for k in range(n):
+            piece = ld64(selected + 8 * k)
+            answer = write_frame(t.file, batch, piece)
+            if answer > 0:
+                sent += 1
+                octets += ld64(piece + R.len)
+            else:
+                count_drops(t.tx, reason_of(answer), 1)
+        n = finish_next(finisher)
+    count_frames(t.tx, sent, octets)
+    return sent
+
+
+@kernel
+def not_written(queue, batch, row, answer):
+    """What to do about a frame for which the kernel answered an error; -> frames written."""
+    t = tap_at(queue)
+    rows = finisher_at(batch_at(batch).finisher).rows
+    being_finished = rows <= row and row <= rows + 64 * ROWS
+    if answer == -_EINVAL and ld64(row + R.offload) & NEEDS_CSUM != 0 and not being_finished:
+        return write_finished(queue, batch, row)
+    reason = reason_of(answer)
+    if reason == _PORT_DOWN:
+        t.error = _GONE
+    count_drops(t.tx, reason, 1)
+    return 0
+
+
+@kernel
+def tap_tx(queue, batch, selected, n):
+    """Write n rows; -> how many the interface took, the others are counted."""
+    t = tap_at(queue)
+    file = t.file
+    written = 0
+    octets = 0
+    finished = 0
+    for k in range(n):
+        row = ld64(selected + 8 * k)
+        answer = write_frame(file, batch, row)
+        if likely(answer > 0):
+            written += 1
+            octets += ld64(row + R.len)
+        else:
+            finished += not_written(queue, batch, row, answer)
+    count_frames(t.tx, written, octets)
+    return written + finished
