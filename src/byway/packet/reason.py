@@ -76,6 +76,12 @@ class Reason(IntEnum):
     REFUSED = (
         20, "The Linux kernel refused the frame.",
         "Look at the sender: the frame is not one that the interface can have.")
+    TRUNCATED = (
+        21, "The Linux kernel handed over only the beginning of the frame.",
+        "Give Byway more CPU time, or switch GRO of packets over 64 KiB (BIG TCP) off.")
+    RING_FULL = (
+        22, "The Linux kernel had a frame for the port and no room left for it.",
+        "Give Byway more CPU time.")
 
 
 REASONS = 32  # room in the counters; more than there are reasons
