@@ -22,7 +22,8 @@ is no error (nft learned `destroy` only in 1.0.7).
 The rules say:
 
 * prerouting, output: who calls a published port of an address of this host (of any port of the
-  family that is *local*, by the routing table; loopback included) is led to the container.
+  family that is *local*, by the routing table; 127.0.0.0/8 included) is led to the container. Calls
+  to ::1 stay the host's: IPv6 has no route_localnet, their answers would find no way back.
 * postrouting: who leaves a subnet for elsewhere gets the host's address; so does a container that
   was led back into its own network (otherwise its peer would answer it directly, past the
   translation), and the host itself where it called by a loopback address.
@@ -75,6 +76,7 @@ table inet {name} {{
         jump published
     }}
     chain output {{
+        ip6 daddr ::1 return
         jump published
     }}
     chain forward {{
@@ -89,7 +91,6 @@ table inet {name} {{
         ip saddr . ip daddr @within4 masquerade
         ip6 saddr . ip6 daddr @within6 masquerade
         ip saddr 127.0.0.0/8 masquerade
-        ip6 saddr ::1 masquerade
     }}
 }}
 """
