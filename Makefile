@@ -38,7 +38,7 @@ test: setup lint types contracts docs compiled interpreted coverage  ## everythi
 
 lint: setup  ## ruff
 	@echo "== ruff"
-	@$(BIN)/ruff check src tests scripts $(wildcard bench examples)
+	@$(BIN)/ruff check src integrations tests scripts $(wildcard bench examples)
 
 types: setup  ## mypy, strict outside kernels
 	@echo "== mypy"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "byway"
-FOLDERS = ("src", "tests", "bench", "examples")
+FOLDERS = ("src", "integrations", "tests", "bench", "examples")
 
 
 def files(*folders: str) -> list[Path]:

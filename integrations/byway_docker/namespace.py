@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the plugin looks up, and takes away, in other network namespaces.
+
+Used by reconcile and the network driver. Uses Linux: setns(2), netdevice(7), if_tun.h.
+
+The namespace of a thread is that in which it opens sockets and /dev/net/tun; work in another one
+is done by a thread of its own, which ends. A container's namespace is a file that dockerd mounts
+under its exec root (the *sandbox key*); what is no namespace (any more) has another file system.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+_CLONE_NEWNET = 0x40000000
+_SIOCGIFHWADDR = 0x8927
+_TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
+_TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: as the switch makes them
+_IFREQ = struct.Struct("=16sH22x")
+
+T = TypeVar("T")
+
+
+def exists(path: str) -> bool:
+    """Is the file at `path` a namespace?"""
+    try:
+        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+    except OSError:
+        return False
+
+
+def find(path: str, mac: str) -> str | None:
+    """The interface with this MAC address in the namespace `path`; None where there is none.
+
+    OSError where the namespace cannot be entered."""
+    wanted = bytes.fromhex(mac.replace(":", ""))
+
+    def look() -> str | None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+            for _, name in socket.if_nameindex():
+                request = struct.pack("=16s24x", name.encode())
+                try:
+                    answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request)
+                except OSError as error:
+                    if error.errno == errno.ENODEV:  # it went in this moment
+                        continue
+                    raise
+                if answer[18:24] == wanted:
+                    return name
+        return None
+
+    return _inside(path, look)
+
+
+def is_free(path: str | None, interface: str) -> bool:
+    """Is there a tap of that name which no process holds? `path` None: our own namespace.
+
+    OSError where that cannot be told."""
+    return _inside(path, lambda: _try_tap(interface, remove=False))
+
+
+def remove_free(path: str | None, interface: str) -> bool:
+    """Remove the tap of that name unless a process holds it; -> is there none now?
+
+    OSError where that cannot be told."""
+    def work() -> bool:
+        return not _is_there(interface) or _try_tap(interface, remove=True)
+
+    return _inside(path, work)
+
+
+def _is_there(interface: str) -> bool:
+    return any(name == interface for _, name in socket.if_nameindex())
+
+
+def _try_tap(interface: str, remove: bool) -> bool:
+    """Attach to a tap that is there, for a moment; -> did it work?"""
+    if not _is_there(interface):
+        return False
+    file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(file, _TUNSETIFF, _IFREQ.pack(interface.encode(), _TAP_FLAGS))
+        if remove:
+            fcntl.ioctl(file, _TUNSETPERSIST, 0)
+    except OSError as error:
+        # EBUSY: somebody holds it. EINVAL: no tap, or none as the switch makes them.
+        if error.errno in (errno.EBUSY, errno.EINVAL):
+            return False
+        raise
+    finally:
+        os.close(file)
+    return True
+
+
+def _inside(path: str | None, work: Callable[[], T]) -> T:
+    """What `work` answers, or raises, in the namespace `path`."""
+    if path is None:
+        return work()
+    answers: list[T] = []
+    problems: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            _enter(path)
+            answers.append(work())
+        except BaseException as error:  # raised again in the thread that asked
+            problems.append(error)
+
+    thread = threading.Thread(target=run, name="byway-docker-namespace")
+    thread.start()
+    thread.join()
+    if problems:
+        raise problems[0]
+    return answers[0]
+
+
+def _enter(path: str) -> None:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if ctypes.CDLL(None, use_errno=True).setns(file, _CLONE_NEWNET):
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), path)
+    finally:
+        os.close(file)
