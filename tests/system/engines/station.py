@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A container as the tests use it: it pings, fetches the file that every container serves, and
+measures.
+
+Used by the engines, which say how a command is run in one of their containers. A QEMU guest
+(`tests/system/peers/qemu.py`) has the same methods.
+"""
+
+import json
+import re
+from abc import ABC, abstractmethod
+from typing import Any
+
+from tests.system.engines import image
+from tests.system.peers.process import PeerError, wait_until
+
+INTERFACE = "eth0"
+
+
+class Station(ABC):
+    """A running container called ``name``."""
+
+    name: str
+
+    @abstractmethod
+    def run(self, command: str, timeout: float = 60.0) -> str:
+        """Run a shell command in it; its output. PeerError where it fails."""
+
+    def ping(self, address: str, count: int = 5, options: str = "") -> int:
+        """The number of replies to ``count`` echo requests, one every 20 ms."""
+        text = self.run(f"ping -q -c {count} -i 0.02 -W 3 {options} {address} || true")
+        found = re.search(r"(\d+) packets transmitted, (\d+) packets received", text)
+        if found is None:
+            raise PeerError(f"{self.name}: ping said {text!r}")
+        return int(found.group(2))
+
+    def reach(self, address: str, timeout: float = 20.0) -> None:
+        """Ping until a reply comes; PeerError where none comes in time."""
+        wait_until(lambda: self.ping(address, 1), f"{self.name} reaches {address}", timeout)
+
+    def fetch(self, address: str, port: int = image.SERVED, timeout: float = 60.0) -> str:
+        """The MD5 sum of what is sent to us from there (`image.SUM` for another container)."""
+        return self.run(f"nc {address} {port} </dev/null | md5sum", timeout).split()[0]
+
+    def serve(self, file: str, port: int) -> None:
+        """Send a file to everybody who connects to a TCP port, from now on."""
+        self.background(f"nc -ll -p {port} -e cat {file}")
+
+    def background(self, command: str) -> None:
+        """Run a shell command beside others, from now on; nothing is heard of it."""
+        self.run(f"(({command}) </dev/null >/dev/null 2>&1 &)")
+
+    def measure(self, address: str, seconds: float = 1.0, options: str = "") -> dict[str, Any]:
+        """iperf3's report of TCP to another container for so long."""
+        line = f"iperf3 --json -c {address} -t {seconds:g} {options}"
+        report: dict[str, Any] = json.loads(self.run(line, 30 + seconds))
+        return report
+
+    def addresses(self, interface: str = INTERFACE) -> list[str]:
+        """The addresses of an interface with their prefix lengths, link-local ones left out."""
+        text = self.run(f"ip addr show dev {interface}")
+        found = re.findall(r"inet6? (\S+)", text)
+        return [address for address in found if not address.startswith("fe80:")]
+
+    def address(self, interface: str = INTERFACE) -> str:
+        """The first address of an interface, without its prefix length."""
+        return self.addresses(interface)[0].partition("/")[0]
+
+    def interfaces(self) -> set[str]:
+        """Its interfaces, but for the loopback."""
+        text = self.run("cat /proc/self/net/dev")
+        return set(re.findall(r"^ *([^\s:]+):", text, re.MULTILINE)) - {"lo"}
