@@ -45,12 +45,14 @@ class Port:
 
 
 def configuration(
-    api: Path, ports: Iterable[Port], workers: Sequence[int], mtus: Mapping[str, int]
+    api: Path, ports: Iterable[Port], workers: Sequence[int], mtus: Mapping[str, int],
+    state: Path | None = None,
 ) -> str:
     """The TOML file for these ports, all in the networks they name, whose MTUs may be given."""
     ports = list(ports)
     cpus = f"workers = {list(workers)}\n" if workers else ""
-    text = f'[switch]\nname = "lab"\napi = "{api}"\n{cpus}'
+    kept = f'state = "{state}"\n' if state else ""
+    text = f'[switch]\nname = "lab"\napi = "{api}"\n{cpus}{kept}'
     for network in sorted({port.network for port in ports} | {"blue"}):
         text += f'\n[[network]]\nname = "{network}"\nmtu = {mtus.get(network, 1500)}\n'
     for port in ports:
@@ -60,7 +62,10 @@ def configuration(
 
 
 class Switch:
-    """A running `byway run`. `kill` and `start` again as often as a test likes."""
+    """A running `byway run`. `kill` and `start` again as often as a test likes.
+
+    `prefix` comes before its command (`nsenter ...`); `state` is where it keeps what it was told.
+    """
 
     def __init__(
         self,
@@ -68,11 +73,14 @@ class Switch:
         ports: Iterable[Port],
         workers: Sequence[int] = (),
         mtus: Mapping[str, int] | None = None,
+        prefix: Sequence[str] = (),
+        state: Path | None = None,
     ) -> None:
         self.folder = folder
+        self.prefix = list(prefix)
         self.api = folder / "api.sock"
         self.file = folder / "lab.toml"
-        self.file.write_text(configuration(self.api, ports, workers, mtus or {}))
+        self.file.write_text(configuration(self.api, ports, workers, mtus or {}, state))
         self.client = Client(str(self.api), timeout=START)
         self.starts = 0
         self.process = self.start()
@@ -81,7 +89,8 @@ class Switch:
         """Start it and wait until its API answers."""
         self.starts += 1
         log = self.folder / f"byway-{self.starts}.log"
-        self.process = Process("byway", [str(BYWAY), "run", str(self.file)], log)
+        argv = [*self.prefix, str(BYWAY), "run", str(self.file)]
+        self.process = Process("byway", argv, log)
         try:
             wait_until(self._answers, "the API answers", START)
         except BaseException:
