@@ -143,8 +143,11 @@ class Pools:
         return str(found[0][0])
 
     # ------------------------------------------------------------ addresses
-    def request_address(self, pool_id: str, address: str | None = None, owner: str = "") -> str:
+    def request_address(self, pool_id: str, address: str | None = None, owner: str = "",
+                        within: str = "") -> str:
         """An address of a pool, with its prefix length: `address`, or the next one that is free.
+
+        `within`: a range as of a sub-pool, which this one is chosen from.
 
         An owner with a name has at most one address of a pool: asked again, the answer is the
         same. Owners without a name ("") get a new one each time."""
@@ -160,7 +163,7 @@ class Pools:
             if address:
                 found = self._check_free(pool, address)
             else:
-                found = self._next_free(pool)
+                found = self._next_free(pool, within)
                 self.store.run("UPDATE pools SET latest = ? WHERE id = ?",
                                (packed(found, pool.version), pool.id))
             self._give(pool, found, owner)
@@ -179,9 +182,9 @@ class Pools:
                                     f"use that one instead of {address}, or another pool")
                 return present
             found = self._check_free(pool, address) if address else self._search(
-                pool, Span(pool.choice.first, pool.choice.last))
+                pool, pool.choice)
             if found is None:
-                raise _full(pool)
+                raise _full(pool, "")
             self._give(pool, found, "")
             self.store.run("UPDATE pools SET gateway = ? WHERE id = ?",
                            (packed(found, pool.version), pool.id))
@@ -253,14 +256,15 @@ class Pools:
             raise IpamError(f"{text} is in use{whose}", "ask for another one")
         return address
 
-    def _next_free(self, pool: Pool) -> int:
+    def _next_free(self, pool: Pool, within: str) -> int:
+        choice = make_pool(pool.space, pool.prefix, within).choice if within else pool.choice
         ((raw,),) = self.store.rows("SELECT latest FROM pools WHERE id = ?", (pool.id,))
         latest = int.from_bytes(raw, "big")
-        found = self._search(pool, Span(latest + 1, pool.choice.last))
+        found = self._search(pool, Span(max(latest + 1, choice.first), choice.last))
         if found is None:
-            found = self._search(pool, Span(pool.choice.first, min(latest, pool.choice.last)))
+            found = self._search(pool, Span(choice.first, min(latest, choice.last)))
         if found is None:
-            raise _full(pool)
+            raise _full(pool, within)
         return found
 
     def _search(self, pool: Pool, span: Span) -> int | None:
@@ -301,9 +305,10 @@ def _read(row: tuple[str, str, str, str]) -> Pool:
     return make_pool(space, prefix, sub_pool)
 
 
-def _full(pool: Pool) -> IpamError:
-    return IpamError(f"the pool {pool.id} has no address left",
-                     "release some, or use a larger pool")
+def _full(pool: Pool, within: str) -> IpamError:
+    part = f"the range {within} of " if within else ""
+    return IpamError(f"{part}the pool {pool.id} has no address left",
+                     "release some, or use a larger one")
 
 
 def _check_name(what: str, name: str) -> None:
