@@ -124,12 +124,15 @@ def _parse(answer: bytes, name: str) -> Link | None:
 
 
 class Follower:
-    """Follows the interface ``name`` of ``namespace``. ``link``: while frames can be exchanged."""
+    """Follows the interface ``name`` of ``namespace``. ``link``: while frames can be exchanged;
+    ``present``: it is there, be it down or without a carrier (as it is for a moment when some
+    drivers are set up anew)."""
 
     def __init__(self, loop: AbstractEventLoop, name: str, namespace: str | None,
                  changed: Callable[[Link | None, str], None]) -> None:
         self.loop, self.name, self.namespace = loop, name, namespace
         self.link: Link | None = None
+        self.present = False
         self._reason = ""
         self._changed = changed
         self._links: Links | None = None
@@ -176,6 +179,7 @@ class Follower:
     def _look(self) -> None:
         assert self._links
         link = self._links.find(self.name)
+        self.present = link is not None
         if link is None:
             self._tell(None, f'there is no interface "{self.name}"')
         elif not link.up:
@@ -201,6 +205,7 @@ class Follower:
                 self.loop.remove_reader(thing.fileno())
                 thing.close()
         self._timer = self._watch = self._links = None
+        self.present = False
 
     def close(self) -> None:
         """Follow no more. Idempotent."""
