@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state file: networks and ports that came through the API, so that they outlive the switch.
+
+Used by wanted (which keeps every change before it is carried out) and the daemon (which restores
+what is there). Uses SQLite, diff, the parsers of config.
+
+Theory of operation
+-------------------
+Goal: whatever the API acknowledged is there after the next start, also when the process is killed
+or the power fails between any two instructions; and what stands in the file is never lost because
+a switch did not understand it.
+
+A change is written as one transaction (write-ahead log, synced before it counts) *before* the
+engine carries it out; where the engine then refuses, the opposite is written. So a kill in between
+leaves at most a change that nobody was told of. A change that cannot be written is not carried out.
+
+One switch has the file: the lock is held as long as it is open, and the kernel drops it when the
+process ends in whatever way. A file of another program, of a newer Byway, or with broken pages is
+refused and stays as it is. An entry that cannot be used (its network is gone, a key is unknown)
+is left out, said, and stays in the file.
+
+An entry is what the user wrote, in JSON, without the defaults: they may change as in a TOML file.
+"""
+
+import contextlib
+import json
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+from byway.control.config import parse_network, parse_port
+from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
+from byway.control.model import NetworkConfig, PortConfig
+from byway.control.problem import ConfigError, EngineError
+
+APPLICATION = 0x42797761  # "Bywa": PRAGMA application_id, which file(1) shows
+VERSION = 1  # PRAGMA user_version: what the tables below are
+_TABLES = """
+CREATE TABLE networks (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE ports (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+"""
+_PUT = "INSERT INTO {} VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
+_REMOVE = "DELETE FROM {} WHERE name = ?"
+_AWAY = "restore it from a backup, or move it away and start without what is in it"
+
+Entry = TypeVar("Entry", NetworkConfig, PortConfig)
+
+
+class StoreError(EngineError):
+    """The state file cannot be used, or a change cannot be kept in it."""
+
+
+class Store:
+    """An open state file; nobody else has it meanwhile. Belongs to one thread."""
+
+    def __init__(self, path: str) -> None:
+        """Open the file, or make it (mode 0600). StoreError: it is not ours to use; it stays as
+        it is."""
+        self.path = path
+        try:
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            raise StoreError(f"the state file {path} cannot be opened ({error.strerror})",
+                             "make it and its directory writable, or set another path") from None
+        self._database = sqlite3.connect(path, isolation_level=None, timeout=0)
+        try:
+            with self._told():
+                self._prepare()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._database.execute("PRAGMA synchronous = FULL")
+        version = self._pragma("user_version")
+        fresh = not self._pragma("schema_version")
+        if self._pragma("application_id") != APPLICATION and not fresh:
+            raise StoreError(f"the state file {self.path} belongs to another program",
+                             "set another path")
+        if version > VERSION:
+            raise StoreError(f"the state file {self.path} was written by a newer Byway (its version"
+                             f" is {version}, this one knows {VERSION})",
+                             "start that release, or set another path")
+        if (problem := self._database.execute("PRAGMA quick_check(1)").fetchone()[0]) != "ok":
+            raise StoreError(f"the state file {self.path} is broken ({problem})", _AWAY)
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("BEGIN EXCLUSIVE")  # from now on the lock is ours
+        if fresh:
+            for statement in _TABLES.split(";")[:-1]:
+                self._database.execute(statement)
+            self._database.execute(f"PRAGMA application_id = {APPLICATION}")
+            self._database.execute(f"PRAGMA user_version = {VERSION}")
+        self._database.execute("COMMIT")
+        if fresh:
+            _sync_directory(self.path)
+
+    def _pragma(self, name: str) -> int:
+        value: int = self._database.execute(f"PRAGMA {name}").fetchone()[0]
+        return value
+
+    def keep(self, actions: Sequence[Action]) -> None:
+        """Have these changes on the disk, all or none. StoreError: none."""
+        with self._told():
+            self._database.execute("BEGIN IMMEDIATE")
+            try:
+                for action in actions:
+                    self._write(action)
+                self._database.execute("COMMIT")
+            except BaseException:
+                if self._database.in_transaction:  # a full disk may have ended it
+                    self._database.execute("ROLLBACK")
+                raise
+
+    def _write(self, action: Action) -> None:
+        match action:
+            case AddNetwork(network):
+                self._database.execute(_PUT.format("networks"), (network.name, _body(network)))
+            case AddPort(port):
+                self._database.execute(_PUT.format("ports"), (port.name, _body(port)))
+            case RemoveNetwork(name):
+                self._database.execute(_REMOVE.format("networks"), (name,))
+            case RemovePort(name):
+                self._database.execute(_REMOVE.format("ports"), (name,))
+
+    def load(self) -> tuple[list[NetworkConfig], list[PortConfig], list[str]]:
+        """What is in the file, in the order of its coming; and sentences on what cannot be used."""
+        problems: list[str] = []
+        with self._told():
+            networks = self._entries("networks", parse_network, problems)
+            ports: list[PortConfig] = self._entries("ports", parse_port, problems)
+        return networks, ports, problems
+
+    def _entries(self, table: str, parse: Callable[[object, str], Entry],
+                 problems: list[str]) -> list[Entry]:
+        rows = self._database.execute(f"SELECT name, body FROM {table} ORDER BY rowid")
+        entries = []
+        for name, body in rows:
+            try:
+                entries.append(parse(json.loads(body), f'{self.path}: {table[:-1]} "{name}"'))
+            except ValueError as error:
+                problems.append(f'{self.path}: {table[:-1]} "{name}" is no JSON ({error})')
+            except ConfigError as error:
+                problems += [str(problem) for problem in error.problems]
+        return entries
+
+    def close(self) -> None:
+        """Give the file up. Idempotent."""
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """What SQLite says becomes what a user can do about it."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _refusal(self.path, error) from None
+
+
+def _body(entry: NetworkConfig | PortConfig) -> str:
+    return entry.model_dump_json(exclude_unset=True)
+
+
+def _refusal(path: str, error: sqlite3.Error) -> StoreError:
+    name = getattr(error, "sqlite_errorname", "")
+    if name.startswith("SQLITE_BUSY"):
+        return StoreError(f"the state file {path} is in use by another switch",
+                          "stop that one, or give each a file of its own")
+    if name == "SQLITE_FULL":
+        return StoreError(f"the state file {path} cannot take more: the disk is full",
+                          "make room and try again; nothing was changed")
+    if name.startswith("SQLITE_READONLY") or _read_only(path):
+        return StoreError(f"the state file {path} can only be read",
+                          "make the file, its directory and its file system writable")
+    if name in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
+        return StoreError(f"the state file {path} is broken, or none ({error})", _AWAY)
+    return StoreError(f"the state file {path} cannot be used ({error})",
+                      "check the disk and the messages of the kernel")
+
+
+def _read_only(path: str) -> bool:
+    return bool(os.statvfs(os.path.dirname(path) or ".").f_flag & os.ST_RDONLY)
+
+
+def _sync_directory(path: str) -> None:
+    """The file's name outlives a power failure, too."""
+    directory = os.open(os.path.dirname(path) or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The state file: what is kept, what is refused, and that it loses nothing."""
+
+import sqlite3
+import stat
+from pathlib import Path
+
+import pytest
+
+from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
+from byway.control.model import NetworkConfig, PcapPort, VhostUserPort
+from byway.control.store import Store, StoreError
+
+BLUE = NetworkConfig(name="blue", mtu=9000)
+VM1 = VhostUserPort(name="vm1", network="blue", kind="vhost-user", socket="/tmp/vm1.sock")
+TAPE = PcapPort(name="tape", network="blue", kind="pcap", write="/tmp/tape.pcap")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "lab.db")
+
+
+def kept(path: str, *actions: Action) -> None:
+    """Write into the file, as a switch that ends afterwards."""
+    store = Store(path)
+    store.keep(actions)
+    store.close()
+
+
+def found(path: str) -> list[str]:
+    """The names of what is in the file, in order."""
+    store = Store(path)
+    networks, ports, problems = store.load()
+    store.close()
+    assert problems == []
+    return [entry.name for entry in (*networks, *ports)]
+
+
+def test_what_was_kept_is_there_at_the_next_start(path: str) -> None:
+    kept(path, AddNetwork(BLUE), AddPort(VM1), AddPort(TAPE))
+    store = Store(path)
+    assert store.load() == ([BLUE], [VM1, TAPE], [])
+    store.close()
+
+
+def test_what_was_removed_is_gone_and_what_was_changed_is_changed(path: str) -> None:
+    kept(path, AddNetwork(BLUE), AddPort(VM1), AddPort(TAPE))
+    changed = VM1.model_copy(update={"socket": "/tmp/other.sock"})
+    kept(path, RemovePort("tape"), RemovePort("vm1"), AddPort(changed))
+    store = Store(path)
+    assert store.load() == ([BLUE], [changed], [])
+    store.close()
+
+
+def test_only_what_the_user_wrote_is_kept(path: str) -> None:
+    kept(path, AddNetwork(NetworkConfig(name="blue")), AddPort(VM1))
+    rows = sqlite3.connect(path).execute("SELECT body FROM ports").fetchall()
+    assert rows == [('{"name":"vm1","network":"blue","kind":"vhost-user",'
+                     '"socket":"/tmp/vm1.sock"}',)]
+
+
+def test_to_remove_what_is_not_there_is_no_error(path: str) -> None:
+    kept(path, RemovePort("vm1"), RemoveNetwork("blue"))
+    assert found(path) == []
+
+
+def test_others_may_not_read_the_file(path: str) -> None:
+    kept(path)
+    assert stat.S_IMODE(Path(path).stat().st_mode) == 0o600
+
+
+def test_a_change_is_kept_whole_or_not_at_all(path: str) -> None:
+    store = Store(path)
+    store.keep([AddNetwork(BLUE)])
+    store._database.execute("PRAGMA max_page_count = 5")  # SQLite's own full disk
+    many = [AddPort(VM1.model_copy(update={"name": f"vm{k}"})) for k in range(500)]
+    with pytest.raises(StoreError, match="disk is full; make room and try again; nothing was"):
+        store.keep(many)
+    store.keep([RemoveNetwork("none")])  # it goes on
+    store.close()
+    assert found(path) == ["blue"]
+
+
+def test_two_switches_never_have_one_file(path: str) -> None:
+    store = Store(path)
+    with pytest.raises(StoreError, match="in use by another switch; stop that one, or give each"):
+        Store(path)
+    store.keep([AddNetwork(BLUE)])
+    store.close()
+    assert found(path) == ["blue"]
+
+
+def test_a_newer_file_is_left_alone(path: str) -> None:
+    kept(path, AddNetwork(BLUE))
+    other = sqlite3.connect(path)
+    other.execute("PRAGMA user_version = 7")
+    other.close()
+    before = Path(path).read_bytes()
+    with pytest.raises(StoreError, match=r"a newer Byway \(its version is 7, this one knows 1\)"):
+        Store(path)
+    assert Path(path).read_bytes() == before
+
+
+def test_the_file_of_another_program_is_left_alone(path: str) -> None:
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE bookmarks (url TEXT)")
+    other.close()
+    before = Path(path).read_bytes()
+    with pytest.raises(StoreError, match="belongs to another program; set another path"):
+        Store(path)
+    assert Path(path).read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"not a database\n" * 300, b"SQLite format 3\0" * 300])
+def test_a_broken_file_is_left_alone(path: str, content: bytes) -> None:
+    Path(path).write_bytes(content)
+    with pytest.raises(StoreError, match=r"is broken, or none .* restore it from a backup"):
+        Store(path)
+    assert Path(path).read_bytes() == content
+
+
+def test_a_file_with_a_broken_page_is_left_alone(path: str) -> None:
+    kept(path, AddNetwork(BLUE), *(AddPort(VM1.model_copy(update={"name": f"vm{k}"}))
+                                   for k in range(400)))
+    content = bytearray(Path(path).read_bytes())
+    content[4096 * 5:4096 * 6] = b"\xff" * 4096
+    Path(path).write_bytes(content)
+    with pytest.raises(StoreError, match="is broken"):
+        Store(path)
+    assert Path(path).read_bytes() == content
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"cannot be opened .No such file or directory.; make it"):
+        Store(str(tmp_path / "none" / "lab.db"))
+
+
+def test_an_entry_that_cannot_be_used_is_said_and_stays(path: str) -> None:
+    kept(path, AddNetwork(BLUE), AddPort(VM1))
+    other = sqlite3.connect(path)
+    other.execute("INSERT INTO ports VALUES ('vm2', '{\"name\": \"vm2\", \"kind\": \"warp\"}')")
+    other.execute("INSERT INTO ports VALUES ('vm3', '{')")
+    other.commit()
+    other.close()
+    for _ in range(2):
+        store = Store(path)
+        networks, ports, problems = store.load()
+        store.keep([AddPort(TAPE)])
+        store.close()
+        assert (networks, ports[:1]) == ([BLUE], [VM1])
+        assert len(problems) == 2
+        assert f'{path}: port "vm2": kind: "warp" is no kind of port' in problems[0]
+        assert f'{path}: port "vm3" is no JSON' in problems[1]
