@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import peers
+from tests.system.engines import image
 from tests.system.peers import kernel, qemu, testpmd
 
 TAIL = 4000
@@ -83,3 +84,9 @@ def guest_system(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
         kernel.extract_elf(image, folder / "vmlinux"),
         kernel.build_initramfs(modules, qemu.MODULES, folder / "initramfs"),
     )
+
+
+@pytest.fixture(scope="session")
+def station_image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of the image that all containers run."""
+    return image.build(tmp_path_factory.mktemp("image") / "station.tar")

@@ -18,7 +18,7 @@ from tests.system.engines import image
 from tests.system.engines.containerd import Cni
 from tests.system.engines.namespace import Namespace, checked
 from tests.system.engines.place import Place
-from tests.system.engines.station import INTERFACE, Station
+from tests.system.engines.station import INTERFACE, Host
 from tests.system.peers.process import Process
 
 SOURCE = Path(__file__).with_name("cnirun.go")
@@ -65,14 +65,14 @@ class CniRun:
         return checked([*self.place.namespace.prefix, *argv])
 
 
-class Attached(Station):
+class Attached(Host):
     """A namespace of the test's own, attached to the network; it serves like a container."""
 
     def __init__(self, runtime: CniRun, name: str, **capabilities: Any) -> None:
+        super().__init__(Namespace(name))
         self.runtime = runtime
         self.name = name
         self.capabilities = capabilities
-        self.namespace = Namespace(name)
         try:
             self.result: dict[str, Any] = json.loads(self._command("add"))
             log = runtime.place.folder / f"{name}.log"
@@ -88,11 +88,6 @@ class Attached(Station):
     def _command(self, verb: str) -> str:
         path = self.namespace.path
         return self.runtime.command(verb, path, self.name, **self.capabilities)
-
-    def run(self, command: str, timeout: float = 60.0) -> str:
-        """Run a shell command in it; its output. PeerError where it fails."""
-        argv = [*self.namespace.prefix, str(image.BUSYBOX), "sh", "-c", command]
-        return checked(argv, timeout).strip()
 
     def check(self) -> None:
         """CHECK; PeerError where the plugin finds something wrong."""

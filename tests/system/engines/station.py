@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from tests.system.engines import image
+from tests.system.engines.namespace import Namespace, checked
 from tests.system.peers.process import PeerError, wait_until
 
 INTERFACE = "eth0"
@@ -70,3 +71,16 @@ class Station(ABC):
         """Its interfaces, but for the loopback."""
         text = self.run("cat /proc/self/net/dev")
         return set(re.findall(r"^ *([^\s:]+):", text, re.MULTILINE)) - {"lo"}
+
+
+class Host(Station):
+    """A namespace without a container, seen as one: the host where the engines are, for example."""
+
+    def __init__(self, namespace: Namespace) -> None:
+        self.name = namespace.name
+        self.namespace = namespace
+
+    def run(self, command: str, timeout: float = 60.0) -> str:
+        """Run a shell command in it; its output. PeerError where it fails."""
+        argv = [*self.namespace.prefix, str(image.BUSYBOX), "sh", "-c", command]
+        return checked(argv, timeout).strip()
