@@ -25,6 +25,7 @@ from byway.control.model import (
     PcapPort,
     PortConfig,
     SwitchConfig,
+    TapPort,
     VhostKernelPort,
     VhostUserPort,
     VirtioUserPort,
@@ -42,7 +43,7 @@ from byway.machine.rundir import default_socket
 from byway.machine.unixsocket import MAX_PATH
 
 # Kinds that the design knows and that come later: worth another message than a typing error.
-_LATER_KINDS = ("tap", "af-packet", "af-xdp", "af_packet", "af_xdp", "vhost", "physical")
+_LATER_KINDS = ("af-packet", "af-xdp", "af_packet", "af_xdp", "vhost", "physical")
 NETNS_FOLDER = "/run/netns"  # where ip-netns(8) keeps names
 _SECTIONS = {"switch": "[switch]", "network": "[[network]]", "port": "[[port]]"}
 
@@ -210,7 +211,7 @@ def _together(
             paths.append((f"{label}: write", _place(port.write)))
     problems += _twice(paths, "give each a path of its own")
     names = [(f"{label}: ifname", " in netns ".join(filter(None, (port.ifname, port.netns))))
-             for label, port in ports if isinstance(port, VhostKernelPort)]
+             for label, port in ports if isinstance(port, VhostKernelPort | TapPort)]
     return problems + _twice(names, "give it another name")
 
 

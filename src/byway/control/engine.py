@@ -39,6 +39,7 @@ from byway.packet.ethernet import untagged_frame
 from byway.ports.null import NullPort
 from byway.ports.pcap import PcapPort
 from byway.ports.port import Port, PortError
+from byway.ports.tap_port import TapPort
 from byway.ports.vhost_kernel import VhostKernelPort
 from byway.ports.vhost_user import VhostUserPort
 from byway.ports.virtio_user import VirtioUserPort
@@ -52,7 +53,7 @@ STALL_SECONDS = 0.05  # a worker that ends no pass for so long hangs in a system
 STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
 PORT_CLASSES: dict[str, type[Port]] = {
     "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "vhost-kernel": VhostKernelPort,
-    "null": NullPort, "pcap": PcapPort,
+    "tap": TapPort, "null": NullPort, "pcap": PcapPort,
 }
 assert set(PORT_CLASSES) == set(KINDS)
 
@@ -88,6 +89,7 @@ class Engine:
         self._ports: dict[str, Port] = {}
         self._attached: dict[int, Port] = {}
         self._gathering = False
+        self._replaced: set[str] = set()  # ports that are removed to be added again, changed
         self._hz = measure_hz()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers = [Worker(cpu) for cpu in switch.workers or (None,)]
@@ -236,6 +238,8 @@ class Engine:
         leaving = [self._ports[a.name] for a in actions
                    if isinstance(a, RemovePort) and a.name in self._ports]
         self._gathering = True
+        self._replaced = {a.port.name for a in actions if isinstance(a, AddPort)} & {
+            p.name for p in leaving}
         try:
             self._detach_all(leaving)
             for action in actions:
@@ -251,6 +255,7 @@ class Engine:
                     self.attach(port)
             raise
         finally:
+            self._replaced = set()
             self._gathering = False
             self._publish()
 
@@ -331,7 +336,7 @@ class Engine:
     def remove_port(self, name: str) -> None:
         """Close a port and forget it. Pauses no worker."""
         port = self._port(name)
-        port.close()
+        port.close() if name in self._replaced else port.remove()
         del self._ports[name]
         self._assignment.forget(port)
         network = self._networks[port.config.network]

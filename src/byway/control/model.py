@@ -10,9 +10,18 @@ config.cross_check, and what the machine says about them in config.check_machine
 import ipaddress
 import os
 import re
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
 
 from byway.control.problem import nearest, shown, wrong
 from byway.machine.unixsocket import MAX_PATH
@@ -23,6 +32,9 @@ _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _MAC_EXAMPLE = 'write six bytes in hexadecimal, such as "02:00:00:00:00:01"'
 MAX_IFNAME = 15  # bytes, linux/if.h: IFNAMSIZ with its NUL
 MAX_QUEUE_PAIRS = 32
+# What a tap does with frames of which something is left to do (features.off).
+_TAP_FEATURES = ("csum", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", "host_tso4",
+                 "host_tso6", "host_ecn", "guest_uso4", "guest_uso6", "host_uso")
 
 
 def _name(value: str) -> str:
@@ -106,6 +118,26 @@ def _netns(value: str) -> str:
     return value
 
 
+def _netns_or_path(value: str) -> str:
+    return _path(value) if value.startswith("/") else _netns(value)
+
+
+def _destination(value: str) -> str:
+    try:
+        return value if value == "default" else str(ipaddress.ip_network(value))
+    except ValueError:
+        raise wrong(f"{shown(value)} is no destination of a route",
+                    'write a network as in "10.1.0.0/16", or "default"') from None
+
+
+def _gateway(value: str) -> str:
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise wrong(f"{shown(value)} is no address of a gateway",
+                    'write it as in "10.0.0.1"') from None
+
+
 def _addresses(value: tuple[str, ...]) -> tuple[str, ...]:
     made = []
     for text in value:
@@ -172,6 +204,14 @@ class FeatureChoice(_Model):
     off: Annotated[tuple[StrictStr, ...], AfterValidator(_features)] = ()
 
 
+def _of_a_tap(value: FeatureChoice) -> FeatureChoice:
+    for name in value.off:
+        if name not in _TAP_FEATURES:
+            raise wrong(f"off: a tap has no {shown(name)} that could be off",
+                        f"its features are: {', '.join(_TAP_FEATURES)}")
+    return value
+
+
 class _VirtioPort(_Port):
     """A port with virtqueues: up to MAX_QUEUE_PAIRS pairs of them, and features."""
 
@@ -212,6 +252,44 @@ class VhostKernelPort(_VirtioPort):
     address: Annotated[tuple[StrictStr, ...], AfterValidator(_addresses)] = ()
 
 
+class Route(_Model):
+    """A route of an interface: what goes ``to`` a network, or "default", takes gateway ``via``."""
+
+    to: Annotated[StrictStr, AfterValidator(_destination)]
+    via: Annotated[StrictStr, AfterValidator(_gateway)]
+
+    @model_validator(mode="after")
+    def _one_family(self) -> Self:
+        if self.to != "default" and (":" in self.to) != (":" in self.via):
+            raise wrong(f'"{self.to}" and "{self.via}" are not of one family',
+                        "name a gateway with an address of the same kind")
+        return self
+
+
+class TapPort(_Port):
+    """An interface of the Linux kernel, whose frames go by system calls.
+
+    ``netns``: the network namespace that it is made in, by name or absolute path (None: that of
+    the switch); ``address``, ``routes``: what is configured on it. ``persistent``: it stays when
+    the switch ends. ``masquerade``: what comes from its network leaves this host behind its
+    address."""
+
+    kind: Literal["tap"]
+    ifname: Annotated[StrictStr, AfterValidator(_ifname)]
+    netns: Annotated[StrictStr, AfterValidator(_netns_or_path)] | None = None
+    address: Annotated[tuple[StrictStr, ...], AfterValidator(_addresses)] = ()
+    routes: tuple[Route, ...] = ()
+    queues: QueuePairs = 1
+    features: Annotated[FeatureChoice, AfterValidator(_of_a_tap)] = FeatureChoice()
+    persistent: StrictBool = False
+    masquerade: StrictBool = False
+
+    @property
+    def features_off(self) -> tuple[str, ...]:
+        """The names of virtio.features.Feature, in lower case, that are switched off."""
+        return self.features.off
+
+
 class NullPort(_Port):
     """Swallows what is sent to it and receives nothing: for measurements and tests."""
 
@@ -228,13 +306,15 @@ class PcapPort(_Port):
     write: FilePath | None = None
 
 
-AnyPort: TypeAlias = VhostUserPort | VirtioUserPort | VhostKernelPort | NullPort | PcapPort
+AnyPort: TypeAlias = (
+    VhostUserPort | VirtioUserPort | VhostKernelPort | TapPort | NullPort | PcapPort)
 PortConfig: TypeAlias = Annotated[AnyPort, Field(discriminator="kind")]
 # A port's kind, as the user writes it, and its model.
 KINDS: dict[str, type[AnyPort]] = {
     "vhost-user": VhostUserPort,
     "virtio-user": VirtioUserPort,
     "vhost-kernel": VhostKernelPort,
+    "tap": TapPort,
     "null": NullPort,
     "pcap": PcapPort,
 }

@@ -13,6 +13,7 @@ from byway.packet.reason import Reason
 from byway.ports.null import null_tx
 from byway.ports.pcap_kernels import pcap_rx, pcap_tx
 from byway.ports.record import TXQ, Kind, P, port_at, rxq_at, txq_at
+from byway.ports.tap_kernels import K, tap_rx, tap_tx
 from byway.virtio.ahead import look_ahead
 from byway.virtio.device_rx import device_give_back, device_near, device_rx
 from byway.virtio.device_tx import device_tx
@@ -24,6 +25,7 @@ from byway.virtio.ring import WRITE, D, Q
 _DEVICE = int(Kind.DEVICE)
 _DRIVER = int(Kind.DRIVER)
 _PCAP = int(Kind.PCAP)
+_TAP = int(Kind.TAP)
 _RING_DISABLED = int(Reason.RING_DISABLED)
 _PORT_DOWN = int(Reason.PORT_DOWN)
 TXQ_SIZE = TXQ.itemsize
@@ -79,6 +81,9 @@ def queue_rx(rxq, batch):
         fail(port, ld64(x.queue + D.error))
     elif x.kind == _PCAP:
         n = pcap_rx(x.queue, batch)
+    elif x.kind == _TAP:
+        n = tap_rx(x.queue, batch)
+        fail(port, ld64(x.queue + K.error))
     if unlikely(x.discard != 0):
         discard(batch)
     return n
@@ -113,6 +118,9 @@ def queue_tx(port, txq, batch, selected, n):
         count_drops(t.counters, _RING_DISABLED, n)
     elif t.kind == _PCAP and t.queue != 0:
         sent = pcap_tx(t.queue, batch, selected, n)
+    elif t.kind == _TAP and t.queue != 0:
+        sent = tap_tx(t.queue, batch, selected, n)
+        fail(port, ld64(t.queue + K.error))
     else:
         sent = null_tx(t.counters, selected, n)
     return sent

@@ -110,6 +110,10 @@ class Port:
         """Leave the plan, give everything back. Idempotent."""
         raise NotImplementedError
 
+    def remove(self) -> None:
+        """As close; and what would outlive the switch goes as well."""
+        self.close()
+
     def details(self) -> dict[str, Any]:
         """What only this kind has to tell (merged into status)."""
         return {}

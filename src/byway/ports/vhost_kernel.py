@@ -45,7 +45,7 @@ class VhostKernelPort(DriverPort):
         config = self.config
         count = 1 if has(self.off, Feature.MQ) else self.queues
         wanted = Interface(config.ifname, config.netns, config.address, config.mac, self.mtu,
-                           count)
+                           count, news=True)
         try:
             # First: without it no interface is to appear, not even for a moment.
             self._devices = [KernelVhost() for _ in range(count)]

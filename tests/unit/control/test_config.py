@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from byway.control import model
 from byway.control.config import api_socket, check_machine, cross_check, load, parse
 from byway.control.model import Config, NullPort, PcapPort, VhostUserPort, VirtioUserPort
 from byway.control.problem import ConfigError
 from byway.machine.cpulist import format_cpu_list, online_cpus
 
 ROOT = Path(__file__).parents[3]
-KINDS = "vhost-user, virtio-user, vhost-kernel, null, pcap"
+KINDS = ", ".join(model.KINDS)
 BLUE = '[[network]]\nname = "blue"\n'
 LONG = "/tmp/" + "x" * 103
 
@@ -131,8 +132,8 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
         ['port[1] "vm1": socket: is missing; add the path of a Unix socket,'
          ' such as socket = "/tmp/vm1.sock"']),
     "later kind": (
-        BLUE + '[[port]]\nname = "c1"\nkind = "tap"\nnetwork = "blue"\nifname = "c1"\n',
-        [f"port[1] \"c1\": kind 'tap' is not in this release; kinds: {KINDS}"]),
+        BLUE + '[[port]]\nname = "c1"\nkind = "physical"\nnetwork = "blue"\nifname = "c1"\n',
+        [f"port[1] \"c1\": kind 'physical' is not in this release; kinds: {KINDS}"]),
     "mistyped kind": (
         BLUE + vhost(kind='"vhostuser"'),
         [f'port[1] "vm1": kind: "vhostuser" is no kind of port;'

@@ -131,7 +131,7 @@ def test_what_a_tap_can(make: Callable[..., Tap]) -> None:
 
 
 def test_an_interface_that_somebody_removes(namespace: str, make: Callable[..., Tap]) -> None:
-    tap = make()
+    tap = make(news=True)
     assert not tap.removed()
     index = links(namespace)["t0"]["index"]
 
