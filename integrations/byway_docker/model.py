@@ -8,9 +8,11 @@ them: network and ports are called "docker-ID", a gateway's port "docker-ID-gw".
 most 15 characters: "byd" or "byg" and the 12.
 """
 
+import hashlib
 from dataclasses import dataclass
 
 SHORT = 12  # characters of an id in a name
+_ANY = ("0.0.0.0", "::")  # all addresses of a family: IPv4, IPv6
 
 
 class Refused(Exception):
@@ -68,12 +70,20 @@ class Network:
 @dataclass(frozen=True)
 class Published:
     """A port of a container that is to be reached at the host. `host` is one of its addresses,
-    "" for all; `protocol` is "tcp", "udp" or "sctp"."""
+    "0.0.0.0" or "::" all of one family, "" all; `protocol` is "tcp", "udp" or "sctp"."""
 
     protocol: str
     host: str
     host_port: int
     port: int
+
+    def overlaps(self, other: "Published") -> bool:
+        """Would a packet to the host mean both?"""
+        if (self.protocol, self.host_port) != (other.protocol, other.host_port):
+            return False
+        return self.host == other.host or any(
+            one.host in ("", _ANY[":" in two.host]) or (one.host in _ANY and not two.host)
+            for one, two in ((self, other), (other, self)))
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,12 @@ class Endpoint:
 def port_name(identity: str) -> str:
     """The name at the switch of the port of an endpoint."""
     return f"docker-{identity[:SHORT]}"
+
+
+def made_mac(identity: str) -> str:
+    """A locally administered MAC address that is always the same for an id."""
+    digest = hashlib.sha256(identity.encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
 def network_name(identity: str) -> str:

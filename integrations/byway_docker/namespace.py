@@ -27,52 +27,46 @@ _IFREQ = struct.Struct("=16sH22x")
 T = TypeVar("T")
 
 
-def exists(path: str) -> bool:
-    """Is the file at `path` a namespace?"""
-    try:
-        return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
-    except OSError:
-        return False
+class Namespaces:
+    """The kernel's namespaces. A path of None is our own namespace. OSError where one cannot be
+    entered."""
+
+    def exists(self, path: str) -> bool:
+        """Is the file at `path` a namespace?"""
+        try:
+            return os.stat(path).st_dev == os.stat("/proc/self/ns/net").st_dev
+        except OSError:
+            return False
+
+    def find(self, path: str, mac: str) -> str | None:
+        """The interface with this MAC address in a namespace; None where there is none."""
+        wanted = bytes.fromhex(mac.replace(":", ""))
+        return _inside(path, lambda: next(
+            (name for _, name in socket.if_nameindex() if _mac(name) == wanted), None))
+
+    def has(self, path: str | None, interface: str) -> bool:
+        """Is there an interface of that name?"""
+        return _inside(path, lambda: _is_there(interface))
+
+    def is_held(self, path: str | None, interface: str) -> bool:
+        """Does a process hold the tap of that name? (So it is with what is no tap of ours.)"""
+        return _inside(path, lambda: not _try_tap(interface, remove=False))
+
+    def remove_free(self, path: str | None, interface: str) -> bool:
+        """Remove the tap of that name unless a process holds it; -> is there none now?"""
+        return _inside(path, lambda: not _is_there(interface) or _try_tap(interface, remove=True))
 
 
-def find(path: str, mac: str) -> str | None:
-    """The interface with this MAC address in the namespace `path`; None where there is none.
-
-    OSError where the namespace cannot be entered."""
-    wanted = bytes.fromhex(mac.replace(":", ""))
-
-    def look() -> str | None:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
-            for _, name in socket.if_nameindex():
-                request = struct.pack("=16s24x", name.encode())
-                try:
-                    answer = fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request)
-                except OSError as error:
-                    if error.errno == errno.ENODEV:  # it went in this moment
-                        continue
-                    raise
-                if answer[18:24] == wanted:
-                    return name
-        return None
-
-    return _inside(path, look)
-
-
-def is_free(path: str | None, interface: str) -> bool:
-    """Is there a tap of that name which no process holds? `path` None: our own namespace.
-
-    OSError where that cannot be told."""
-    return _inside(path, lambda: _try_tap(interface, remove=False))
-
-
-def remove_free(path: str | None, interface: str) -> bool:
-    """Remove the tap of that name unless a process holds it; -> is there none now?
-
-    OSError where that cannot be told."""
-    def work() -> bool:
-        return not _is_there(interface) or _try_tap(interface, remove=True)
-
-    return _inside(path, work)
+def _mac(interface: str) -> bytes:
+    """The hardware address of an interface; b"" where it went in this moment."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("=16s24x", interface.encode())
+        try:
+            return fcntl.ioctl(any_socket, _SIOCGIFHWADDR, request)[18:24]
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return b""
+            raise
 
 
 def _is_there(interface: str) -> bool:
@@ -81,7 +75,7 @@ def _is_there(interface: str) -> bool:
 
 def _try_tap(interface: str, remove: bool) -> bool:
     """Attach to a tap that is there, for a moment; -> did it work?"""
-    if not _is_there(interface):
+    if not _is_there(interface):  # it would be made
         return False
     file = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
     try:

@@ -93,15 +93,14 @@ def cidr(body: Body, key: str, version: int) -> str:
 
 
 def host(body: Body, key: str) -> str:
-    """The address without prefix length at `key`; "" where there is none, or any is meant."""
+    """The address without prefix length at `key`, "" where there is none."""
     value = text(body, key)
     if not value:
         return ""
     try:
-        found = ipaddress.ip_address(value)
+        return str(ipaddress.ip_address(value))
     except ValueError:
         raise Refused(f"{key} is {_shown(value)}", "send an IP address") from None
-    return "" if found.is_unspecified else str(found)
 
 
 def network(body: Body) -> Network:

@@ -16,6 +16,7 @@ and each is one transaction. `exclusive` keeps a second plugin out.
 """
 
 import fcntl
+import ipaddress
 import json
 import os
 from collections.abc import Callable
@@ -245,8 +246,6 @@ def _refuse_beside(new: Network, other: Network) -> None:
 
 
 def _overlap(a: str, b: str) -> bool:
-    import ipaddress
-
     one, two = ipaddress.ip_network(a), ipaddress.ip_network(b)
     return one.version == two.version and one.overlaps(two)
 
@@ -263,8 +262,7 @@ def _refuse_twin(new: Endpoint, other: Endpoint) -> None:
 def _refuse_taken(ports: tuple[Published, ...], other: Endpoint) -> None:
     for mine in ports:
         for theirs in other.published:
-            if (mine.protocol, mine.host_port) == (theirs.protocol, theirs.host_port) \
-                    and (mine.host == theirs.host or "" in (mine.host, theirs.host)):
+            if mine.overlaps(theirs):
                 raise Refused(f"port {mine.host_port}/{mine.protocol} of the host leads to another"
                               f" container (endpoint {other.id[:12]})", "publish another port")
 

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from byway import __version__
-from byway.cli import conform, doctor, fdb, network, port, run, top
+from byway.cli import conform, docker_plugin, doctor, fdb, network, port, run, top
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -37,6 +37,7 @@ app.add_typer(fdb.app, name="fdb")
 app.command()(top.top)
 app.add_typer(conform.app, name="conform")
 app.command()(doctor.doctor)
+app.command()(docker_plugin.docker_plugin)
 
 
 def main() -> None:
