@@ -5,12 +5,14 @@ Used by main. Uses byway.client through reach; the sentences of drop reasons fro
 """
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
 
 from byway.cli.output import Column, aligned, column, print_json, print_table, text
 from byway.cli.reach import Api, Json, reach
+from byway.cli.snippets import NoSnippet, Snippet, make_snippet
 from byway.packet.reason import Reason
 
 app = typer.Typer(no_args_is_help=True, help="The ports of a running switch.")
@@ -43,12 +45,28 @@ def list_ports(api: Api = None, as_json: Json = False) -> None:
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="The port.")], api: Api = None, as_json: Json = False
+    name: Annotated[str, typer.Argument(help="The port.")],
+    snippet: Annotated[
+        Snippet | None, typer.Option(help="Instead: the text that connects such a peer to it.")
+    ] = None,
+    api: Api = None,
+    as_json: Json = False,
 ) -> None:
-    """Show all there is to know about one port."""
+    """Show all there is to know about one port, or how to connect to it."""
     with reach(api) as client:
         port = client.port(name)
-    if as_json:
+        path = os.path.abspath(client.path)
+    if snippet:
+        try:
+            made = make_snippet(snippet, port, path)
+        except NoSnippet as error:
+            print(f"byway: {error}", file=sys.stderr)
+            raise typer.Exit(2) from None
+        if as_json:
+            print_json({"port": name, "for": snippet, "text": made})
+        else:
+            print(made)
+    elif as_json:
         print_json(port)
     else:
         print("\n".join(_description(port)))

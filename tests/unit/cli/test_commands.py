@@ -213,3 +213,18 @@ def test_version_and_help(byway: Byway) -> None:
     assert byway("--version").stdout == f"byway {__version__}\n"
     words = byway("--help").stdout.split()
     assert {"run", "port", "network", "fdb", "top", "doctor"} <= set(words)
+
+
+def test_port_show_a_snippet(byway: Byway, switch: FakeSwitch) -> None:
+    text = byway("port", "show", "vm1", "--snippet", "qemu").stdout
+    assert "-netdev vhost-user,id=n-vm1,chardev=c-vm1" in text
+    made = json.loads(byway("port", "show", "vm1", "--snippet", "cni", "--json").stdout)
+    assert (made["port"], made["for"]) == ("vm1", "cni")
+    assert json.loads(made["text"])["plugins"][0]["api"] == switch.path
+
+
+def test_there_is_no_snippet_for_every_kind(byway: Byway) -> None:
+    byway("port", "add", "tape", "--network", "blue", "--kind", "null")
+    done = byway("port", "show", "tape", "--snippet", "libvirt")
+    assert done.exit_code == 2
+    assert 'byway: port "tape" is of kind null, and libvirt connects to vhost-user' in done.stderr
