@@ -20,12 +20,15 @@ from pydantic import BaseModel, ValidationError
 
 from byway.control.model import (
     KINDS,
+    AfPacketPort,
+    AfXdpPort,
     Config,
     NetworkConfig,
     PcapPort,
     PortConfig,
     SwitchConfig,
     TapPort,
+    UdpPort,
     VhostKernelPort,
     VhostUserPort,
     VirtioUserPort,
@@ -43,7 +46,7 @@ from byway.machine.rundir import default_socket
 from byway.machine.unixsocket import MAX_PATH
 
 # Kinds that the design knows and that come later: worth another message than a typing error.
-_LATER_KINDS = ("af-packet", "af-xdp", "af_packet", "af_xdp", "vhost", "physical")
+_LATER_KINDS = ("vhost", "physical")
 NETNS_FOLDER = "/run/netns"  # where ip-netns(8) keeps names
 _SECTIONS = {"switch": "[switch]", "network": "[[network]]", "port": "[[port]]"}
 
@@ -212,7 +215,13 @@ def _together(
     problems += _twice(paths, "give each a path of its own")
     names = [(f"{label}: ifname", " in netns ".join(filter(None, (port.ifname, port.netns))))
              for label, port in ports if isinstance(port, VhostKernelPort | TapPort)]
-    return problems + _twice(names, "give it another name")
+    problems += _twice(names, "give it another name")
+    # One interface twice would be a loop: what one port sends, the other receives.
+    attached = [(f"{label}: ifname", " in netns ".join(filter(None, (port.ifname, port.netns))))
+                for label, port in ports if isinstance(port, AfPacketPort | AfXdpPort)]
+    problems += _twice(attached, "attach to an interface once")
+    links = [(f"{label}: local", port.local) for label, port in ports if isinstance(port, UdpPort)]
+    return problems + _twice(links, "give it another port number")
 
 
 def _place(path: str | None) -> str | None:

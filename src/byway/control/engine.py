@@ -36,10 +36,13 @@ from byway.machine import sigbus
 from byway.machine.clock import measure_hz, tsc
 from byway.machine.layout import address_of
 from byway.packet.ethernet import untagged_frame
+from byway.ports.af_packet import AfPacketPort
+from byway.ports.af_xdp import AfXdpPort
 from byway.ports.null import NullPort
 from byway.ports.pcap import PcapPort
 from byway.ports.port import Port, PortError
 from byway.ports.tap_port import TapPort
+from byway.ports.udp import UdpPort
 from byway.ports.vhost_kernel import VhostKernelPort
 from byway.ports.vhost_user import VhostUserPort
 from byway.ports.virtio_user import VirtioUserPort
@@ -54,6 +57,7 @@ STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
 PORT_CLASSES: dict[str, type[Port]] = {
     "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "vhost-kernel": VhostKernelPort,
     "tap": TapPort, "null": NullPort, "pcap": PcapPort,
+    "af-packet": AfPacketPort, "af-xdp": AfXdpPort, "udp": UdpPort,
 }
 assert set(PORT_CLASSES) == set(KINDS)
 

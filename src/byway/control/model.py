@@ -2,14 +2,11 @@
 """The wanted state of a switch as passive, frozen data: switch, networks, ports.
 
 Used by config (which reads it from TOML), diff, the API (which reads it from JSON) and the
-engine. Uses pydantic and problem: nothing here opens a file, looks at the machine or knows a
-worker. What one value alone can say is checked here; what values say together in
+engine. Uses pydantic, values and problem: nothing here opens a file, looks at the machine or
+knows a worker. What one value alone can say is checked here; what values say together in
 config.cross_check, and what the machine says about them in config.check_machine.
 """
 
-import ipaddress
-import os
-import re
 from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -19,147 +16,32 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    StrictStr,
     model_validator,
 )
 
-from byway.control.problem import nearest, shown, wrong
-from byway.machine.unixsocket import MAX_PATH
-from byway.virtio.negotiation import BY_NAME
+from byway.control.problem import shown, wrong
+from byway.control.values import (
+    Addresses,
+    Cpus,
+    Destination,
+    Endpoint,
+    FeatureNames,
+    FilePath,
+    Gateway,
+    IfName,
+    Mac,
+    Name,
+    Netns,
+    NetnsOrPath,
+    OneQueue,
+    QueuePairs,
+    RingSize,
+    SocketPath,
+)
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
-_MAC_EXAMPLE = 'write six bytes in hexadecimal, such as "02:00:00:00:00:01"'
-MAX_IFNAME = 15  # bytes, linux/if.h: IFNAMSIZ with its NUL
-MAX_QUEUE_PAIRS = 32
 # What a tap does with frames of which something is left to do (features.off).
 _TAP_FEATURES = ("csum", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", "host_tso4",
                  "host_tso6", "host_ecn", "guest_uso4", "guest_uso6", "host_uso")
-
-
-def _name(value: str) -> str:
-    if not NAME.fullmatch(value):
-        raise wrong(
-            f"{shown(value)} is no valid name",
-            "use 1 to 63 letters, digits, '_', '.' and '-', beginning with a letter or digit",
-        )
-    return value
-
-
-def _path(value: str) -> str:
-    if not value:
-        raise wrong("is empty", "write the path of a file")
-    if "\0" in value:
-        raise wrong("contains a NUL byte", "write the path of a file")
-    return value
-
-
-def _socket(value: str) -> str:
-    length = len(os.fsencode(_path(value)))
-    if length > MAX_PATH:
-        raise wrong(
-            f"is {length} bytes long, but the path of a Unix socket"
-            f" has at most {MAX_PATH}",
-            "choose a shorter path",
-        )
-    return value
-
-
-def _mac(value: str) -> str:
-    mac = value.lower()
-    if not _MAC.fullmatch(mac):
-        raise wrong(f"{shown(value)} is no MAC address", _MAC_EXAMPLE)
-    if int(mac[:2], 16) & 1:
-        raise wrong(
-            f"{shown(value)} is a group address", "take a unicast one: its first byte is even"
-        )
-    if mac == "00:00:00:00:00:00":
-        raise wrong(f"{shown(value)} is the zero address", _MAC_EXAMPLE)
-    return mac
-
-
-def _workers(value: tuple[int, ...]) -> tuple[int, ...]:
-    if not value:
-        raise wrong("is empty", "name at least one CPU, or leave the key out for one worker")
-    for cpu in value:
-        if value.count(cpu) > 1:
-            raise wrong(f"names CPU {cpu} twice", "give each worker a CPU of its own")
-    return value
-
-
-def _one_queue(value: int) -> int:
-    if value != 1:
-        raise wrong(f"is {value}", "write 1: this kind of port has one queue pair")
-    return value
-
-
-def _features(value: tuple[str, ...]) -> tuple[str, ...]:
-    for name in value:
-        if name not in BY_NAME:
-            fix = nearest(name.lower(), BY_NAME) or 'take names such as "mrg_rxbuf" and "packed"'
-            raise wrong(f"{shown(name)} is no virtio feature", fix)
-    return tuple(dict.fromkeys(BY_NAME[name].name.lower() for name in value))
-
-
-def _ifname(value: str) -> str:
-    # What Linux accepts (net/core/dev.c, dev_valid_name), without "%": it makes a pattern of it.
-    if not 1 <= len(os.fsencode(value)) <= MAX_IFNAME:
-        raise wrong(f"{shown(value)} is no interface name", f"write 1 to {MAX_IFNAME} bytes")
-    if value in (".", "..") or re.search(r"[/:%\s\0]", value):
-        raise wrong(f"{shown(value)} is no interface name",
-                    "leave out white space, '/', ':' and '%'")
-    return value
-
-
-def _netns(value: str) -> str:
-    if not value or value in (".", "..") or "/" in value or "\0" in value:
-        raise wrong(f"{shown(value)} is no name of a network namespace",
-                    "write a name that `ip netns list` shows")
-    return value
-
-
-def _netns_or_path(value: str) -> str:
-    return _path(value) if value.startswith("/") else _netns(value)
-
-
-def _destination(value: str) -> str:
-    try:
-        return value if value == "default" else str(ipaddress.ip_network(value))
-    except ValueError:
-        raise wrong(f"{shown(value)} is no destination of a route",
-                    'write a network as in "10.1.0.0/16", or "default"') from None
-
-
-def _gateway(value: str) -> str:
-    try:
-        return str(ipaddress.ip_address(value))
-    except ValueError:
-        raise wrong(f"{shown(value)} is no address of a gateway",
-                    'write it as in "10.0.0.1"') from None
-
-
-def _addresses(value: tuple[str, ...]) -> tuple[str, ...]:
-    made = []
-    for text in value:
-        try:
-            if "/" not in text:
-                raise ValueError(text)
-            made.append(str(ipaddress.ip_interface(text)))
-        except ValueError:
-            raise wrong(f"{shown(text)} is no address with a prefix length",
-                        'write it as in "10.0.0.2/24"') from None
-        if made.count(made[-1]) > 1:
-            raise wrong(f"names {text} twice", "name it once")
-    return tuple(made)
-
-
-Name: TypeAlias = Annotated[StrictStr, AfterValidator(_name)]
-SocketPath: TypeAlias = Annotated[StrictStr, AfterValidator(_socket)]
-FilePath: TypeAlias = Annotated[StrictStr, AfterValidator(_path)]
-Mac: TypeAlias = Annotated[StrictStr, AfterValidator(_mac)]
-Cpu: TypeAlias = Annotated[StrictInt, Field(ge=0)]
-OneQueue: TypeAlias = Annotated[StrictInt, AfterValidator(_one_queue)]
-QueuePairs: TypeAlias = Annotated[StrictInt, Field(ge=1, le=MAX_QUEUE_PAIRS)]
 
 
 class _Model(BaseModel):
@@ -172,7 +54,7 @@ class SwitchConfig(_Model):
     `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket)."""
 
     name: Name = "byway"
-    workers: Annotated[tuple[Cpu, ...], AfterValidator(_workers)] | None = None
+    workers: Cpus | None = None
     api: SocketPath | None = None
 
 
@@ -201,7 +83,7 @@ class FeatureChoice(_Model):
     """What the user decided about virtio features. ``off``: those not to offer or to take, by
     name, in lower case."""
 
-    off: Annotated[tuple[StrictStr, ...], AfterValidator(_features)] = ()
+    off: FeatureNames = ()
 
 
 def _of_a_tap(value: FeatureChoice) -> FeatureChoice:
@@ -247,16 +129,16 @@ class VhostKernelPort(_VirtioPort):
     that of the switch); ``address``: what is configured on it."""
 
     kind: Literal["vhost-kernel"]
-    ifname: Annotated[StrictStr, AfterValidator(_ifname)]
-    netns: Annotated[StrictStr, AfterValidator(_netns)] | None = None
-    address: Annotated[tuple[StrictStr, ...], AfterValidator(_addresses)] = ()
+    ifname: IfName
+    netns: Netns | None = None
+    address: Addresses = ()
 
 
 class Route(_Model):
     """A route of an interface: what goes ``to`` a network, or "default", takes gateway ``via``."""
 
-    to: Annotated[StrictStr, AfterValidator(_destination)]
-    via: Annotated[StrictStr, AfterValidator(_gateway)]
+    to: Destination
+    via: Gateway
 
     @model_validator(mode="after")
     def _one_family(self) -> Self:
@@ -275,9 +157,9 @@ class TapPort(_Port):
     address."""
 
     kind: Literal["tap"]
-    ifname: Annotated[StrictStr, AfterValidator(_ifname)]
-    netns: Annotated[StrictStr, AfterValidator(_netns_or_path)] | None = None
-    address: Annotated[tuple[StrictStr, ...], AfterValidator(_addresses)] = ()
+    ifname: IfName
+    netns: NetnsOrPath | None = None
+    address: Addresses = ()
     routes: tuple[Route, ...] = ()
     queues: QueuePairs = 1
     features: Annotated[FeatureChoice, AfterValidator(_of_a_tap)] = FeatureChoice()
@@ -306,8 +188,65 @@ class PcapPort(_Port):
     write: FilePath | None = None
 
 
+class AfPacketPort(_Port):
+    """An interface of the Linux kernel that is there already, by packet sockets.
+
+    ``netns``: the network namespace that it is in, by name or absolute path (None: that of the
+    switch); ``queues``: sockets that its frames are spread over."""
+
+    kind: Literal["af-packet"]
+    ifname: IfName
+    netns: NetnsOrPath | None = None
+    queues: QueuePairs = 1
+
+
+class AfXdpPort(_Port):
+    """An interface of the Linux kernel that is there already, by AF_XDP sockets.
+
+    ``netns``: the network namespace that it is in, by name or absolute path (None: that of the
+    switch); ``queues``: its receive queues, each with a socket. ``mode``: where the program is
+    attached; ``zero_copy``: the driver uses our memory. ``frames``: that a socket has room for,
+    each way. ``checksums``: who sees to it that frames come finished."""
+
+    kind: Literal["af-xdp"]
+    ifname: IfName
+    netns: NetnsOrPath | None = None
+    queues: QueuePairs = 1
+    mode: Literal["auto", "native", "skb"] = "auto"
+    zero_copy: Literal["auto"] | StrictBool = "auto"
+    frames: RingSize = 1024
+    checksums: Literal["peer", "complete", "trust"] = "peer"
+
+    @model_validator(mode="after")
+    def _zero_copy_is_native(self) -> Self:
+        if self.mode == "skb" and self.zero_copy is True:
+            raise wrong('mode is "skb" and zero_copy true, but only a driver can leave copying out',
+                        'write mode = "native"')
+        return self
+
+
+class UdpPort(_Port):
+    """A link whose frames travel in UDP, from address and port ``local`` to ``remote``."""
+
+    kind: Literal["udp"]
+    local: Endpoint
+    remote: Endpoint
+    queues: OneQueue = 1
+
+    @model_validator(mode="after")
+    def _one_family(self) -> Self:
+        if (self.local[0] == "[") != (self.remote[0] == "["):
+            raise wrong(f'"{self.local}" and "{self.remote}" are not of one family',
+                        "write both as IPv4 addresses or both as IPv6 addresses")
+        if self.local == self.remote:
+            raise wrong(f'local and remote are both "{self.local}"',
+                        "name the peer's address and port number")
+        return self
+
+
 AnyPort: TypeAlias = (
-    VhostUserPort | VirtioUserPort | VhostKernelPort | TapPort | NullPort | PcapPort)
+    VhostUserPort | VirtioUserPort | VhostKernelPort | TapPort | AfPacketPort | AfXdpPort
+    | UdpPort | NullPort | PcapPort)
 PortConfig: TypeAlias = Annotated[AnyPort, Field(discriminator="kind")]
 # A port's kind, as the user writes it, and its model.
 KINDS: dict[str, type[AnyPort]] = {
@@ -315,6 +254,9 @@ KINDS: dict[str, type[AnyPort]] = {
     "virtio-user": VirtioUserPort,
     "vhost-kernel": VhostKernelPort,
     "tap": TapPort,
+    "af-packet": AfPacketPort,
+    "af-xdp": AfXdpPort,
+    "udp": UdpPort,
     "null": NullPort,
     "pcap": PcapPort,
 }

@@ -10,10 +10,22 @@ from byway.machine.system import SYS_WRITE, syscall3
 from byway.packet.batch import UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
+from byway.ports.af_packet_kernels import packet_give_back, packet_rx, packet_tx, packet_waits
+from byway.ports.af_xdp_kernels import (
+    XR,
+    XT,
+    xdp_give_back,
+    xdp_kick,
+    xdp_refilled,
+    xdp_rx,
+    xdp_sleep,
+    xdp_tx,
+)
 from byway.ports.null import null_tx
 from byway.ports.pcap_kernels import pcap_rx, pcap_tx
 from byway.ports.record import TXQ, Kind, P, port_at, rxq_at, txq_at
 from byway.ports.tap_kernels import K, tap_rx, tap_tx
+from byway.ports.udp_kernels import udp_rx, udp_tx, udp_waits
 from byway.virtio.ahead import look_ahead
 from byway.virtio.device_rx import device_give_back, device_near, device_rx
 from byway.virtio.device_tx import device_tx
@@ -26,6 +38,9 @@ _DEVICE = int(Kind.DEVICE)
 _DRIVER = int(Kind.DRIVER)
 _PCAP = int(Kind.PCAP)
 _TAP = int(Kind.TAP)
+_PACKET = int(Kind.PACKET)
+_XDP = int(Kind.XDP)
+_UDP = int(Kind.UDP)
 _RING_DISABLED = int(Reason.RING_DISABLED)
 _PORT_DOWN = int(Reason.PORT_DOWN)
 TXQ_SIZE = TXQ.itemsize
@@ -84,6 +99,13 @@ def queue_rx(rxq, batch):
     elif x.kind == _TAP:
         n = tap_rx(x.queue, batch)
         fail(port, ld64(x.queue + K.error))
+    elif x.kind == _PACKET:
+        n = packet_rx(x.queue, batch)
+    elif x.kind == _XDP:
+        n = xdp_rx(x.queue, batch)
+        fail(port, ld64(x.queue + XR.error))
+    elif x.kind == _UDP:
+        n = udp_rx(x.queue, batch)
     if unlikely(x.discard != 0):
         discard(batch)
     return n
@@ -97,6 +119,10 @@ def queue_give_back(rxq, batch):
         device_give_back(x.queue, batch)
     elif x.kind == _DRIVER:
         driver_give_back(x.queue, batch)
+    elif x.kind == _PACKET:
+        packet_give_back(x.queue, batch)
+    elif x.kind == _XDP:
+        xdp_give_back(x.queue, batch)
 
 
 # ---------------------------------------------------------------- out of Byway
@@ -121,6 +147,13 @@ def queue_tx(port, txq, batch, selected, n):
     elif t.kind == _TAP and t.queue != 0:
         sent = tap_tx(t.queue, batch, selected, n)
         fail(port, ld64(t.queue + K.error))
+    elif t.kind == _PACKET and t.queue != 0:
+        sent = packet_tx(t.queue, batch, selected, n)
+    elif t.kind == _XDP and t.queue != 0:
+        sent = xdp_tx(t.queue, batch, selected, n)
+        fail(port, ld64(t.queue + XT.error))
+    elif t.kind == _UDP and t.queue != 0:
+        sent = udp_tx(t.queue, batch, selected, n)
     else:
         sent = null_tx(t.counters, selected, n)
     return sent
@@ -150,7 +183,10 @@ def tell(port, kind, queue):
 def tell_rx(rxq):
     """Notify the peer of what queue_give_back returned."""
     x = rxq_at(rxq)
-    tell(x.port, x.kind, x.queue)
+    if x.kind == _XDP:
+        xdp_refilled(x.queue)
+    else:
+        tell(x.port, x.kind, x.queue)
 
 
 @kernel
@@ -164,7 +200,10 @@ def tell_tx(port):
     p = port_at(port)
     for k in range(p.ntx):
         t = txq_at(p.txqs + TXQ_SIZE * k)
-        if t.queue != 0:
+        if t.queue != 0 and t.kind == _XDP:
+            xdp_kick(t.queue)
+            fail(port, ld64(t.queue + XT.error))
+        elif t.queue != 0:
             tell(port, t.kind, t.queue)
 
 
@@ -180,6 +219,12 @@ def queue_sleep(rxq):
         return want_kicks(x.queue)
     if x.kind == _DRIVER:
         return want_calls(x.queue)
+    if x.kind == _PACKET:
+        return packet_waits(x.queue)
+    if x.kind == _XDP:
+        return xdp_sleep(x.queue)
+    if x.kind == _UDP:
+        return udp_waits(x.queue)
     return False
 
 
