@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The state file: networks and ports that came through the API, so that they outlive the switch.
 
-Used by wanted (which keeps every change before it is carried out) and the daemon (which restores
-what is there). Uses SQLite, diff, the parsers of config.
+Used by lasting (which has every change kept before it is carried out, and restores what is there).
+Uses SQLite, diff, the parsers of config.
 
 Theory of operation
 -------------------
@@ -27,7 +27,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from byway.control.config import parse_network, parse_port
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
@@ -41,10 +41,12 @@ CREATE TABLE networks (name TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE ports (name TEXT PRIMARY KEY, body TEXT NOT NULL);
 """
 _PUT = "INSERT INTO {} VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
+_GET = "SELECT body FROM {} WHERE name = ?"
 _REMOVE = "DELETE FROM {} WHERE name = ?"
 _AWAY = "restore it from a backup, or move it away and start without what is in it"
 
 Entry = TypeVar("Entry", NetworkConfig, PortConfig)
+Row: TypeAlias = tuple[str, str, str | None]  # table, name, body; without a body: it goes
 
 
 class StoreError(EngineError):
@@ -100,29 +102,43 @@ class Store:
         value: int = self._database.execute(f"PRAGMA {name}").fetchone()[0]
         return value
 
+    @contextlib.contextmanager
+    def keeping(self, actions: Sequence[Action]) -> Iterator[None]:
+        """Have these changes on the disk, all or none, before the body is run; and what there was
+        before them again where the body raises. StoreError: none of it was done."""
+        before: list[Row] = []
+        rows = [_row(action) for action in actions]
+        with self._told():
+            before = [(table, name, self._body(table, name)) for table, name, _ in rows]
+        self._write(rows)
+        try:
+            yield
+        except BaseException:
+            self._write(before[::-1])
+            raise
+
     def keep(self, actions: Sequence[Action]) -> None:
         """Have these changes on the disk, all or none. StoreError: none."""
+        self._write([_row(action) for action in actions])
+
+    def _write(self, rows: Sequence[Row]) -> None:
         with self._told():
             self._database.execute("BEGIN IMMEDIATE")
             try:
-                for action in actions:
-                    self._write(action)
+                for table, name, body in rows:
+                    if body is None:
+                        self._database.execute(_REMOVE.format(table), (name,))
+                    else:
+                        self._database.execute(_PUT.format(table), (name, body))
                 self._database.execute("COMMIT")
             except BaseException:
                 if self._database.in_transaction:  # a full disk may have ended it
                     self._database.execute("ROLLBACK")
                 raise
 
-    def _write(self, action: Action) -> None:
-        match action:
-            case AddNetwork(network):
-                self._database.execute(_PUT.format("networks"), (network.name, _body(network)))
-            case AddPort(port):
-                self._database.execute(_PUT.format("ports"), (port.name, _body(port)))
-            case RemoveNetwork(name):
-                self._database.execute(_REMOVE.format("networks"), (name,))
-            case RemovePort(name):
-                self._database.execute(_REMOVE.format("ports"), (name,))
+    def _body(self, table: str, name: str) -> str | None:
+        found = self._database.execute(_GET.format(table), (name,)).fetchone()
+        return found and str(found[0])
 
     def load(self) -> tuple[list[NetworkConfig], list[PortConfig], list[str]]:
         """What is in the file, in the order of its coming; and sentences on what cannot be used."""
@@ -158,8 +174,16 @@ class Store:
             raise _refusal(self.path, error) from None
 
 
-def _body(entry: NetworkConfig | PortConfig) -> str:
-    return entry.model_dump_json(exclude_unset=True)
+def _row(action: Action) -> Row:
+    match action:
+        case AddNetwork(network):
+            return "networks", network.name, network.model_dump_json(exclude_unset=True)
+        case AddPort(port):
+            return "ports", port.name, port.model_dump_json(exclude_unset=True)
+        case RemoveNetwork(name):
+            return "networks", name, None
+        case RemovePort(name):
+            return "ports", name, None
 
 
 def _refusal(path: str, error: sqlite3.Error) -> StoreError:

@@ -152,3 +152,21 @@ def test_an_entry_that_cannot_be_used_is_said_and_stays(path: str) -> None:
         assert len(problems) == 2
         assert f'{path}: port "vm2": kind: "warp" is no kind of port' in problems[0]
         assert f'{path}: port "vm3" is no JSON' in problems[1]
+
+
+def test_what_the_engine_refuses_is_as_it_was_before(path: str) -> None:
+    kept(path, AddNetwork(BLUE), AddPort(VM1))
+    changed = VM1.model_copy(update={"socket": "/tmp/other.sock"})
+    store = Store(path)
+    seen = []
+
+    def engine() -> None:
+        with store.keeping([RemovePort("vm1"), AddPort(changed), AddPort(TAPE)]):
+            seen.extend(store.load()[1])
+            raise RuntimeError("refused")
+
+    with pytest.raises(RuntimeError):
+        engine()
+    assert seen == [changed, TAPE]  # it was there before the engine was asked
+    assert store.load() == ([BLUE], [VM1], [])
+    store.close()

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a change of the switch has to do besides the engine's part: the state file, the gateways.
+
+Used by wanted, around what the engine does. Uses store and gateways.
+
+All or nothing: rules for gateways are made first, then the change is written into the state file,
+then the engine carries it out. Whatever refuses, what was done before it is undone.
+
+What the configuration file says is not kept in the state file: it says so itself at the next start.
+An entry of the file takes the place of one of the same name that came through the API, for good.
+"""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+
+from byway.control.diff import Action, AddPort, RemoveNetwork, RemovePort
+from byway.control.gateways import Gateways
+from byway.control.model import NetworkConfig, PortConfig, TapPort
+from byway.control.store import Store
+
+
+class Lasting:
+    """Of one switch. ``store`` None: what comes through the API ends with the switch."""
+
+    def __init__(self, switch: str, store: Store | None = None) -> None:
+        self._store = store
+        self._gateways = Gateways(switch)
+        self._masquerading: dict[str, TapPort] = {}
+
+    @contextlib.contextmanager
+    def change(self, actions: Sequence[Action], keep: bool) -> Iterator[None]:
+        """The body is the engine's part of these actions. ``keep``: they came through the API.
+
+        EngineError: one of the others refused, before the engine was asked.
+        """
+        after = dict(self._masquerading)
+        for action in actions:
+            match action:
+                case RemovePort(name):
+                    after.pop(name, None)
+                case AddPort(TapPort() as port) if port.masquerade:
+                    after[port.name] = port
+        kept = self._store.keeping(actions) if self._store and keep else contextlib.nullcontext()
+        self._gateways.follow(after.values())
+        try:
+            with kept:
+                yield
+        except BaseException:
+            self._gateways.follow(self._masquerading.values())
+            raise
+        self._masquerading = after
+
+    def load(self) -> tuple[list[NetworkConfig], list[PortConfig], list[str]]:
+        """What is in the state file, and sentences on what of it cannot be used."""
+        return self._store.load() if self._store else ([], [], [])
+
+    def forget(self, networks: Iterable[str], ports: Iterable[str]) -> None:
+        """The configuration file speaks of these from now on."""
+        if self._store:
+            gone = [RemovePort(name) for name in ports]
+            self._store.keep([*gone, *(RemoveNetwork(name) for name in networks)])
+
+    def notes(self) -> list[str]:
+        """What is to be said since the last time: settings of the kernel that were changed."""
+        notes, self._gateways.notes = self._gateways.notes, []
+        return notes
+
+    def close(self) -> None:
+        """No rules are left; the state file is given up. Idempotent."""
+        try:
+            self._gateways.close()
+        finally:
+            if self._store:
+                self._store.close()
