@@ -111,7 +111,6 @@ class AfXdpPort(Port):
         elif self._link and self._link.index == link.index:
             self.bring_up()
         else:
-            self._let_go("the interface was replaced")
             self._try(link)
 
     def _try(self, link: Link) -> None:

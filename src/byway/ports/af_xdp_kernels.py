@@ -92,6 +92,11 @@ class XdpError(IntEnum):
     NO_INTERFACE = 105, "the kernel does not send on this interface any more"
 
 
+_JUMP, _STRANGE_PLACE = int(XdpError.JUMP), int(XdpError.STRANGE_PLACE)
+_BAD_LENGTH, _ENDLESS = int(XdpError.BAD_LENGTH), int(XdpError.ENDLESS)
+_NO_INTERFACE = int(XdpError.NO_INTERFACE)
+
+
 # umem: host address of the area. shift: of a chunk's size. chunks: those for rx, the first ones.
 # states: address of int8[chunks]. producer, consumer, flags: addresses of the rings' words; ring:
 # of their entries. next: our position. places: address of int64[2 * DESCRIPTORS], what was read
@@ -119,7 +124,7 @@ def read_ring(queue):
     x = xdp_rx_at(queue)
     waiting = (ld32_acq(x.producer) - x.next) & _COUNTER
     if unlikely(waiting > x.mask + 1):
-        x.error = int(XdpError.JUMP)
+        x.error = _JUMP
         return 0
     waiting = min(waiting, DESCRIPTORS)
     for k in range(waiting):
@@ -139,7 +144,7 @@ def pieces_at(queue, at, waiting):
     n = 1
     while ld64(x.places + DESCRIPTOR * (at + n - 1) + 8) & CONTINUED != 0:
         if unlikely(n == MAX_CHAIN or n == x.mask + 1):
-            x.error = int(XdpError.ENDLESS)
+            x.error = _ENDLESS
             return 0
         if at + n == waiting:
             return 0
@@ -155,10 +160,10 @@ def take(queue, at):
     length = ld64(x.places + DESCRIPTOR * at + 8) & _LENGTH
     number = shr64(place, x.shift)
     if unlikely(number >= x.chunks or ld8(x.states + number) != KERNELS):
-        x.error = int(XdpError.STRANGE_PLACE)
+        x.error = _STRANGE_PLACE
         return -1
     if unlikely(place - (number << x.shift) + length > 1 << x.shift):
-        x.error = int(XdpError.BAD_LENGTH)
+        x.error = _BAD_LENGTH
         return -1
     st8(x.states + number, OURS)
     st64(x.taken + 8 * x.ntaken, number)
@@ -266,13 +271,13 @@ def xdp_reap(queue):
     t = xdp_tx_at(queue)
     waiting = (ld32_acq(t.done_producer) - t.done_next) & _COUNTER
     if unlikely(waiting > t.done_mask + 1):
-        t.error = int(XdpError.JUMP)
+        t.error = _JUMP
         return
     for k in range(waiting):
         place = ld64_once(t.done_ring + PLACE * ((t.done_next + k) & t.done_mask))
         number = shr64(place, t.shift) - t.first
         if unlikely(number < 0 or number >= t.chunks or ld8(t.states + number) != KERNELS):
-            t.error = int(XdpError.STRANGE_PLACE)
+            t.error = _STRANGE_PLACE
             return
         st8(t.states + number, OURS)
         st64(t.free + 8 * t.nfree, number)
@@ -362,7 +367,7 @@ def xdp_kick(queue):
         t.kicks += 1
         if unlikely(result < 0 and result != -_EAGAIN and result != -_EBUSY
                     and result != -_ENOBUFS and result != -_EINTR and result != -_EOVERFLOW):
-            t.error = int(XdpError.NO_INTERFACE)
+            t.error = _NO_INTERFACE
             return
         if t.copying == 0:  # the driver goes on by itself
             return

@@ -27,12 +27,10 @@ from byway.ports.af_xdp_kernels import (
     DESCRIPTOR,
     DESCRIPTORS,
     KERNELS,
-    NEED_WAKEUP,
     OURS,
     PLACE,
     XDP_RX,
     XDP_TX,
-    XR,
 )
 
 AF_XDP, SOL_XDP = 44, 283
