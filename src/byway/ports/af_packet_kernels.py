@@ -84,7 +84,8 @@ _VLAN_SHIFT = TAG << 32  # what moves csum_start of an offload word
 _MAX_START = 0xFFFF - TAG
 _TRIES = 2  # a socket tells of an error of its own once, instead of what it was asked for
 
-# fd: of the socket. ring: address of ``mask`` + 1 slots of ``slot`` bytes. next: number of the slot
+# fd: of the socket. ring: address of ``mask`` + 1 slots of ``slot`` bytes, which are more than ROWS:
+# a batch does not come round to slots that it has not given back. next: number of the slot
 # to be looked at. rx, tx: COUNTERS.
 PACKET, packet_at, K = record("packet", ["fd", "ring", "slot", "mask", "next", "rx", "tx"])
 
