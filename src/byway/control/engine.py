@@ -38,6 +38,7 @@ from byway.machine.layout import address_of
 from byway.packet.ethernet import untagged_frame
 from byway.ports.af_packet import AfPacketPort
 from byway.ports.af_xdp import AfXdpPort
+from byway.ports.namespaces import Namespaces
 from byway.ports.null import NullPort
 from byway.ports.pcap import PcapPort
 from byway.ports.port import Port, PortError
@@ -89,6 +90,7 @@ class Engine:
         self.switch = switch
         self.loop = loop
         self.alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.namespaces = Namespaces(loop)
         self._networks: dict[str, Network] = {}
         self._ports: dict[str, Port] = {}
         self._attached: dict[int, Port] = {}

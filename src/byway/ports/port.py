@@ -19,6 +19,7 @@ import numpy as np
 
 from byway.machine.layout import address_of, alloc
 from byway.packet.counters import COUNTERS, drops_by_name
+from byway.ports.namespaces import Namespaces
 from byway.ports.record import PORT, RXQ, TXQ, Kind, P
 from byway.virtio.ring import RingError
 
@@ -49,6 +50,7 @@ class Host(Protocol):
 
     loop: asyncio.AbstractEventLoop
     alarm: int
+    namespaces: Namespaces
 
     def attach(self, port: "Port") -> None:
         """From the next pass on, workers serve the port."""

@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tap port: an interface of the Linux kernel, whose frames go by system calls.
 
-Used by control. Uses tap (the interface) and tap_kernels (the frames).
+Used by control. Uses tap (the interface), tap_kernels (the frames), namespaces (where it is).
 
 Theory of operation
 -------------------
-A port is up while it has its interface. Where the namespace is not there the port *waits* for it,
-at the start as well: other ports do not fail because one container is late. Where the interface is
-removed, with its namespace or without, the port is *down*. In both cases it tries again, first
-soon, then less and less often, so that it comes back by itself.
+A port is *up* while it has its interface. Where the namespace is not there yet the port *waits*
+for it, at the start as well: others do not fail because one container is late. Where the interface
+was removed the port is *down*. In both cases it tries again, first soon, then less and less often,
+and at once when something is made at the namespace's name; so it comes back by itself.
+
+Who removed the interface, or the namespace that it is in, tells it by the files: a worker reads
+EBADFD and rings the alarm. But the files keep the namespace alive in which they were opened. So the
+port watches its name; when that goes, and the interface is still there, the port lets go of it.
+Has somebody moved the interface to another namespace, it is left alone. A namespace named after a
+process (/proc/PID/ns/net) does not come back with another process of that number: the port stays
+down.
 
 The interface has a carrier while the port is up. A persistent one outlives the switch, without a
 carrier, with its addresses and routes, and wherever it has been moved to; a port that names it
@@ -16,9 +23,13 @@ takes it up again. It goes when the port is removed for good (``remove``).
 """
 
 import asyncio
+import os
+from contextlib import suppress
 from typing import Any
 
 from byway.machine.layout import address_of, alloc
+from byway.machine.netns import path_of
+from byway.ports.namespaces import process_of
 from byway.ports.port import Host, Port, PortError
 from byway.ports.record import Kind
 from byway.ports.tap import FEATURES, Interface, Tap, TapError
@@ -27,9 +38,11 @@ from byway.virtio.features import Feature, mask, names
 from byway.virtio.negotiation import BY_NAME, closure, explain
 from byway.virtio.offloads import host_takes
 
-# Seconds until it is tried again; each time twice as long.
+# Seconds until it is tried again, each time twice as long; and after news of the namespace.
 FIRST_RETRY, LAST_RETRY = 0.5, 16.0
+SOON = 0.05
 CACHE_LINE = 64
+_BOTH = mask(Feature.GUEST_USO4, Feature.GUEST_USO6)
 
 
 class TapPort(Port):
@@ -44,9 +57,11 @@ class TapPort(Port):
         self.offered = 0
         self.acked: int | None = None
         self._tap: Tap | None = None
+        self._home = (0, 0)  # the namespace that the files were opened in
         self._records = alloc(TAP, self.queues, CACHE_LINE)
         self._timer: asyncio.TimerHandle | None = None
         self._pause = FIRST_RETRY
+        self._watched = False
         self.wanted = Interface(
             config.ifname, config.netns, config.address, config.mac, mtu, self.queues,
             tuple((route.to, route.via) for route in config.routes), config.persistent)
@@ -57,21 +72,24 @@ class TapPort(Port):
             self._start()
         except TapError as error:
             if not error.missing:
+                self._unwatch()
                 raise PortError(error.key, error.problem, error.fix) from None
             self.state, self.reason = "waiting", error.problem
             self._try_later()
 
     def _start(self) -> None:
         """Have the interface, and have it served. TapError: it cannot be."""
-        self._tap = tap = Tap(self.wanted)
+        self._watch()
+        tap = Tap(self.wanted)
         try:
+            self._home = tap.namespace()
             self._negotiate(tap)
             tap.set_carrier(True)
         except OSError as error:
             tap.close()
-            self._tap = None
             raise TapError("ifname", f"{self.wanted.place}: {error.strerror}",
                            "see whether somebody else removes it") from None
+        self._tap = tap
         takes = host_takes(self.acked or 0)
         for k, file in enumerate(tap.files):
             record = self._records[k]
@@ -88,8 +106,8 @@ class TapPort(Port):
     def _negotiate(self, tap: Tap) -> None:
         self.offered = tap.features()
         features = closure(self.supported & ~self.off & self.offered)
-        both = mask(Feature.GUEST_USO4, Feature.GUEST_USO6)  # a tap takes both or none
-        self.acked = features if features & both == both else features & ~both
+        # A tap takes both or none.
+        self.acked = features if features & _BOTH == _BOTH else features & ~_BOTH
         tap.set_up(self.acked, HEADER)
 
     # ------------------------------------------------------------ to be down, and to come back
@@ -98,10 +116,22 @@ class TapPort(Port):
         return Fault(error).sentence if error else ""
 
     def on_trouble(self) -> None:
-        self._leave(self.trouble())
-        self._try_later()
+        self._lose(self.trouble())
 
-    def _try_later(self) -> None:
+    def _lose(self, reason: str) -> None:
+        """The interface is gone, or has to be let go of: it may come back."""
+        self._leave(reason)
+        process = process_of(self.wanted.namespace or "")
+        if process is not None and not os.path.exists(f"/proc/{process}"):
+            self.reason = self.last_trouble = f"process {process} has ended"
+            self._unwatch()
+        else:
+            self._try_later()
+
+    def _try_later(self, soon: bool = False) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._pause = SOON if soon else self._pause
         self._timer = self.host.loop.call_later(self._pause, self._retry)
         self._pause = min(2 * self._pause, LAST_RETRY)
 
@@ -112,6 +142,30 @@ class TapPort(Port):
         except TapError as error:
             self.state, self.reason = "waiting" if error.missing else "down", error.problem
             self._try_later()
+
+    def _watch(self) -> None:
+        namespace = self.wanted.namespace
+        if namespace and not self._watched:
+            with suppress(OSError):  # not even a folder yet: opening the tap says so
+                self.host.namespaces.watch(namespace, self._on_namespace)
+                self._watched = True
+
+    def _unwatch(self) -> None:
+        if self._watched:
+            self.host.namespaces.forget(self.wanted.namespace or "", self._on_namespace)
+            self._watched = False
+
+    def _on_namespace(self) -> None:
+        """Something happened to the name of the namespace."""
+        if self._tap is None:
+            self._try_later(soon=True)
+            return
+        with suppress(OSError):
+            if _namespace_at(self.wanted.namespace or "") == self._home:
+                return
+        with suppress(OSError):  # it is gone: the worker hears of it
+            if self._tap.namespace() == self._home:
+                self._lose(f'the network namespace "{self.wanted.namespace}" was removed')
 
     def _leave(self, reason: str, for_good: bool = False) -> None:
         """Workers first, then the files, and with them the interface."""
@@ -125,16 +179,22 @@ class TapPort(Port):
         self.offered, self.acked = 0, None
 
     def close(self) -> None:
+        self._unwatch()
         self._leave("closed")
 
     def remove(self) -> None:
+        self._unwatch()
         self._leave("removed", for_good=True)
 
     # ------------------------------------------------------------ what is to be seen
     def details(self) -> dict[str, Any]:
         known = self.acked is not None
-        return {
+        details = {
             "peer": self.wanted.place,
+            "ifname": self.wanted.name,
+            "netns": self.wanted.namespace,
+            "address": list(self.wanted.addresses),
+            "persistent": self.wanted.persistent,
             "carrier": self.state == "up",
             "features": {
                 "offered": names(self.offered),
@@ -144,3 +204,18 @@ class TapPort(Port):
             },
             "queues_enabled": len(self._tap.files) if self._tap else 0,
         }
+        with suppress(OSError):  # it has just gone
+            details |= self._found() if self._tap else {}
+        return details
+
+    def _found(self) -> dict[str, Any]:
+        """What the interface is called now, and where it is: others may rename and move it."""
+        assert self._tap
+        name, place = self._tap.name(), self._tap.namespace()
+        where = f"net:[{place[1]}]" if place != self._home else self.wanted.namespace
+        return {"mac": self._tap.mac(), "peer": f"{name} in {where}" if where else name}
+
+
+def _namespace_at(namespace: str) -> tuple[int, int]:
+    found = os.stat(path_of(namespace))
+    return found.st_dev, found.st_ino
