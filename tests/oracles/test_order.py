@@ -15,9 +15,9 @@ from byway.testing.device import Device
 from byway.testing.guarded import Guarded
 from byway.testing.kernels import deliver_batch
 from byway.testing.plain_driver import VERSION_1, Layout, PlainDriver, PlainMemory
+from byway.testing.plans import plan_of
 from byway.testing.records import PortRecords
 from byway.worker.deliver import SORT_BYTES
-from byway.worker.plan import NetworkRow, Plan, Tables
 
 PORTS = 4
 EXAMPLES = 15 if INTERPRETED else 40
@@ -43,7 +43,7 @@ class Guests:
             self.drivers.append(driver)
             self.devices.append(device)
         ports = {k: self.records[k].address for k in range(PORTS)}
-        self.plan = Plan(Tables(ports, {0: NetworkRow(0, list(range(PORTS)), 1514)}, {}), [])
+        self.plan = plan_of(ports, {0: list(range(PORTS))})
 
     def close(self) -> None:
         for area in self.memory:

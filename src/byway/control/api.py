@@ -12,7 +12,9 @@ Whoever may open the socket (mode 0600) may do everything: there is no other acc
 import json
 import os
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request, Response
@@ -36,13 +38,12 @@ from byway.control.diff import (
     Action,
     AddNetwork,
     AddPort,
+    Change,
     RemoveNetwork,
     RemovePort,
-    merged,
-    without,
 )
 from byway.control.metrics import metrics_text
-from byway.control.model import KINDS, Config, NetworkConfig, PortConfig
+from byway.control.model import KINDS, NetworkConfig
 from byway.control.problem import ConfigError, EngineError, Problem, kind_of_value, nearest
 from byway.control.wanted import Wanted
 
@@ -68,16 +69,16 @@ class Api:
 
     async def switch(self) -> Response:
         """The switch itself."""
-        config = self._wanted.config
+        switch = self._wanted.has.switch
         return JSONResponse({
-            "name": config.switch.name,
+            "name": switch.name,
             "version": __version__,
             "pid": os.getpid(),
             "uptime": round(time.monotonic() - self._began, 3),
-            "workers": config.switch.workers,
-            "api": api_socket(config.switch),
-            "networks": len(config.networks),
-            "ports": len(config.ports),
+            "workers": switch.workers,
+            "api": api_socket(switch),
+            "networks": len(self._wanted.has.networks),
+            "ports": len(self._wanted.has.ports),
         })
 
     async def ports(self) -> Response:
@@ -91,14 +92,14 @@ class Api:
     async def put_port(self, name: str, request: Request) -> Response:
         """Add a port, or replace it by a changed one. Pauses no worker."""
         port = parse_port(await _named_body(request, name), f'port "{name}"')
-        existed = any(p.name == name for p in self._wanted.config.ports)
-        self._wanted.change(merged(self._wanted.config, ports=[port]))
+        existed = name in self._wanted.has.ports
+        self._wanted.alter(Change(add_ports=[port]))
         return JSONResponse(self._port(name), 200 if existed else 201)
 
     async def delete_port(self, name: str) -> Response:
         """Remove a port and close its socket. Pauses no worker."""
-        _require("port", name, _names(self._wanted.config.ports))
-        self._wanted.change(without(self._wanted.config, ports=[name]))
+        _require("port", name, self._wanted.has.ports)
+        self._wanted.alter(Change(remove_ports=[name]))
         return Response(status_code=204)
 
     async def networks(self) -> Response:
@@ -112,20 +113,18 @@ class Api:
     async def put_network(self, name: str, request: Request) -> Response:
         """Add a network, or replace it and reopen its ports. Pauses no worker."""
         network = parse_network(await _named_body(request, name), f'network "{name}"')
-        existed = any(n.name == name for n in self._wanted.config.networks)
-        self._wanted.change(merged(self._wanted.config, networks=[network]))
+        existed = name in self._wanted.has.networks
+        self._wanted.alter(Change(add_networks=[network]))
         return JSONResponse(self._network(name), 200 if existed else 201)
 
     async def delete_network(self, name: str) -> Response:
         """Remove a network that has no ports. Pauses no worker."""
-        _require("network", name, _names(self._wanted.config.networks))
-        new = without(self._wanted.config, networks=[name])
-        _refuse_orphans(new, [name])
-        self._wanted.change(new)
+        _require("network", name, self._wanted.has.networks)
+        self._alter(Change(remove_networks=[name]))
         return Response(status_code=204)
 
     async def changes(self, request: Request) -> Response:
-        """Add and remove many networks and ports as one change of plan. Pauses no worker.
+        """Add and remove many networks and ports as one change. Pauses no worker.
 
         All or nothing. First the ports and networks to remove go, then the others come.
         """
@@ -138,24 +137,21 @@ class Api:
                      for key, value in lists.items() if not isinstance(value, list)]
         if problems:
             raise ConfigError(problems)
-        old = self._wanted.config
         for name in lists["remove_ports"]:
-            _require("port", name, _names(old.ports))
+            _require("port", name, self._wanted.has.ports)
         for name in lists["remove_networks"]:
-            _require("network", name, _names(old.networks))
+            _require("network", name, self._wanted.has.networks)
         networks = _parse_all(parse_network, "network", lists["add_networks"])
         ports = _parse_all(parse_port, "port", lists["add_ports"])
-        new = without(old, lists["remove_networks"], lists["remove_ports"])
-        new = merged(new, networks, ports)
-        _refuse_orphans(new, lists["remove_networks"])
-        return JSONResponse(_summary(self._wanted.change(new)))
+        change = Change(networks, ports, lists["remove_ports"], lists["remove_networks"])
+        return JSONResponse(_summary(self._alter(change)))
 
     async def fdb(
         self, network: Annotated[str | None, Query(description="only this network")] = None
     ) -> Response:
         """The learned addresses, of all networks or of one."""
         if network is not None:
-            _require("network", network, _names(self._wanted.config.networks))
+            _require("network", network, self._wanted.has.networks)
         return JSONResponse(self._wanted.engine.fdb(network))
 
     async def workers(self) -> Response:
@@ -167,42 +163,28 @@ class Api:
         return Response(metrics_text(self._wanted.engine), media_type=CONTENT_TYPE_LATEST)
 
     def _port(self, name: str) -> dict[str, Any]:
-        return _one("port", name, self._wanted.engine.ports())
+        _require("port", name, self._wanted.has.ports)
+        return self._wanted.engine.port(name)
 
     def _network(self, name: str) -> dict[str, Any]:
-        return _one("network", name, self._wanted.engine.networks())
+        _require("network", name, self._wanted.has.networks)
+        return self._wanted.engine.network(name)
+
+    def _alter(self, change: Change) -> list[Action]:
+        """Refuses to take a network from under its ports."""
+        if ports := self._wanted.has.orphans(change):
+            names = ", ".join(p.name for p in ports[:5]) + (" ..." if len(ports) > 5 else "")
+            raise ApiError(409, "refused", f'network "{ports[0].network}" has ports: {names}',
+                           "remove the ports first")
+        return self._wanted.alter(change)
 
 
-def _names(entries: Sequence[NetworkConfig | PortConfig]) -> list[str]:
-    return [entry.name for entry in entries]
-
-
-def _one(kind: str, name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
-    for row in rows:
-        if row["name"] == name:
-            return row
-    raise _absent(kind, name, [row["name"] for row in rows])
-
-
-def _require(kind: str, name: object, known: list[str]) -> None:
-    if name not in known:
-        raise _absent(kind, str(name), known)
-
-
-def _absent(kind: str, name: str, known: list[str]) -> ApiError:
-    listed = ", ".join(known[:8]) + (" ..." if len(known) > 8 else "")
-    fix = nearest(name, known) or f"the {kind}s are: {listed or 'none'}"
-    return ApiError(404, "not-found", f'there is no {kind} "{name}"', fix)
-
-
-def _refuse_orphans(new: Config, gone: list[str]) -> None:
-    """Refuse to take a network from under its ports."""
-    absent = set(gone) - set(_names(new.networks))
-    ports = [port for port in new.ports if port.network in absent]
-    if ports:
-        names = ", ".join(_names(ports[:5])) + (" ..." if len(ports) > 5 else "")
-        raise ApiError(409, "refused", f'network "{ports[0].network}" has ports: {names}',
-                       "remove the ports first")
+def _require(kind: str, name: object, known: Mapping[str, object]) -> None:
+    if isinstance(name, str) and name in known:
+        return
+    listed = ", ".join(islice(known, 8)) + (" ..." if len(known) > 8 else "")
+    fix = nearest(str(name), known) or f"the {kind}s are: {listed or 'none'}"
+    raise ApiError(404, "not-found", f'there is no {kind} "{name}"', fix)
 
 
 def _parse_all(parser: Callable[[object, str], Any], kind: str, tables: list[object]) -> list[Any]:
@@ -215,9 +197,9 @@ def _parse_all(parser: Callable[[object, str], Any], kind: str, tables: list[obj
             made.append(parser(table, label))
         except ConfigError as error:
             problems += error.problems
-    names = [entry.name for entry in made]
+    times = Counter(entry.name for entry in made)
     problems += [Problem(f'add_{kind}s "{name}"', "is given more than once", "give it once")
-                 for name in dict.fromkeys(names) if names.count(name) > 1]
+                 for name, n in times.items() if n > 1]
     if problems:
         raise ConfigError(problems)
     return made
@@ -335,11 +317,19 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
     """A schema without references, which would point into another document; name optional."""
     schema = model.model_json_schema()
     schema["required"] = [key for key in schema["required"] if key != "name"]
-    parts = schema.pop("$defs", {})
-    for value in schema["properties"].values():
-        if reference := value.pop("$ref", ""):
-            value.update(parts[reference.rsplit("/", 1)[-1]])
+    schema["properties"] = _filled_in(schema["properties"], schema.pop("$defs", {}))
     return schema
+
+
+def _filled_in(part: Any, parts: Mapping[str, Any]) -> Any:
+    """A part of a schema with what it refers to in place of the references."""
+    if isinstance(part, list):
+        return [_filled_in(one, parts) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if reference := part.get("$ref", ""):
+        return _filled_in(parts[reference.rsplit("/", 1)[-1]], parts)
+    return {key: _filled_in(value, parts) for key, value in part.items()}
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -4,14 +4,16 @@
 Used by the engine; uses worker and ports.
 
 A queue is given to the worker that has the fewest when it is first asked for, so the queues of one
-port are spread; and it is kept: two workers that follow different plans for a moment must never
+port are spread; and it is kept: two workers that are not equally far with their changes must never
 both take a queue.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from byway.control.numbers import Numbers
 from byway.ports.port import Port
+from byway.worker.plan import MAX_QUEUES
 from byway.worker.worker import Worker
 
 
@@ -31,17 +33,22 @@ class Assignment:
     def __init__(self, workers: Sequence[Worker]) -> None:
         self._workers = workers
         self._queues: dict[tuple[int, int], Queue] = {}
+        self._numbers = Numbers(MAX_QUEUES)
+        self._load = [0] * len(workers)
+        self.room = MAX_QUEUES  # rx queues that ports may still bring
+
+    def admit(self, port: Port) -> None:
+        """The port will ask for numbers for its rx queues; ``room`` says whether there are any."""
+        self.room -= port.queues
 
     def queue(self, port: Port, k: int) -> Queue:
         """The port's k-th rx queue, known from now on."""
         key = port.index, k
         if key not in self._queues:
-            used = {q.number for q in self._queues.values()}
-            number = next(i for i in range(len(used) + 1) if i not in used)
-            load = [sum(q.worker == w for q in self._queues.values())
-                    for w in range(len(self._workers))]
-            self._queues[key] = Queue(number, load.index(min(load)))
-            port.rxqs["number"][k] = number
+            worker = self._load.index(min(self._load))
+            self._load[worker] += 1
+            self._queues[key] = Queue(self._numbers.take(), worker)
+            port.rxqs["number"][k] = self._queues[key].number
         return self._queues[key]
 
     def watch(self, port: Port) -> None:
@@ -62,8 +69,11 @@ class Assignment:
 
     def forget(self, port: Port) -> None:
         """The port is gone for good; its numbers may be given again."""
+        self.room += port.queues
         for k in range(port.queues):
-            self._queues.pop((port.index, k), None)
+            if queue := self._queues.pop((port.index, k), None):
+                self._numbers.give_back(queue.number)
+                self._load[queue.worker] -= 1
 
     def workers_of(self, port: Port) -> set[int]:
         """The workers that serve queues of the port."""

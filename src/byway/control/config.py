@@ -14,21 +14,19 @@ import os
 import stat
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from byway.control.claims import network_claims, port_claims, switch_claims, twice
 from byway.control.model import (
     KINDS,
-    AfPacketPort,
-    AfXdpPort,
     Config,
     NetworkConfig,
     PcapPort,
     PortConfig,
     SwitchConfig,
-    TapPort,
-    UdpPort,
     VhostKernelPort,
     VhostUserPort,
     VirtioUserPort,
@@ -39,6 +37,7 @@ from byway.control.problem import (
     from_validation,
     kind_of_value,
     nearest,
+    no_network,
     shown,
 )
 from byway.machine.cpulist import format_cpu_list, online_cpus
@@ -197,44 +196,21 @@ def _together(
     known: set[str],
 ) -> list[Problem]:
     problems = _twice(((f"{label}: name", n.name) for label, n in networks), "give it another name")
-    problems += _twice(((f"{label}: vni", n.vni) for label, n in networks), "give it another vni")
     problems += _twice(((f"{label}: name", p.name) for label, p in ports), "give it another name")
-    for label, port in ports:
-        if port.network not in known:
-            fix = nearest(port.network, known) or (
-                f"the networks are: {', '.join(sorted(known))}" if known
-                else "define one with a line [[network]] and its name")
-            problems.append(
-                Problem(f"{label}: network", f'there is no network "{port.network}"', fix))
-    paths: list[tuple[str, str | None]] = [("switch: api", _place(switch.api))]
-    for label, port in ports:
-        if isinstance(port, VhostUserPort | VirtioUserPort):
-            paths.append((f"{label}: socket", _place(port.socket)))
-        elif isinstance(port, PcapPort):
-            paths.append((f"{label}: write", _place(port.write)))
-    problems += _twice(paths, "give each a path of its own")
-    names = [(f"{label}: ifname", " in netns ".join(filter(None, (port.ifname, port.netns))))
-             for label, port in ports if isinstance(port, VhostKernelPort | TapPort)]
-    problems += _twice(names, "give it another name")
-    # One interface twice would be a loop: what one port sends, the other receives.
-    attached = [(f"{label}: ifname", " in netns ".join(filter(None, (port.ifname, port.netns))))
-                for label, port in ports if isinstance(port, AfPacketPort | AfXdpPort)]
-    problems += _twice(attached, "attach to an interface once")
-    links = [(f"{label}: local", port.local) for label, port in ports if isinstance(port, UdpPort)]
-    return problems + _twice(links, "give it another port number")
+    problems += [no_network(label, port.network, known)
+                 for label, port in ports if port.network not in known]
+    claims = chain(
+        switch_claims(switch),
+        *(network_claims(network, label) for label, network in networks),
+        *(port_claims(port, label) for label, port in ports))
+    return problems + twice(claims, {})
 
 
-def _place(path: str | None) -> str | None:
-    return None if path is None else os.path.abspath(path)
-
-
-def _twice(entries: Iterable[tuple[str, str | int | None]], fix: str) -> list[Problem]:
-    """A problem for every value that an earlier entry has already; None is no value."""
-    first: dict[str | int, str] = {}
+def _twice(entries: Iterable[tuple[str, str]], fix: str) -> list[Problem]:
+    """A problem for every value that an earlier entry has already."""
+    first: dict[str, str] = {}
     problems = []
     for key, value in entries:
-        if value is None:
-            continue
         if value in first:
             problems.append(Problem(key, f"{shown(value)} is also that of {first[value]}", fix))
         else:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What must be done to come from one wanted state to another: pure functions over passive data.
 
-Used by wanted (which has the engine apply the actions) and by the tests. Uses model only.
+Used by wanted (which has the engine apply the actions), inventory and the tests. Uses model only.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -40,6 +40,16 @@ class RemovePort:
 
 
 Action: TypeAlias = AddNetwork | RemoveNetwork | AddPort | RemovePort
+
+
+@dataclass(frozen=True)
+class Change:
+    """What is to go and what is to come; an entry in place of one of the same name replaces it."""
+
+    add_networks: Sequence[NetworkConfig] = ()
+    add_ports: Sequence[PortConfig] = ()
+    remove_ports: Sequence[str] = ()
+    remove_networks: Sequence[str] = ()
 
 
 def diff(old: Config, new: Config) -> list[Action]:
@@ -84,26 +94,3 @@ def rebase(current: Config, old_file: Config, new_file: Config) -> Config:
     listed = {p.name for p in (*old_file.ports, *new_file.ports)}
     ports = new_file.ports + tuple(p for p in current.ports if p.name not in listed)
     return Config(switch=current.switch, networks=networks, ports=ports)
-
-
-def merged(
-    config: Config, networks: Iterable[NetworkConfig] = (), ports: Iterable[PortConfig] = ()
-) -> Config:
-    """`config` with these networks and ports added, or in place of those of the same name."""
-    all_networks = {n.name: n for n in (*config.networks, *networks)}
-    all_ports = {p.name: p for p in (*config.ports, *ports)}
-    return Config(
-        switch=config.switch,
-        networks=tuple(all_networks.values()),
-        ports=tuple(all_ports.values()),
-    )
-
-
-def without(config: Config, networks: Iterable[str] = (), ports: Iterable[str] = ()) -> Config:
-    """`config` without the networks and ports of these names."""
-    gone_networks, gone_ports = set(networks), set(ports)
-    return Config(
-        switch=config.switch,
-        networks=tuple(n for n in config.networks if n.name not in gone_networks),
-        ports=tuple(p for p in config.ports if p.name not in gone_ports),
-    )

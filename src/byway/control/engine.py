@@ -6,11 +6,11 @@ thread (the event loop's); nothing here is thread-safe.
 
 Theory of operation
 -------------------
-The engine keeps what exists (networks, ports by number) and which ports are *attached*: up, with
-queues that workers may touch. A change of that set becomes new plans for all workers (one set of
-tables, a list of rx queues to serve each), which are published and waited for; then whatever
-left the plan is nobody's any more. Inside ``apply`` changes are gathered, so that hundreds of
-ports cost two plans: one without what goes, one with what comes.
+The engine keeps what exists (networks, ports by number). Which ports are *attached*, that is up,
+with queues that workers may touch, stands in the workers' plans (plans.py). A change is published
+to all workers and waited for; then whatever left the plans is nobody's any more. Inside ``apply``
+changes are gathered, so that hundreds of ports cost two exchanges: one without what goes, one with
+what comes. No change costs more for what is there already.
 
 An rx queue is served by one worker for as long as its port lives (assignment.py).
 
@@ -21,9 +21,7 @@ found a broken ring and by the SIGBUS guard; the engine then asks every port for
 """
 
 import asyncio
-import faulthandler
 import os
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -31,6 +29,8 @@ from typing import Any
 from byway.control.assignment import Assignment
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
 from byway.control.model import KINDS, NetworkConfig, PortConfig, SwitchConfig
+from byway.control.numbers import Numbers
+from byway.control.plans import Plans
 from byway.control.problem import EngineError
 from byway.machine import sigbus
 from byway.machine.clock import measure_hz, tsc
@@ -48,13 +48,12 @@ from byway.ports.vhost_kernel import VhostKernelPort
 from byway.ports.vhost_user import VhostUserPort
 from byway.ports.virtio_user import VirtioUserPort
 from byway.switch.fdb import CLOCK_SHIFT, MAX_PORTS, Fdb, mac_text
-from byway.worker.plan import NetworkRow, Plan, Tables
-from byway.worker.worker import Worker, WorkerStuckError
+from byway.worker.plan import MAX_NETWORKS
+from byway.worker.worker import Worker
 from byway.worker.worker import prepare as prepare_workers
 
 AGEING_SECONDS = 1.0
 STALL_SECONDS = 0.05  # a worker that ends no pass for so long hangs in a system call
-STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
 PORT_CLASSES: dict[str, type[Port]] = {
     "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "vhost-kernel": VhostKernelPort,
     "tap": TapPort, "null": NullPort, "pcap": PcapPort,
@@ -76,11 +75,7 @@ class Network:
         self.config = config
         self.number = number
         self.fdb = Fdb(config.fdb_limit)
-        self.members: set[int] = set()
-
-    def row(self) -> NetworkRow:
-        """The network as a plan has it."""
-        return NetworkRow(self.fdb.address, tuple(self.members), untagged_frame(self.config.mtu))
+        self.members: dict[int, str] = {}  # the names of its ports by number
 
 
 class Engine:
@@ -93,13 +88,15 @@ class Engine:
         self.namespaces = Namespaces(loop)
         self._networks: dict[str, Network] = {}
         self._ports: dict[str, Port] = {}
-        self._attached: dict[int, Port] = {}
+        self._port_numbers = Numbers(MAX_PORTS)
+        self._network_numbers = Numbers(MAX_NETWORKS)
         self._gathering = False
         self._replaced: set[str] = set()  # ports that are removed to be added again, changed
         self._hz = measure_hz()
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._workers = [Worker(cpu) for cpu in switch.workers or (None,)]
         self._assignment = Assignment(self._workers)
+        self._plans = Plans(self._workers, self._assignment)
 
     # ------------------------------------------------------------ life
     def start(self) -> None:
@@ -119,10 +116,10 @@ class Engine:
         """Stop the workers, close every port. Idempotent."""
         for worker in self._workers:
             worker.stop(worker.interrupt)
+        self._detach_all(list(self._ports.values()))
         for port in self._ports.values():
             port.close()
         self._ports.clear()
-        self._attached.clear()
         for worker in self._workers:
             worker.close()
         for timer in self._timers.values():
@@ -177,23 +174,23 @@ class Engine:
         """Serve the port from the next pass on. Pauses no worker."""
         self._assignment.watch(port)
         port.record["shared"] = len(self._workers) > 1
-        self._attached[port.index] = port
+        self._plans.attach(port)
         self._publish()
 
     def detach(self, port: Port) -> None:
         """Returns when no worker touches the port. Pauses no worker."""
-        if self._attached.pop(port.index, None) is None:
+        known = self._plans.known(port)
+        if not self._plans.detach(port):
             return
-        self._gathering, gathering = False, self._gathering
-        self._publish()
-        self._gathering = gathering
+        if known:
+            self._plans.publish()
+        else:  # it was attached in a change that is not published yet
+            self._publish()
         self._forget(port)
 
     def settle(self) -> None:
         """Returns when every worker has ended the pass it was in. Pauses no worker."""
-        for worker in self._workers:
-            worker.publish(worker.plan)
-        self._wait()
+        self._plans.settle()
 
     def _forget(self, port: Port) -> None:
         self._assignment.unwatch(port)
@@ -202,44 +199,22 @@ class Engine:
     def inject(self, port: Port, frame: bytes) -> None:
         """Send a frame in the name of a port that is attached, as if it had come in there. Pauses
         no worker."""
-        if port.index not in self._attached or self._gathering:
+        if not self._plans.known(port):
             raise ValueError(f"port {port.name} is not part of the plan")
         k = port.serving[0]
         worker = self._workers[self._assignment.queue(port, k).worker]
         worker.give(address_of(port.rxqs[k:]), frame)
-        worker.publish(worker.plan)
-        self._wait()
+        worker.publish()
+        self._plans.wait()
 
     def _publish(self) -> None:
-        """Make the plans for what is attached now, and wait until all workers follow them."""
-        if self._gathering:
-            return
-        networks = {n.number: n.row() for n in self._networks.values()}
-        ports = {number: port.address for number, port in self._attached.items()}
-        # Everything a plan points to lives at least as long as the plan.
-        keep = (list(self._attached.values()), list(self._networks.values()))
-        served = [(port, k, self._assignment.queue(port, k))
-                  for port in self._attached.values() for k in port.serving]
-        rxqs = {queue.number: address_of(port.rxqs[k:]) for port, k, queue in served}
-        tables = Tables(ports, networks, rxqs, keep)
-        for w, worker in enumerate(self._workers):
-            worker.publish(Plan(tables, sorted(q.number for _, _, q in served if q.worker == w)))
-        self._wait()
-
-    def _wait(self) -> None:
-        """Until every worker follows its newest plan. One that does not, for many seconds, may
-        touch memory that was to be unmapped: there is no safe way on, so the process ends."""
-        try:
-            for worker in self._workers:
-                worker.wait(worker.interrupt)
-        except WorkerStuckError as error:
-            sys.stderr.write(f"byway: {error}; the switch cannot go on\n")
-            faulthandler.dump_traceback()
-            os._exit(STUCK_STATUS)
+        """Hand over what has changed, and wait until all workers follow."""
+        if not self._gathering:
+            self._plans.publish()
 
     # ------------------------------------------------------------ changes
     def apply(self, actions: Sequence[Action]) -> None:
-        """Carry out all actions with at most two plans, or raise EngineError and undo them."""
+        """Carry out all actions with at most two exchanges, or raise EngineError and undo them."""
         done: list[Action] = []
         leaving = [self._ports[a.name] for a in actions
                    if isinstance(a, RemovePort) and a.name in self._ports]
@@ -266,12 +241,9 @@ class Engine:
             self._publish()
 
     def _detach_all(self, ports: list[Port]) -> None:
-        """Take many ports out with one plan; each then finds itself detached."""
-        attached = [p for p in ports if self._attached.pop(p.index, None)]
-        if attached:
-            self._gathering = False
-            self._publish()
-            self._gathering = True
+        """Take many ports out at once; each then finds itself detached."""
+        attached = [port for port in ports if self._plans.detach(port)]
+        self._plans.publish()
         for port in attached:
             self._forget(port)
 
@@ -301,9 +273,12 @@ class Engine:
         """Create a network. Pauses no worker."""
         if config.name in self._networks:
             raise EngineError(f'network "{config.name}" exists already', "take another name")
-        used = {n.number for n in self._networks.values()}
-        number = next(k for k in range(len(used) + 1) if k not in used)
-        self._networks[config.name] = Network(config, number)
+        if not self._network_numbers.left:
+            raise EngineError(f"the switch has {MAX_NETWORKS} networks already",
+                              "remove some first")
+        made = self._networks[config.name] = Network(config, self._network_numbers.take())
+        self._plans.set_network(made.number, made.fdb.address, untagged_frame(config.mtu))
+        self._publish()
 
     def remove_network(self, name: str) -> None:
         """Remove a network without ports. Pauses no worker."""
@@ -312,6 +287,8 @@ class Engine:
             raise EngineError(f'network "{name}" has {len(network.members)} ports',
                               "remove its ports first")
         del self._networks[name]
+        self._plans.drop_network(network.number)
+        self._network_numbers.give_back(network.number)
         self._publish()
 
     def add_port(self, config: PortConfig) -> None:
@@ -319,13 +296,7 @@ class Engine:
         if config.name in self._ports:
             raise EngineError(f'port "{config.name}" exists already', "take another name")
         network = self._network(config.network)
-        used = {p.index for p in self._ports.values()}
-        index = next(k for k in range(len(used) + 1) if k not in used)
-        if index >= MAX_PORTS:
-            raise EngineError(f"the switch has {MAX_PORTS} ports already", "remove some first")
-        port = PORT_CLASSES[config.kind](config, index, self, network.config.mtu)
-        port.record["network"] = network.number
-        network.members.add(index)
+        port = self._new_port(config, network)
         self._ports[config.name] = port
         try:
             port.open()
@@ -339,16 +310,38 @@ class Engine:
                               "see `byway doctor` for limits of this machine") from None
         self._publish()
 
+    def _new_port(self, config: PortConfig, network: Network) -> Port:
+        """A port that is not open, with a number, and a member of its network."""
+        if not self._port_numbers.left:
+            raise EngineError(f"the switch has {MAX_PORTS} ports already", "remove some first")
+        index = self._port_numbers.take()
+        try:
+            port = PORT_CLASSES[config.kind](config, index, self, network.config.mtu)
+        except BaseException:
+            self._port_numbers.give_back(index)
+            raise
+        if self._assignment.room < port.queues:
+            self._port_numbers.give_back(index)
+            raise EngineError("the ports of the switch have too many queues",
+                              "remove some first, or give the port fewer queues")
+        self._assignment.admit(port)
+        port.record["network"] = network.number
+        network.members[index] = config.name
+        self._plans.join(network.number, index)
+        return port
+
     def remove_port(self, name: str) -> None:
         """Close a port and forget it. Pauses no worker."""
         port = self._port(name)
+        network = self._networks[port.config.network]
+        self._plans.leave(network.number, port.index)  # goes with what closing changes
         port.close() if name in self._replaced else port.remove()
         del self._ports[name]
-        self._assignment.forget(port)
-        network = self._networks[port.config.network]
-        network.members.discard(port.index)
-        network.fdb.forget(port.index)  # whatever was learned: the number is given again
         self._publish()
+        del network.members[port.index]
+        network.fdb.forget(port.index)  # whatever was learned: the number is given again
+        self._assignment.forget(port)
+        self._port_numbers.give_back(port.index)
 
     def _network(self, name: str) -> Network:
         if name not in self._networks:
@@ -367,30 +360,40 @@ class Engine:
 
     def networks(self) -> list[dict[str, Any]]:
         """Every network with the names of its ports."""
-        by_number = {p.index: p.name for p in self._ports.values()}
-        return [{
+        return [self._shown(network) for network in self._networks.values()]
+
+    def port(self, name: str) -> dict[str, Any]:
+        """State and counters of one port (EngineError: there is none of that name)."""
+        return self._port(name).status()
+
+    def network(self, name: str) -> dict[str, Any]:
+        """One network with the names of its ports (EngineError: there is none of that name)."""
+        return self._shown(self._network(name))
+
+    @staticmethod
+    def _shown(n: Network) -> dict[str, Any]:
+        return {
             "name": n.config.name, "vni": n.config.vni, "mtu": n.config.mtu,
             "ageing": n.config.ageing,
-            "ports": [by_number[k] for k in sorted(n.members)],
+            "ports": [n.members[k] for k in sorted(n.members)],
             "fdb_entries": len(n.fdb), "fdb_limit": n.config.fdb_limit,
             "fdb": n.fdb.statistics(),
-        } for n in self._networks.values()]
+        }
 
     def fdb(self, network: str | None) -> list[dict[str, Any]]:
         """The learned addresses of one network, or of all; ``age`` in seconds."""
         chosen = [self._network(network)] if network else list(self._networks.values())
-        by_number = {p.index: p.name for p in self._ports.values()}
         now, tick = int(tsc()) >> CLOCK_SHIFT, (1 << CLOCK_SHIFT) / self._hz
         return [{
-            "network": n.config.name, "mac": mac_text(mac), "port": by_number[port],
+            "network": n.config.name, "mac": mac_text(mac), "port": n.members[port],
             "age": round(max(0, now - seen) * tick, 1),
-        } for n in chosen for mac, port, seen in n.fdb.entries() if port in by_number]
+        } for n in chosen for mac, port, seen in n.fdb.entries() if port in n.members]
 
     def workers(self) -> list[dict[str, Any]]:
         """The counters of every worker, and the ports that it receives from."""
         return [{
             **worker.statistics(),
-            "ports": [p.name for p in self._attached.values()
+            "ports": [p.name for p in self._plans.attached
                       if k in self._assignment.workers_of(p)],
             "cycles_per_second": round(self._hz),
         } for k, worker in enumerate(self._workers)]

@@ -78,6 +78,15 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f'did you mean "{found[0]}"?' if found else ""
 
 
+def no_network(label: str, name: str, known: Iterable[str]) -> Problem:
+    """The port ``label`` names a network that is not there; ``known`` are."""
+    known = set(known)
+    fix = nearest(name, known) or (
+        f"the networks are: {', '.join(sorted(known))}" if known
+        else "define one with a line [[network]] and its name")
+    return Problem(f"{label}: network", f'there is no network "{name}"', fix)
+
+
 def kind_of_value(value: object) -> str:
     """What a TOML or JSON value is, in words."""
     if value is None:

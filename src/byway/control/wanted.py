@@ -3,16 +3,19 @@
 
 Used by the daemon (start, reload) and the API. Uses diff, the configuration checks and an engine.
 
-A change is a new Config. It is checked whole, compared with the present one, and the actions go
-to the engine in one call, so that hundreds of ports cost two plans. The engine applies all of them
-or raises and applies none; `config` therefore always says what the engine has.
+A change is a new Config (start, reload: checked whole and compared with the present one), or says
+what goes and what comes (the API: checked against what it touches, so that it costs the same
+however many ports there are). Either way the actions go to the engine in one call, so that hundreds
+of ports cost two exchanges with the workers. The engine applies all of them or raises and applies
+none; the inventory therefore always says what the engine has.
 """
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from byway.control.config import check_port, cross_check
-from byway.control.diff import Action, AddPort, diff
+from byway.control.diff import Action, AddPort, Change, diff
+from byway.control.inventory import Inventory
 from byway.control.model import Config, SwitchConfig
 from byway.control.problem import ConfigError
 
@@ -27,13 +30,19 @@ class SwitchEngine(Protocol):
         """Stop the workers, close every port, remove their sockets."""
 
     def apply(self, actions: Sequence[Action]) -> None:
-        """Carry out all actions with at most two plans, or raise and undo them."""
+        """Carry out all actions with at most two exchanges, or raise and undo them."""
 
     def ports(self) -> list[dict[str, Any]]:
         """The state and the counters of every port."""
 
+    def port(self, name: str) -> dict[str, Any]:
+        """One port, which is there."""
+
     def networks(self) -> list[dict[str, Any]]:
         """Every network with the names of its ports."""
+
+    def network(self, name: str) -> dict[str, Any]:
+        """One network, which is there."""
 
     def fdb(self, network: str | None) -> list[dict[str, Any]]:
         """The learned addresses of one network, or of all."""
@@ -43,22 +52,37 @@ class SwitchEngine(Protocol):
 
 
 class Wanted:
-    """Keeps the Config that the engine has, and changes both together."""
+    """Keeps what the engine has, and changes both together."""
 
     def __init__(self, engine: SwitchEngine, switch: SwitchConfig) -> None:
         self.engine = engine
-        self.config = Config(switch=switch)
+        self.has = Inventory(switch)
+
+    @property
+    def config(self) -> Config:
+        """What the engine has, as one Config."""
+        return self.has.config()
 
     def change(self, new: Config) -> list[Action]:
         """Make the switch what `new` says; -> the actions that were needed (none: no change).
 
         Raises ConfigError when the parts of `new` do not fit together or the machine lacks what a
         new port names, and what the engine raises; the switch is then as it was. Pauses no
-        worker: the plan is swapped between two passes.
+        worker: plans change between two passes.
         """
         if problems := cross_check(new):
             raise ConfigError(problems)
-        actions = diff(self.config, new)
+        return self._carry_out(diff(self.config, new))
+
+    def alter(self, change: Change) -> list[Action]:
+        """Remove and add what `change` says; -> and raises as `change`. What is to go and is not
+        there is passed over."""
+        actions = self.has.actions(change)
+        if problems := self.has.problems(actions):
+            raise ConfigError(problems)
+        return self._carry_out(actions)
+
+    def _carry_out(self, actions: list[Action]) -> list[Action]:
         problems = [
             problem
             for action in actions if isinstance(action, AddPort)
@@ -68,5 +92,5 @@ class Wanted:
             raise ConfigError(problems)
         if actions:
             self.engine.apply(actions)
-        self.config = new
+        self.has.commit(actions)
         return actions

@@ -70,7 +70,7 @@ def decide(batch, network, port):
     b = batch_at(batch)
     net = network_at(network)
     rows, n, now = b.rows, b.n, b.now
-    fdb, longest, nports = net.fdb, net.max_frame, net.nports
+    fdb, longest = net.fdb, net.max_frame
     known_source = -1  # not an address that a row can have (0 is: it must be refused)
     known_destination = -1
     out = UNDECIDED
@@ -97,7 +97,5 @@ def decide(batch, network, port):
             out = UNDECIDED  # what was learned may be what we look up
         if destination != known_destination or out == UNDECIDED:
             out = route(fdb, destination, port)
-            if unlikely(out >= nports):
-                out = FLOOD
             known_destination = destination
         st64(row + R.out, out)

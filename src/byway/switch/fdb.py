@@ -233,6 +233,8 @@ class Fdb:
 
     def forget(self, port: int) -> int:
         """Remove the entries of a port (-1: all); -> how many."""
+        if port >= 0 and not self._per_port[port]:
+            return 0
         return int(fdb_forget(self.address, port))
 
 

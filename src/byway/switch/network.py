@@ -1,13 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network as kernels see it: its forwarding database, its members, its longest frame.
 
-Used by decide.py, worker (flooding) and control, which makes the records anew for each plan.
+Used by decide.py and worker (flooding; plan.py says what stands here).
 """
 
+from byway.machine.jit import kernel
 from byway.machine.layout import record
+from byway.machine.mem import ld64
 
-# members: address of int64[nmembers], the numbers of the ports in the network. max_frame: bytes of
-# the longest untagged frame (packet.ethernet); each of at most two VLAN tags may add 4.
-# nports: how many the plan knows. A worker with a newer plan may have learned a higher one.
-NETWORK, network_at, N = record(
-    "network", ["fdb", "members", "nmembers", "max_frame", "nports"])
+# members: address of int64[nmembers], in the order in which they joined: stamp << PORT_BITS |
+# port number + 1. max_frame: bytes of the longest untagged frame (packet.ethernet); each of at
+# most two VLAN tags may add 4.
+NETWORK, network_at, N = record("network", ["fdb", "members", "nmembers", "max_frame"])
+PORT_BITS = 16
+GONE = -1  # the port number of a member that has left
+
+
+@kernel
+def member_port(entry):
+    """The port number of a member, GONE where it has left."""
+    return (entry & (1 << PORT_BITS) - 1) - 1
+
+
+@kernel
+def member_stamp(entry):
+    """When it joined: a number that grows with every port that joins a network."""
+    return entry >> PORT_BITS
+
+
+@kernel
+def members_after(members, n, stamp):
+    """-> the place of the first of ``n`` members that joined after ``stamp`` (n: there is none)."""
+    low = 0
+    high = n
+    while low < high:
+        middle = (low + high) >> 1
+        if member_stamp(ld64(members + 8 * middle)) > stamp:
+            high = middle
+        else:
+            low = middle + 1
+    return low

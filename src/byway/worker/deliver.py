@@ -16,7 +16,7 @@ from byway.packet.reason import Reason
 from byway.ports.dispatch import tell_rx, tell_tx
 from byway.ports.record import P, X
 from byway.ports.tx import port_tx
-from byway.switch.network import network_at
+from byway.switch.network import GONE, member_port, network_at
 from byway.worker.plan import plan_at
 
 _PORT_DOWN = int(Reason.PORT_DOWN)
@@ -58,8 +58,8 @@ def flood(plan, rxq, batch, selected, n):
     others = 0
     reached = 0
     for k in range(network.nmembers):
-        member = ld64(network.members + 8 * k)
-        if member != own:
+        member = member_port(ld64(network.members + 8 * k))
+        if member != own and member != GONE:
             others += 1
             destination = ld64(p.ports + 8 * member)
             if destination != 0:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker's loop: take up plans, serve the hot rx queues, sleep when none is left.
+"""The worker's loop: take up changes of its plan, serve the hot rx queues, sleep when none is left.
 
 Used by worker.py (the thread that runs it) and by tests (one pass at a time).
 
@@ -32,13 +32,13 @@ from byway.ports.record import P, X
 from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
 from byway.worker.deliver import deliver, tell_all
-from byway.worker.plan import COLD, HOT, plan_at
+from byway.worker.plan import ABSENT, COLD, EDIT, HOT, LOOK, MAX_QUEUES, make_edits, plan_at
 
-# Written by the control thread. plan and changed (it is another one, not taken up yet) are stored
-# before generation. frame, length, origin: a frame to be sent as if it had come in on rx queue
-# ``origin`` (length 0: none, or sent).
+# Written by the control thread. edits, nedits: what changes in the plan; stored before generation.
+# frame, length, origin: a frame to be sent as if it had come in on rx queue ``origin`` (length 0:
+# none, or sent).
 CONTROL, control_at, C = record("control", [
-    "generation", "plan", "changed", "stop", "frame", "length", "origin"])
+    "generation", "edits", "nedits", "stop", "frame", "length", "origin"])
 # Written by the worker; read by the control thread at any time.
 # seen: generation in use. turn: where the next pass begins among the hot queues. asleep: blocked in
 # the kernel. ticks are of the time stamp counter.
@@ -48,8 +48,8 @@ WORKER, worker_at, W = record("worker", [
     "wakes", "nhot", "looked", "turn"], size=256)
 # A pass that is longer than so many looks at the epoll set is a long one (some ms).
 LOOKS = 64
-# A hot rx queue: its address, when it last gave a frame.
-HOT_ENTRY = 16
+# A hot rx queue: its address, when it last gave a frame, its number.
+HOT_ENTRY = 24
 EVENTS, EVENT_SIZE, EVENT_DATA = 64, 12, 4  # struct epoll_event is packed on x86-64
 
 
@@ -58,32 +58,61 @@ def heat(worker, plan, number, now):
     """Poll rx queue ``number`` from now on, if this worker is to serve it and does not yet."""
     w = worker_at(worker)
     p = plan_at(plan)
-    if number < 0 or number >= p.nrxqs:
+    if number < 0 or number >= MAX_QUEUES:
         return
     if ld64(p.state + 8 * number) == COLD:
         rxq = ld64(p.rxqs + 8 * number)
-        st64(p.state + 8 * number, HOT)
-        st64(w.hot + HOT_ENTRY * w.nhot, rxq)
-        st64(w.hot + HOT_ENTRY * w.nhot + 8, now)
+        st64(p.state + 8 * number, HOT + w.nhot)
+        entry = w.hot + HOT_ENTRY * w.nhot
+        st64(entry, rxq)
+        st64(entry + 8, now)
+        st64(entry + 16, number)
         w.nhot += 1
         queue_wake(rxq)
 
 
 @kernel
-def take_up(worker, generation, now):
-    """Follow the newest plan: all its queues are looked at, then tell the control thread. The same
-    plan again only asks whether the pass is over."""
+def cool(worker, place, state):
+    """The hot queue at ``place`` is polled no longer, but COLD or ABSENT; the last one takes its
+    place."""
     w = worker_at(worker)
-    if ld64_acq(w.control + C.changed) != 0:
-        plan = ld64(w.control + C.plan)
-        st64(w.control + C.changed, 0)
-        w.plan = plan
-        w.nhot = 0
-        p = plan_at(plan)
-        for k in range(p.nrx):
-            number = ld64(p.rx + 8 * k)
-            st64(p.state + 8 * number, COLD)
-            heat(worker, plan, number, now)
+    states = plan_at(w.plan).state
+    w.nhot -= 1
+    entry = w.hot + HOT_ENTRY * place
+    last = w.hot + HOT_ENTRY * w.nhot
+    st64(states + 8 * ld64(last + 16), HOT + place)
+    st64(states + 8 * ld64(entry + 16), state)
+    for k in range(0, HOT_ENTRY, 8):
+        st64(entry + k, ld64(last + k))
+
+
+@kernel
+def look_again(worker, number, now):
+    """The table has another entry for rx queue ``number``: what stood there is served no longer,
+    what stands there now is polled."""
+    w = worker_at(worker)
+    p = plan_at(w.plan)
+    state = ld64(p.state + 8 * number)
+    if state >= HOT:
+        cool(worker, state - HOT, ABSENT)
+    if ld64(p.rxqs + 8 * number) != 0:
+        st64(p.state + 8 * number, COLD)
+        heat(worker, w.plan, number, now)
+    else:
+        st64(p.state + 8 * number, ABSENT)
+
+
+@kernel
+def take_up(worker, generation, now):
+    """Make the edits of a change, look at the queues that it touches, tell the control thread. A
+    change without edits only asks whether the pass is over."""
+    w = worker_at(worker)
+    edits = ld64(w.control + C.edits)
+    n = ld64(w.control + C.nedits)
+    make_edits(edits, n)
+    for k in range(n):
+        if ld64(edits + EDIT * k) == LOOK:
+            look_again(worker, ld64(edits + EDIT * k + 8), now)
     if ld64(w.control + C.length) > 0:
         send_one(worker, now)
     st64_rel(worker + W.seen, generation)
@@ -161,11 +190,7 @@ def one_pass(worker, now):
                 queue_wake(rxq)
                 st64(entry + 8, now)
             else:
-                st64(plan_at(w.plan).state + 8 * ld64(rxq + X.number), COLD)
-                w.nhot -= 1
-                last = w.hot + HOT_ENTRY * w.nhot
-                st64(entry, ld64(last))
-                st64(entry + 8, ld64(last + 8))
+                cool(worker, k, COLD)
                 continue
         k += 1
     return moved

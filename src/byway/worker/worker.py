@@ -35,12 +35,12 @@ from byway.worker.loop import (
     worker_loop,
     worker_step,
 )
-from byway.worker.plan import Plan, empty_plan
+from byway.worker.plan import EDIT, MAX_QUEUES, Plan
 
 IDLE_SECONDS = 100e-6  # a port that gave nothing for so long goes to sleep
 LATE_SECONDS = 0.02  # a pass longer than this is worth asking why
 LOOK_SECONDS = 25e-6  # how often sleeping ports are looked at while others are busy
-ANSWER_SECONDS = 10.0  # a worker that does not take up a plan in this time is stuck
+ANSWER_SECONDS = 10.0  # a worker that does not take up a change in this time is stuck
 EPOLL_CTL_ADD, EPOLL_CTL_DEL = 1, 2
 WAKE_UP = 0  # event data of the control thread's own event fd
 
@@ -57,7 +57,7 @@ def prepare(progress: Callable[[str], None] | None = None) -> float:
 class Worker:
     """One worker. All methods belong to the control thread."""
 
-    def __init__(self, cpu: int | None = None, max_queues: int = 65536) -> None:
+    def __init__(self, cpu: int | None = None) -> None:
         self.cpu = cpu
         self.batch = Batch()
         self._finisher = Finisher()
@@ -66,20 +66,21 @@ class Worker:
         self.control = alloc(CONTROL, 1)
         self._events = alloc(np.dtype("u1"), EVENTS * EVENT_SIZE)
         self._sort = alloc(np.dtype("u1"), SORT_BYTES)
-        self._hot = alloc(np.dtype("u1"), HOT_ENTRY * max_queues)
+        self._hot = alloc(np.dtype("u1"), HOT_ENTRY * MAX_QUEUES)
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._control_epoll(EPOLL_CTL_ADD, self._wake_fd, WAKE_UP)
         self._thread: threading.Thread | None = None
         self._passes_seen = -1
-        self.plan = empty_plan()
+        self.plan = Plan()
+        self._edits, self._kept = self.plan.take()
         hz = measure_hz()
         row = self.record[0]
         row["control"], row["epoll"] = address_of(self.control), self._epoll.fileno()
         row["events"], row["sort"] = address_of(self._events), address_of(self._sort)
         row["hot"], row["batch"] = address_of(self._hot), self.batch.address
         row["idle_ticks"], row["look_ticks"] = int(IDLE_SECONDS * hz), int(LOOK_SECONDS * hz)
-        row["plan"] = self.control[0]["plan"] = self.plan.address
+        row["plan"] = self.plan.address
         self.address = address_of(self.record)
 
     # ------------------------------------------------------------ what wakes it
@@ -93,7 +94,7 @@ class Worker:
             raise OSError(-failed, os.strerror(-failed))
 
     def watch(self, fd: int, number: int) -> None:
-        """An event on ``fd`` wakes rx queue ``number``. Before the plan that names the queue."""
+        """An event on ``fd`` wakes rx queue ``number``. Before the change that names it."""
         self._control_epoll(EPOLL_CTL_ADD, fd, number + 1)
 
     def unwatch(self, fd: int) -> None:
@@ -101,18 +102,20 @@ class Worker:
         self._control_epoll(EPOLL_CTL_DEL, fd, 0)
 
     # ------------------------------------------------------------ plans
-    def publish(self, plan: Plan) -> None:
-        """Hand over a plan; it is in use once ``wait`` has returned. The old one is kept until
-        then."""
-        self._old, self.plan = self.plan, plan
-        self.control[0]["plan"] = plan.address
-        if plan is not self._old:
-            self.control[0]["changed"] = 1
-        self.control[0]["generation"] += 1  # x86-64 keeps the order of stores
+    def publish(self) -> None:
+        """Hand over what is to change in the plan; it is in use once ``wait`` has returned."""
+        edits, kept = self.plan.take()
+        row = self.control[0]
+        if int(self.record[0]["seen"]) == int(row["generation"]):
+            self._edits, self._kept = edits, kept
+        else:  # no thread has taken the last ones up: they gather
+            self._edits, self._kept = np.concatenate([self._edits, edits]), self._kept + kept
+        row["edits"], row["nedits"] = address_of(self._edits), len(self._edits) * 8 // EDIT
+        row["generation"] += 1  # x86-64 keeps the order of stores
         os.eventfd_write(self._wake_fd, 1)
 
     def give(self, rxq: int, frame: bytes) -> None:
-        """With the next plan goes a frame, sent as if it had come in on the rx queue at address
+        """With the next change goes a frame, sent as if it had come in on the rx queue at address
         ``rxq``."""
         self._given = np.frombuffer(frame, np.uint8)  # lives until the next one
         row = self.control[0]
@@ -120,11 +123,11 @@ class Worker:
         row["length"] = len(frame)
 
     def wait(self, late: Callable[[], None]) -> None:
-        """Until the worker follows the newest plan (some microseconds: the rest of a pass).
+        """Until the worker has taken up the last change (some microseconds: the rest of a pass).
 
         ``late`` is called now and then when it takes longer than LATE_SECONDS, and
         WorkerStuckError raised when it takes ANSWER_SECONDS. Without a thread there is nobody to
-        wait for: the next step takes the plan up first.
+        wait for: the next step takes the change up first.
         """
         wanted = int(self.control[0]["generation"])
         began = ask = time.monotonic()
@@ -136,7 +139,6 @@ class Worker:
                 late()
                 ask = now
             time.sleep(10e-6)
-        self._old = self.plan
 
     # ------------------------------------------------------------ its thread
     @property

@@ -83,6 +83,12 @@ class FakeEngine:
             for network in self._networks.values()
         ]
 
+    def port(self, name: str) -> dict[str, Any]:
+        return next(port for port in self.ports() if port["name"] == name)
+
+    def network(self, name: str) -> dict[str, Any]:
+        return next(network for network in self.networks() if network["name"] == name)
+
     def fdb(self, network: str | None) -> list[dict[str, Any]]:
         return [e for e in self.learned if network in (None, e["network"])]
 

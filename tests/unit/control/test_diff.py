@@ -10,12 +10,11 @@ from byway.control.diff import (
     RemoveNetwork,
     RemovePort,
     diff,
-    merged,
     needs_restart,
     rebase,
-    without,
 )
 from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig
+from tests.unit.control.changing import merged, without
 from tests.unit.control.fake_engine import FakeEngine
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
-from byway.control.engine import STUCK_STATUS, Engine
+from byway.control.engine import Engine
 from byway.control.model import NetworkConfig, SwitchConfig
+from byway.control.plans import STUCK_STATUS
 from byway.control.problem import EngineError
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from byway.testing.guest import Guest

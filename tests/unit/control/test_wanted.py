@@ -3,10 +3,10 @@
 
 import pytest
 
-from byway.control.diff import merged
 from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig, VhostUserPort
 from byway.control.problem import ConfigError, EngineError
 from byway.control.wanted import Wanted
+from tests.unit.control.changing import merged
 from tests.unit.control.fake_engine import FakeEngine
 
 BLUE = Config(networks=(NetworkConfig(name="blue"),))

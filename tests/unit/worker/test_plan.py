@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans: what a worker reads of them, and that what they point to lives as long as they do."""
+"""Plans: what edits make of the tables, and that a change costs what it changes."""
 
 import ctypes
-import gc
-import weakref
 
-from byway.machine.layout import alloc
-from byway.ports.record import PORT
-from byway.worker.plan import ABSENT, NetworkRow, Plan, Tables, empty_plan
+from hypothesis import given
+from hypothesis import strategies as st
+
+from byway.switch.network import GONE, PORT_BITS
+from byway.testing.plans import settle
+from byway.worker.plan import EDIT, LOOK, Plan
 
 
 def words(address: int, n: int) -> list[int]:
@@ -15,44 +16,103 @@ def words(address: int, n: int) -> list[int]:
     return list((ctypes.c_int64 * n).from_address(address))
 
 
+def members(plan: Plan, network: int) -> list[tuple[int, int]]:
+    """The list of members of a network: stamp, port."""
+    address, n = words(int(plan.record[0]["networks"]) + 64 * network, 3)[1:]
+    return [(entry >> PORT_BITS, (entry & 0xFFFF) - 1) for entry in words(address, n)]
+
+
 def test_an_empty_plan() -> None:
-    row = empty_plan().record[0]
-    assert (row["nports"], row["nrx"]) == (0, 0)
-    assert min(int(row[name]) for name in ("ports", "rx", "networks", "groups", "state")) > 0
+    row = Plan().record[0]
+    assert min(int(row[name]) for name in ("ports", "rxqs", "networks", "groups", "state")) > 0
 
 
-def test_what_a_plan_says() -> None:
-    tables = Tables({0: 1000, 3: 4000}, {1: NetworkRow(77, (3, 0, 5), 1514)}, {3: 9000})
-    row = Plan(tables, [3]).record[0]
-    assert row["nports"] == 6, "port 5 is a member although it is down"
+def test_what_edits_make() -> None:
+    plan = Plan()
+    plan.set_network(1, 77, 1514)
+    for port in (3, 0, 5):
+        plan.join(1, port)
+    plan.set_port(0, 1000)
+    plan.set_port(3, 4000)
+    plan.set_queue(3, 9000)
+    assert words(int(plan.record[0]["ports"]), 4) == [0] * 4, "nothing before it is handed over"
+    assert plan.changed
+    settle(plan)
+    assert not plan.changed
+    row = plan.record[0]
     assert words(int(row["ports"]), 6) == [1000, 0, 0, 4000, 0, 0]
-    assert words(int(row["rx"]), int(row["nrx"])) == [3]
-    assert words(int(row["rxqs"]), int(row["nrxqs"])) == [0, 0, 0, 9000]
-    assert words(int(row["state"]), 4) == [ABSENT] * 4
+    assert words(int(row["rxqs"]), 5) == [0, 0, 0, 9000, 0]
     assert words(int(row["groups"]), 6) == [0] * 6
-    fdb, members, n, longest = words(int(row["networks"]) + 64, 4)
+    fdb, _, n, longest = words(int(row["networks"]) + 64, 4)
     assert (fdb, n, longest) == (77, 3, 1514)
-    assert words(members, n) == [0, 3, 5]
+    assert members(plan, 1) == [(1, 3), (2, 0), (3, 5)]
+    plan.set_port(3, 0)
+    plan.leave(1, 3)
+    settle(plan)
+    assert words(int(row["ports"]), 4) == [1000, 0, 0, 0]
+    assert members(plan, 1) == [(1, GONE), (2, 0), (3, 5)]
 
 
-def test_plans_of_one_change_share_tables_but_no_scratch() -> None:
-    tables = Tables({0: 1, 1: 2}, {}, {0: 3, 1: 4})
-    one, other = Plan(tables, [0]).record[0], Plan(tables, [1]).record[0]
-    assert one["ports"] == other["ports"]
-    assert one["groups"] != other["groups"]
-    assert one["state"] != other["state"]
+def test_a_queue_is_looked_at_again() -> None:
+    plan = Plan()
+    plan.set_queue(7, 9000)
+    edits, _ = plan.take()
+    rxqs = int(plan.record[0]["rxqs"])
+    assert edits.tolist() == [rxqs + 8 * 7, 9000, LOOK, 7]
 
 
-def test_what_a_plan_names_lives_as_long() -> None:
-    class Thing:
-        record = alloc(PORT, 1)
+def test_a_change_costs_what_it_changes() -> None:
+    """The same edits for one port more, however many there are."""
+    plan = Plan()
+    plan.set_network(0, 77, 1514)
+    costs = []
+    for port in range(5000):
+        plan.set_port(port, 1000 + port)
+        plan.set_queue(port, 2000 + port)
+        plan.join(0, port)
+        costs.append(len(plan.take()[0]) * 8 // EDIT)
+    assert set(costs[1:]) == {5, 7}, "two more where the list of members is made anew"
+    assert costs.count(7) < 12
 
-    thing = Thing()
-    gone = weakref.ref(thing)
-    plan = Plan(Tables({}, {}, {}, keep=[thing]), ())
-    del thing
-    gc.collect()
-    assert gone() is not None
-    del plan
-    gc.collect()
-    assert gone() is None
+
+@given(steps=st.lists(st.tuples(st.integers(0, 1), st.integers(0, 30)), max_size=150))
+def test_members_in_the_order_of_their_joining(steps: list[tuple[int, int]]) -> None:
+    """Against a list; whoever is gone leaves a bounded number of marks."""
+    plan, wanted, stamp = Plan(), list[tuple[int, int]](), 0
+    plan.set_network(0, 1, 1514)
+    for network, port in steps:
+        if any(port == known for _, known in wanted):
+            plan.leave(0, port)
+            wanted = [(stamp, known) for stamp, known in wanted if known != port]
+        else:
+            stamp += 1
+            plan.join(0, port)
+            wanted.append((stamp, port))
+        if network:
+            settle(plan)
+    settle(plan)
+    found = members(plan, 0)
+    assert [entry for entry in found if entry[1] != GONE] == wanted
+    assert sorted(found) == found, "stamps grow"
+    assert len(found) <= 8 + 4 * len(wanted)
+    settle(plan)
+
+
+def test_a_network_that_goes_leaves_nothing() -> None:
+    plan = Plan()
+    plan.set_network(2, 77, 1514)
+    plan.join(2, 1)
+    plan.leave(2, 1)
+    plan.drop_network(2)
+    settle(plan)
+    assert members(plan, 2) == []
+    plan.set_network(2, 78, 100)
+    plan.join(2, 1)
+    settle(plan)
+    assert members(plan, 2) == [(2, 1)], "a stamp is never given again"
+
+
+def test_two_plans_share_nothing() -> None:
+    one, other = Plan(), Plan()
+    tables = ("ports", "rxqs", "networks", "groups", "state")
+    assert all(one.record[0][name] != other.record[0][name] for name in tables)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 import pytest
 
 from byway.worker import worker as module
-from byway.worker.plan import empty_plan
 from byway.worker.worker import Worker, WorkerStuckError, prepare
 
 
@@ -29,7 +28,7 @@ def test_it_follows_plans(worker: Worker) -> None:
     worker.start()
     assert worker.running
     for k in range(1, 50):
-        worker.publish(empty_plan())
+        worker.publish()
         worker.wait(nothing)
         assert worker.statistics()["plan"] == k
 
@@ -37,7 +36,7 @@ def test_it_follows_plans(worker: Worker) -> None:
 def test_it_starts_again(worker: Worker) -> None:
     for _ in range(3):
         worker.start()
-        worker.publish(empty_plan())
+        worker.publish()
         worker.wait(nothing)
         worker.stop(nothing)
         worker.stop(nothing)
@@ -45,7 +44,7 @@ def test_it_starts_again(worker: Worker) -> None:
 
 
 def test_without_a_thread_nobody_is_waited_for(worker: Worker) -> None:
-    worker.publish(empty_plan())
+    worker.publish()
     worker.wait(nothing)
     assert worker.step() == 0
     assert worker.statistics()["plan"] == 1
@@ -56,7 +55,7 @@ def test_with_nothing_to_do_it_sleeps(worker: Worker) -> None:
     while not worker.statistics()["asleep"]:
         pass
     passes = worker.statistics()["passes"]
-    worker.publish(empty_plan())
+    worker.publish()
     worker.wait(nothing)
     assert worker.statistics()["passes"] <= passes + 2
     assert worker.statistics()["frames"] == 0
@@ -105,7 +104,7 @@ def test_a_worker_that_hangs_is_helped() -> None:
         worker.start()
         worker.stalled()
         assert worker.stalled()
-        worker.publish(empty_plan())
+        worker.publish()
         getattr(worker, act)(worker.let_go.set)
         assert worker.let_go.is_set()
         worker.stop(nothing)
@@ -116,7 +115,7 @@ def test_a_worker_that_hangs_for_good(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ANSWER_SECONDS", 0.05)
     worker = Stuck()
     worker.start()
-    worker.publish(empty_plan())
+    worker.publish()
     with pytest.raises(WorkerStuckError, match="did not end its pass"):
         worker.wait(nothing)
     with pytest.raises(WorkerStuckError, match="does not stop"):

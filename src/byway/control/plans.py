@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plans of all workers: what all of them are to know, and which rx queues each is to serve.
+
+Used by the engine. Uses worker and the assignment. Belongs to the control thread.
+
+Each method notes edits in the plans (worker/plan.py); ``publish`` hands them over and returns once
+every worker has made them. In between, any number of them becomes one change. What is taken out
+may be freed only after the publication; ``known`` says whether workers may be using a port.
+"""
+
+import faulthandler
+import os
+import sys
+from collections.abc import Sequence
+
+from byway.control.assignment import Assignment
+from byway.machine.layout import address_of
+from byway.ports.port import Port
+from byway.worker.worker import Worker, WorkerStuckError
+
+STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
+
+
+class Plans:
+    """What the workers do, all of them."""
+
+    def __init__(self, workers: Sequence[Worker], assignment: Assignment) -> None:
+        self._workers = workers
+        self._assignment = assignment
+        self._attached: dict[int, tuple[Port, list[int]]] = {}  # by port number; rx queues
+        self._unknown: set[int] = set()  # ports that no worker has been told of yet
+
+    # ------------------------------------------------------------ what is to change
+    def set_network(self, number: int, fdb: int, longest: int) -> None:
+        """A new network: its number, its FDB record, the bytes of its longest frame."""
+        for worker in self._workers:
+            worker.plan.set_network(number, fdb, longest)
+
+    def drop_network(self, number: int) -> None:
+        """A network without members is no more."""
+        for worker in self._workers:
+            worker.plan.drop_network(number)
+
+    def join(self, network: int, port: int) -> None:
+        """A port is flooded to from now on; while it is not attached, that is a drop."""
+        for worker in self._workers:
+            worker.plan.join(network, port)
+
+    def leave(self, network: int, port: int) -> None:
+        """A port is no longer flooded to."""
+        for worker in self._workers:
+            worker.plan.leave(network, port)
+
+    def attach(self, port: Port) -> None:
+        """The port gets frames, and the rx queues that it serves now are served; what stood there
+        of it before is replaced."""
+        self.detach(port)
+        self._attached[port.index] = port, list(port.serving)
+        self._unknown.add(port.index)
+        for worker in self._workers:
+            worker.plan.set_port(port.index, port.address)
+        for k in port.serving:
+            queue = self._assignment.queue(port, k)
+            self._workers[queue.worker].plan.set_queue(queue.number, address_of(port.rxqs[k:]))
+
+    def detach(self, port: Port) -> bool:
+        """Neither any more; -> whether it had been attached."""
+        found = self._attached.pop(port.index, None)
+        if found is None:
+            return False
+        for worker in self._workers:
+            worker.plan.set_port(port.index, 0)
+        for k in found[1]:
+            queue = self._assignment.queue(port, k)
+            self._workers[queue.worker].plan.set_queue(queue.number, 0)
+        return True
+
+    # ------------------------------------------------------------ what there is
+    @property
+    def attached(self) -> list[Port]:
+        """The ports that are attached, in the order in which they were."""
+        return [port for port, _ in self._attached.values()]
+
+    def has(self, port: Port) -> bool:
+        """Is it attached?"""
+        return port.index in self._attached
+
+    def known(self, port: Port) -> bool:
+        """Have workers been told of it?"""
+        return port.index in self._attached and port.index not in self._unknown
+
+    # ------------------------------------------------------------ handing it over
+    def publish(self) -> None:
+        """Have all workers make the edits, if there are any; returns once they have."""
+        if any(worker.plan.changed for worker in self._workers):
+            self.settle()
+        self._unknown.clear()
+
+    def settle(self) -> None:
+        """Returns when every worker has ended the pass it was in."""
+        for worker in self._workers:
+            worker.publish()
+        self.wait()
+
+    def wait(self) -> None:
+        """Until every worker has taken up what was handed over. One that does not, for many
+        seconds, may touch memory that was to be unmapped: there is no safe way on, so the process
+        ends."""
+        try:
+            for worker in self._workers:
+                worker.wait(worker.interrupt)
+        except WorkerStuckError as error:
+            sys.stderr.write(f"byway: {error}; the switch cannot go on\n")
+            faulthandler.dump_traceback()
+            os._exit(STUCK_STATUS)
