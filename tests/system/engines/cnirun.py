@@ -11,7 +11,7 @@ import os
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from tests import peers
 from tests.system.engines import image
@@ -47,7 +47,7 @@ def program() -> Path:
 
 
 class CniRun:
-    """The runtime on one network."""
+    """The runtime on one network. `close` removes the namespaces that are left."""
 
     def __init__(self, place: Place, cni: Cni, network: str) -> None:
         self.program = program()
@@ -55,6 +55,7 @@ class CniRun:
         self.cni = cni
         self.list = cni.networks / f"10-{network}.conflist"
         self.cache = place.folder / "cnirun"
+        self.stations: list[Attached] = []
 
     def command(self, verb: str, namespace: Path | str, container: str,
                 interface: str = INTERFACE, **capabilities: Any) -> str:
@@ -65,6 +66,18 @@ class CniRun:
         return checked([*self.place.namespace.prefix, *argv])
 
 
+    def close(self) -> None:
+        """Take away every attached namespace that nobody has removed."""
+        for station in list(self.stations):
+            station.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
 class Attached(Host):
     """A namespace of the test's own, attached to the network; it serves like a container."""
 
@@ -73,17 +86,14 @@ class Attached(Host):
         self.runtime = runtime
         self.name = name
         self.capabilities = capabilities
-        try:
-            self.result: dict[str, Any] = json.loads(self._command("add"))
-            log = runtime.place.folder / f"{name}.log"
-            file = runtime.place.folder / "file"
-            file.write_bytes(image.FILE)
-            serve = ["nc", "-ll", "-p", str(image.SERVED), "-e", "cat", str(file)]
-            argv = [*self.namespace.prefix, str(image.BUSYBOX), *serve]
-            self.server = Process(f"{name}'s server", argv, log)
-        except BaseException:
-            self.namespace.close()
-            raise
+        log = runtime.place.folder / f"{name}.log"
+        file = runtime.place.folder / "file"
+        file.write_bytes(image.FILE)
+        serve = ["nc", "-ll", "-p", str(image.SERVED), "-e", "cat", str(file)]
+        argv = [*self.namespace.prefix, str(image.BUSYBOX), *serve]
+        self.server = Process(f"{name}'s server", argv, log)
+        runtime.stations.append(self)
+        self.result: dict[str, Any] = json.loads(self._command("add"))
 
     def _command(self, verb: str) -> str:
         path = self.namespace.path
@@ -97,8 +107,13 @@ class Attached(Host):
         """DEL."""
         self._command("del")
 
+    def close(self) -> None:
+        """Remove the namespace, attached or not."""
+        self.runtime.stations.remove(self)
+        self.server.stop()
+        self.namespace.close()
+
     def remove(self) -> None:
         """Take it off the network, and remove the namespace."""
-        self.server.stop()
         self.delete()
-        self.namespace.close()
+        self.close()

@@ -58,8 +58,12 @@ class Cni:
 
     def remembered(self, network: str) -> list[str]:
         """The results of this network's attachments that libcni keeps for their DEL."""
-        found = (self.CACHE / "results").glob(f"{network}-*")
-        return [path.name for path in found]
+        return [path.name for path in (self.CACHE / "results").glob(f"{network}-*")]
+
+    def forget(self, network: str) -> None:
+        """Remove what libcni remembers of attachments that nobody deleted."""
+        for name in self.remembered(network):
+            (self.CACHE / "results" / name).unlink(missing_ok=True)
 
 
 class Containerd:
@@ -67,7 +71,7 @@ class Containerd:
 
     def __init__(self, place: Place, cni: Cni | None = None) -> None:
         self.folder = place.folder / "containerd"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.namespace = place.namespace
         self.group = place.group
         self.cni = cni

@@ -94,7 +94,7 @@ def inner(message: Decoded, number: int) -> Decoded:
 
 
 class Cri:
-    """The CRI of a containerd. `close` ends the connection, not the pods."""
+    """The CRI of a containerd. `close` ends the connection and the pods."""
 
     def __init__(self, engine: Containerd) -> None:
         self.engine = engine
@@ -124,9 +124,18 @@ class Cri:
         found = self.call("ListPodSandbox", {}).get(1, [])
         return [text(decode(bytes(one)), 1) for one in found]
 
+    def remove(self, pod: str) -> None:
+        """Stop and remove a pod, by its id."""
+        self.call("StopPodSandbox", {1: pod})
+        self.call("RemovePodSandbox", {1: pod})
+
     def close(self) -> None:
-        """End the connection."""
-        self.channel.close()
+        """Remove the pods that are left, and end the connection."""
+        try:
+            for pod in self.pods():
+                self.remove(pod)
+        finally:
+            self.channel.close()
 
 
 class Pod(Station):
@@ -160,11 +169,6 @@ class Pod(Station):
         status = inner(self.cri.call("PodSandboxStatus", {1: self.id}), 1)
         return text(inner(status, 5), 1)
 
-    def stop(self) -> None:
-        """Stop it, which takes it off the network."""
-        self.cri.call("StopPodSandbox", {1: self.id})
-
     def remove(self) -> None:
         """Stop and remove it."""
-        self.stop()
-        self.cri.call("RemovePodSandbox", {1: self.id})
+        self.cri.remove(self.id)

@@ -33,7 +33,7 @@ class Docker:
             peers.need_peer("docker", f"no {PROGRAM} (package docker.io)")
         self.program = peers.find_program("dockerd")
         self.folder = place.folder / "docker"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.namespace = place.namespace
         self.group = place.group
         self.socket = self.folder / "d.sock"

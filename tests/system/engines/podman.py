@@ -22,7 +22,7 @@ network_config_dir = "{networks}"
 cni_plugin_dirs = ["{plugins}"]
 [engine]
 cgroup_manager = "cgroupfs"
-events_logger = "file"
+events_logger = "none"
 runtime = "runc"
 tmp_dir = "{folder}/tmp"
 volume_path = "{folder}/volumes"
@@ -37,7 +37,7 @@ class Podman:
     def __init__(self, place: Place, cni: Cni) -> None:
         self.program = peers.find_program("podman")
         self.folder = place.folder / "podman"
-        self.folder.mkdir()
+        self.folder.mkdir(exist_ok=True)
         self.namespace = place.namespace
         self.group = place.group
         self.file = self.folder / "containers.conf"
