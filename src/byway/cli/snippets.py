@@ -53,8 +53,9 @@ def _qemu(port: Row, api: str) -> str:
     device += ",packed=on" if _offered(port, "ring_packed", "packed") else ""
     device += f",host_mtu={port['mtu']}" if _mtu_is_told(port) else ""
     memory = f"memory-backend-memfd,id=m0,size={MEMORY}M,share=on"
-    arguments = [("-m", str(MEMORY)), ("-object", memory), ("-machine", "memory-backend=m0"),
-                 ("-chardev", chardev), ("-netdev", netdev), ("-device", device)]
+    arguments = [("-smp", str(pairs))] if pairs > 1 else []  # a guest uses a pair for each CPU
+    arguments += [("-m", str(MEMORY)), ("-object", memory), ("-machine", "memory-backend=m0"),
+                  ("-chardev", chardev), ("-netdev", netdev), ("-device", device)]
     lines = ["qemu-system-x86_64 -M q35 -enable-kvm -cpu host",
              *(f"    {option} {shlex.quote(value)}" for option, value in arguments)]
     notes = [f"# The memory is shared with the switch; -m and size are equal ({MEMORY} MiB here)."]

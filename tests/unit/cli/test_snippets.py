@@ -22,7 +22,8 @@ C1 = {**VM1, "name": "c1", "kind": "tap", "address": ["10.0.0.2/24", "fd00::2/64
 
 def options(port: dict[str, Any]) -> dict[str, list[str]]:
     """The options of the QEMU command, each with its values."""
-    words = shlex.split(make_snippet(Snippet.QEMU, port, API), comments=True)
+    text = make_snippet(Snippet.QEMU, port, API).replace("\\\n", " ")
+    words = shlex.split(text, comments=True)
     found: dict[str, list[str]] = {}
     for option, value in zip(words, words[1:] + [""], strict=True):
         if option.startswith("-"):
@@ -51,6 +52,7 @@ qemu-system-x86_64 -M q35 -enable-kvm -cpu host \\
 
 def test_queues_and_mtu_reach_the_guest() -> None:
     found = options(BIG)
+    assert found["-smp"] == ["4"]  # a guest's kernel uses no more pairs than it has CPUs
     assert found["-netdev"] == ["vhost-user,id=n-vm1,chardev=c-vm1,queues=4"]
     assert found["-device"] == [
         "virtio-net-pci,netdev=n-vm1,mac=02:00:00:00:00:01,mq=on,packed=on,host_mtu=9000"]
