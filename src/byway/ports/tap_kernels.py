@@ -42,15 +42,12 @@ from byway.packet.counters import count_drops, count_frames
 from byway.packet.offload import NEEDS_CSUM
 from byway.packet.reason import Reason
 from byway.packet.segment import finish_begin, finish_next, finisher_at
+from byway.ports.datagrams import put_vectors, reason_of
 from byway.virtio.net_header import put_header, read_offload
 
 HEADER = 10  # the kernel fills no more of it, whatever size is set
-_EIO, _EBADF, _EAGAIN, _ENOMEM, _EFAULT, _EINVAL = 5, 9, 11, 12, 14, 22
-_EBADFD, _ENETDOWN, _ENOBUFS = 77, 100, 105
-
-_NO_BUFFERS = int(Reason.NO_BUFFERS)
+_EIO, _EBADF, _EAGAIN, _EINVAL, _EBADFD = 5, 9, 11, 22, 77
 _PORT_DOWN = int(Reason.PORT_DOWN)
-_BAD_ADDRESS = int(Reason.BAD_ADDRESS)
 _INTERFACE_DOWN = int(Reason.INTERFACE_DOWN)
 _REFUSED = int(Reason.REFUSED)
 
@@ -119,30 +116,6 @@ def tap_rx(queue, batch):
 
 # ---------------------------------------------------------------- out of Byway
 @kernel
-def list_rest(row, pieces, n):
-    """List the n bytes of a frame that follow its head as iovecs (readv(2)); -> how many."""
-    nsegs = ld64(row + R.nsegs)
-    if nsegs == 0:
-        st64(pieces, ld64(row + R.addr) + HEAD)
-        st64(pieces + 8, n)
-        return 1
-    segs = ld64(row + R.segs)
-    skip = HEAD
-    count = 0
-    for k in range(nsegs):
-        length = ld64(segs + SEGMENT * k + 8)
-        cut = min(skip, length)
-        skip -= cut
-        length = min(length - cut, n)
-        if length > 0:
-            st64(pieces + SEGMENT * count, ld64(segs + SEGMENT * k) + cut)
-            st64(pieces + SEGMENT * count + 8, length)
-            n -= length
-            count += 1
-    return count
-
-
-@kernel
 def write_frame(file, batch, row):
     """Write the frame of a row with its virtio header; -> what the kernel answers."""
     n = ld64(row + R.len)
@@ -151,24 +124,22 @@ def write_frame(file, batch, row):
     if n <= HEAD:
         return again(SYS_WRITE, file, start, HEADER + n)
     pieces = batch_at(batch).scratch
+    end = put_vectors(row, pieces)
     st64(pieces, start)
     st64(pieces + 8, HEADER + HEAD)
-    count = list_rest(row, pieces + SEGMENT, n - HEAD)
-    return again(SYS_WRITEV, file, pieces, 1 + count)
+    return again(SYS_WRITEV, file, pieces, (end - pieces) // SEGMENT)
 
 
 @kernel
-def reason_of(answer):
+def why_not(answer):
     """Why a frame that was to be written is dropped: a Reason."""
-    if answer == -_EAGAIN or answer == -_ENOBUFS or answer == -_ENOMEM:
-        return _NO_BUFFERS
-    if answer == -_EIO or answer == -_ENETDOWN:
+    if answer == -_EIO:
         return _INTERFACE_DOWN
-    if answer == -_EFAULT:
-        return _BAD_ADDRESS
     if answer == -_EBADFD or answer == -_EBADF:
         return _PORT_DOWN
-    return _REFUSED
+    if answer == -_EINVAL:
+        return _REFUSED
+    return reason_of(-answer)
 
 
 @kernel
@@ -193,7 +164,7 @@ def write_finished(queue, batch, row):
                 sent += 1
                 octets += ld64(piece + R.len)
             else:
-                count_drops(t.tx, reason_of(answer), 1)
+                count_drops(t.tx, why_not(answer), 1)
         n = finish_next(finisher)
     count_frames(t.tx, sent, octets)
     return sent
@@ -207,7 +178,7 @@ def not_written(queue, batch, row, answer):
     being_finished = rows <= row and row <= rows + 64 * ROWS
     if answer == -_EINVAL and ld64(row + R.offload) & NEEDS_CSUM != 0 and not being_finished:
         return write_finished(queue, batch, row)
-    reason = reason_of(answer)
+    reason = why_not(answer)
     if reason == _PORT_DOWN:
         t.error = _GONE
     count_drops(t.tx, reason, 1)
