@@ -18,6 +18,8 @@ ELSEWHERE = {
     Reason.NO_TRANSLATION: "tests/oracles/test_behind_iommu.py",
     Reason.INTERFACE_DOWN: "tests/unit/ports/test_tap_kernels.py",
     Reason.REFUSED: "tests/unit/ports/test_tap_kernels.py",
+    Reason.TRUNCATED: "tests/unit/ports/test_af_packet_kernels.py",
+    Reason.RING_FULL: "tests/unit/ports/test_udp.py",
 }
 
 

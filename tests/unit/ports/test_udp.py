@@ -9,6 +9,7 @@ import pytest
 
 from byway.control.problem import EngineError
 from byway.packet.offload import GSO_UDP_L4
+from byway.packet.reason import Reason
 from byway.testing.frame_batch import Unfinished
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from byway.testing.offload_frames import UDP, Shape
@@ -156,7 +157,7 @@ def test_more_than_the_socket_holds(switch: RunningSwitch) -> None:
             count += 1
         switch.settle()
     port = switch.port("u")
-    assert port["drops"]["ring_full"] + port["drops"]["over_mtu"] == count
+    assert port["drops"][Reason.RING_FULL.name.lower()] + port["drops"]["over_mtu"] == count
 
 
 def test_an_idle_port_is_woken(switch: RunningSwitch) -> None:
