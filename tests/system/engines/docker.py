@@ -8,7 +8,6 @@ as a test likes. Network plugins have their sockets in PLUGINS.
 
 import json
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,17 +58,26 @@ class Docker:
 
     def start(self) -> Process:
         """Start dockerd and wait until it answers."""
+        self.begin()
+        self.ready()
+        return self.process
+
+    def begin(self) -> Process:
+        """Start dockerd; `ready` waits for it."""
         self.starts += 1
         (self.folder / "none.json").write_text("{}")
         argv = [*self.namespace.prefix, self.program, *self._arguments()]
         log = self.folder / f"dockerd-{self.starts}.log"
         self.process = Process("dockerd", argv, log)
+        return self.process
+
+    def ready(self, timeout: float = 30.0) -> None:
+        """Wait until dockerd answers."""
         try:
-            wait_until(self._answers, "dockerd answers", 30)
+            wait_until(self._answers, "dockerd answers", timeout)
         except BaseException as error:
             self.process.stop()
             raise self.process.error(str(error)) from error
-        return self.process
 
     def _answers(self) -> bool:
         if not self.process.running:
@@ -157,8 +165,3 @@ class DockerContainer(Station):
     def remove(self) -> None:
         """Remove it, running or not."""
         self.docker.command("rm", "--force", self.name)
-
-
-def plugin_ready(name: str) -> Callable[[], bool]:
-    """A condition for `wait_until`: the plugin's socket is there."""
-    return (PLUGINS / f"{name}.sock").is_socket
