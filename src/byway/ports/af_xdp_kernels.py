@@ -51,7 +51,17 @@ from byway.machine.mem import (
     unlikely,
 )
 from byway.machine.system import prefetch, syscall6
-from byway.packet.batch import MAX_CHAIN, ROWS, SEGMENT, R, batch_at, copy_whole, look, set_row
+from byway.packet.batch import (
+    MAX_CHAIN,
+    MAX_FRAME,
+    ROWS,
+    SEGMENT,
+    R,
+    batch_at,
+    copy_whole,
+    look,
+    set_row,
+)
 from byway.packet.counters import count_drops, count_frames
 from byway.packet.reason import Reason
 from byway.packet.unfinished import mark_undone
@@ -71,6 +81,7 @@ NEED_WAKEUP = 1  # in a ring's flags
 OURS, KERNELS = 0, 1  # who has a chunk
 DESCRIPTORS = 256  # that one batch looks at
 TRIES = 8  # system calls that send nothing, before it is left for later
+CALLS = 1024  # system calls in one kick: others may add frames meanwhile
 _COUNTER = 0xFFFFFFFF
 
 
@@ -87,7 +98,7 @@ class XdpError(IntEnum):
 
     JUMP = 101, "a ring's position is more than the ring ahead"
     STRANGE_PLACE = 102, "a ring names a place that is not the kernel's to use"
-    BAD_LENGTH = 103, "a frame does not end in its chunk"
+    BAD_LENGTH = 103, "a frame is empty, too long, or does not end in its chunk"
     ENDLESS = 104, "a frame has too many pieces"
     NO_INTERFACE = 105, "the kernel does not send on this interface any more"
 
@@ -162,7 +173,7 @@ def take(queue, at):
     if unlikely(number >= x.chunks or ld8(x.states + number) != KERNELS):
         x.error = _STRANGE_PLACE
         return -1
-    if unlikely(place - (number << x.shift) + length > 1 << x.shift):
+    if unlikely(length == 0 or place - (number << x.shift) + length > 1 << x.shift):
         x.error = _BAD_LENGTH
         return -1
     st8(x.states + number, OURS)
@@ -185,6 +196,9 @@ def join(queue, batch, row, at, n):
         st64(segs + SEGMENT * k, x.umem + ld64(x.places + DESCRIPTOR * (at + k)))
         st64(segs + SEGMENT * k + 8, length)
         total += length
+    if total > MAX_FRAME:
+        x.error = _BAD_LENGTH
+        return -1
     set_row(row, ld64(segs), total)
     st64(row + R.segs, segs)
     st64(row + R.nsegs, n)
@@ -362,9 +376,12 @@ def xdp_kick(queue):
     t = xdp_tx_at(queue)
     left = (ld64(queue + XT.next) - ld32_acq(t.consumer)) & _COUNTER
     fruitless = 0
-    while left != 0 and fruitless < TRIES and ld32_once(t.flags) & NEED_WAKEUP != 0:
+    calls = 0
+    while left != 0 and fruitless < TRIES and calls < CALLS \
+            and ld32_once(t.flags) & NEED_WAKEUP != 0:
         result = syscall6(_SENDTO, t.fd, 0, 0, _DONTWAIT, 0, 0)
         t.kicks += 1
+        calls += 1
         if unlikely(result < 0 and result != -_EAGAIN and result != -_EBUSY
                     and result != -_ENOBUFS and result != -_EINTR and result != -_EOVERFLOW):
             t.error = _NO_INTERFACE
