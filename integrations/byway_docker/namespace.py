@@ -16,7 +16,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 _CLONE_NEWNET = 0x40000000
 _SIOCGIFHWADDR = 0x8927
@@ -25,6 +25,25 @@ _TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: as th
 _IFREQ = struct.Struct("=16sH22x")
 
 T = TypeVar("T")
+
+
+class AnyNamespaces(Protocol):
+    """What the drivers need to know. A path of None is our own namespace."""
+
+    def exists(self, path: str) -> bool:
+        """Is the file at `path` a namespace?"""
+
+    def find(self, path: str, mac: str) -> str | None:
+        """The interface with this MAC address in a namespace; None where there is none."""
+
+    def has(self, path: str | None, interface: str) -> bool:
+        """Is there an interface of that name?"""
+
+    def is_held(self, path: str | None, interface: str) -> bool:
+        """Does a process hold the tap of that name? (So it is with what is no tap of ours.)"""
+
+    def remove_free(self, path: str | None, interface: str) -> bool:
+        """Remove the tap of that name unless a process holds it; -> is there none now?"""
 
 
 class Namespaces:

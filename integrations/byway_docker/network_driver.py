@@ -28,7 +28,7 @@ from typing import Any
 from byway_docker import request
 from byway_docker.locks import Locks
 from byway_docker.model import Endpoint, Network, Refused, made_mac
-from byway_docker.namespace import Namespaces
+from byway_docker.namespace import AnyNamespaces
 from byway_docker.outside import AnyOutside
 from byway_docker.state import State, no_endpoint, no_network
 from byway_docker.switch import AnySwitch, Away
@@ -43,7 +43,7 @@ class NetworkDriver:
     `outside_is_stale`: something there could not be withdrawn, and has to be restored."""
 
     def __init__(self, state: State, switch: AnySwitch, outside: AnyOutside,
-                 namespaces: Namespaces) -> None:
+                 namespaces: AnyNamespaces) -> None:
         self.state = state
         self.switch = switch
         self.outside = outside

@@ -14,14 +14,15 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import uvicorn
 
 from byway_docker.ipam_driver import IpamDriver
-from byway_docker.namespace import Namespaces
+from byway_docker.namespace import AnyNamespaces, Namespaces
 from byway_docker.network_driver import NetworkDriver
 from byway_docker.outside import AnyOutside, Outside
 from byway_docker.reconcile import Reconciler
@@ -45,13 +46,13 @@ class Settings:
 
 
 class Plugin:
-    """Both drivers over one state, and what looks after them."""
+    """Both drivers over one state, and what looks after them. `clock` in seconds."""
 
     def __init__(self, state: State, switch: AnySwitch, outside: AnyOutside,
-                 namespaces: Namespaces) -> None:
+                 namespaces: AnyNamespaces, clock: Callable[[], float] = time.monotonic) -> None:
         self.network = NetworkDriver(state, switch, outside, namespaces)
-        self.ipam = IpamDriver(state, self.network)
-        self.reconciler = Reconciler(self.network)
+        self.ipam = IpamDriver(state, self.network, clock)
+        self.reconciler = Reconciler(self.network, clock)
 
     def methods(self) -> dict[str, Method]:
         """The methods by the name that Docker calls them."""
@@ -97,7 +98,10 @@ async def serve(plugin: Plugin, listener: socket.socket, *, signals: bool = True
 
 async def _look(reconciler: Reconciler, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        await asyncio.to_thread(reconciler.tick)
+        try:
+            await asyncio.to_thread(reconciler.tick)
+        except Exception:
+            LOG.exception("looking after the switch failed")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), LOOK)
 

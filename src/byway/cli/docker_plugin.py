@@ -39,7 +39,8 @@ def docker_plugin(
     from byway_docker.service import Settings, main
 
     logging.basicConfig(level=logging.INFO, format="byway: %(message)s", stream=sys.stderr)
-    logging.getLogger("httpx").setLevel(logging.WARNING)
+    for library in ("httpx", "uvicorn"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         if netns is not None and not os.path.isabs(netns):
             raise Refused(f"--netns {netns} is no absolute path", f"write /run/netns/{netns}")

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The real API over a FakeEngine, served on a Unix socket from a thread of its own.
 
-Used by the tests of client and cli.
+Used by the tests of client, cli and integrations. `engine` makes another engine than the fake.
 """
 
 import socket
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,9 @@ LAB = Config(
 class FakeSwitch:
     """A switch `lab` with network blue and ports vm1 and vm2; `renew` brings it back to that."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, engine: Callable[[], FakeEngine] | None = None) -> None:
         self.path = str(path)
+        self._make_engine = engine or (lambda: FakeEngine(LAB.switch))
         self.renew()
         self._listener: socket.socket = unixsocket.listen(self.path)
         settings = uvicorn.Config(self._app, lifespan="off", ws="none", log_config=None,
@@ -43,7 +45,7 @@ class FakeSwitch:
 
     def renew(self) -> None:
         """Begin anew, with a fresh engine."""
-        self.engine = FakeEngine(LAB.switch)
+        self.engine = self._make_engine()
         self.wanted = Wanted(self.engine, LAB.switch)
         self.wanted.change(LAB)
         self._current = make_app(self.wanted)
