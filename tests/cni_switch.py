@@ -85,8 +85,8 @@ class CniSwitch:
                  *(f"addr add {address} dev {name}" + (" nodad" if ":" in address else "")
                    for address in row["address"]),
                  f"link set {name} up",
-                 *(f"route add {route['to']} via {route['via']} dev {name}" if "via" in route
-                   else f"route add {route['to']} dev {name}" for route in row.get("routes", []))]
+                 *(f"route append {route['to']} via {route['via']} dev {name}" if "via" in route
+                   else f"route append {route['to']} dev {name}" for route in row.get("routes", []))]
         _ip(row["netns"], "".join(f"{line}\n" for line in lines))
 
     def __enter__(self) -> Self:
@@ -101,7 +101,7 @@ def _ip(netns: str | None, batch: str, force: bool = False) -> None:
         return
     enter = ["nsenter", f"--net={netns}"] if netns else []
     # With IPv6 addresses of it, a family has to be named for routes.
-    batch = re.sub(r"^route add (\S*:)", r"-6 route add \1", batch, flags=re.MULTILINE)
+    batch = re.sub(r"^route append (\S*:)", r"-6 route append \1", batch, flags=re.MULTILINE)
     for line in batch.splitlines():
         subprocess.run([*enter, "ip", *line.split()], text=True, check=not force,
                        capture_output=True)

@@ -19,15 +19,17 @@ _NUMBER = slice(24, 32)
 # x86-64: write, pwrite64, writev, fsync, fdatasync, truncate, ftruncate, rename, mkdir, unlink,
 # openat, mkdirat, unlinkat, pwritev, renameat2
 WRITES = frozenset({1, 18, 20, 74, 75, 76, 77, 82, 83, 87, 257, 258, 263, 296, 316})
+SENDS = frozenset({44, 46})  # sendto, sendmsg
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.ptrace.argtypes = [ctypes.c_long] * 4
 _libc.ptrace.restype = ctypes.c_long
 
 
-def run_killed(work: Callable[[], None], k: int) -> bool:
+def run_killed(work: Callable[[], None], k: int, calls: frozenset[int] = WRITES) -> bool:
     """Run `work` in a child and kill it before its write number k; -> whether it came so far.
 
+    `calls`: the numbers of the system calls that count as writes.
     A child that ends by itself must end well: AssertionError otherwise."""
     child = os.fork()
     if child == 0:
@@ -57,7 +59,7 @@ def run_killed(work: Callable[[], None], k: int) -> bool:
             continue
         _trace(_GET_SYSCALL_INFO, child, _INFO_BYTES, ctypes.addressof(info))
         number = int.from_bytes(info.raw[_NUMBER], "little")
-        if info.raw[0] == _ENTRY and number in WRITES:
+        if info.raw[0] == _ENTRY and number in calls:
             if writes == k:
                 os.kill(child, signal.SIGKILL)
                 os.waitpid(child, 0)

@@ -100,8 +100,8 @@ def _range(key: str, table: object) -> Range:
     if not isinstance(table, dict):
         raise wrong(key, table, 'write objects such as {"subnet": "10.0.0.0/24"}')
     try:
-        subnet = ipaddress.ip_network(table.get("subnet", ""), strict=False)
-        ends = [ipaddress.ip_address(table[name]) if table.get(name) else None
+        subnet = ipaddress.ip_network(str(table.get("subnet")), strict=False)
+        ends = [ipaddress.ip_address(str(table[name])) if table.get(name) else None
                 for name in ("rangeStart", "rangeEnd", "gateway")]
     except (ValueError, TypeError) as error:
         raise wrong(key, table, f"mend it: {error}") from None
@@ -121,9 +121,9 @@ def _routes(ipam: dict[str, Any]) -> list[dict[str, Any]]:
         raise wrong("ipam.routes", found, 'write a list: [{"dst": "0.0.0.0/0"}]')
     for route in found:
         try:
-            ipaddress.ip_network(route["dst"], strict=False)
+            ipaddress.ip_network(str(route["dst"]), strict=False)
             if route.get("gw"):
-                ipaddress.ip_address(route["gw"])
+                ipaddress.ip_address(str(route["gw"]))
         except (ValueError, TypeError, KeyError, AttributeError):
             raise wrong("ipam.routes", route,
                         'write objects such as {"dst": "0.0.0.0/0", "gw": "10.0.0.1"}') from None

@@ -106,7 +106,11 @@ def ensure_network(switch: Switch, settings: Settings) -> int:
                 Code.CONFIGURATION,
                 f"the switch's network {settings.network} has the {key} {found.get(key)},"
                 f" not {value}", f"correct {key}, or name another network")
-    return int(found["mtu"])
+    mtu = found.get("mtu")
+    if not isinstance(mtu, int):
+        raise CniError(Code.REFUSED, "the network that the switch answers with has no mtu",
+                       "check that the key api is a switch's socket")
+    return mtu
 
 
 def _add_gateways(leased: dict[str, Any], settings: Settings) -> None:

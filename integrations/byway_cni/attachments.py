@@ -118,14 +118,14 @@ class Attachments:
             self.pools.release_owner(space(attachment.network), attachment.owner)
 
     def remove(self, attachment: Attachment) -> None:
-        """Forget an attachment and free its addresses. Idempotent."""
+        """Forget an attachment and free its addresses. Idempotent.
+
+        One that is leaving, or came again in the meantime, is another one."""
         with self._store.transaction():
-            if attachment.leaving:  # unless it came again in the meantime
-                self._store.run("DELETE FROM attachments WHERE port = ? AND leaving",
-                                (attachment.port,))
-                return
-            self._store.run("DELETE FROM attachments WHERE port = ?", (attachment.port,))
-            self.pools.release_owner(space(attachment.network), attachment.owner)
+            self._store.run("DELETE FROM attachments WHERE port = ? AND leaving = ?",
+                            (attachment.port, attachment.leaving))
+            if not attachment.leaving:
+                self.pools.release_owner(space(attachment.network), attachment.owner)
 
     def gateway(self, port: str, addresses: list[str]) -> list[str]:
         """Add addresses to those of a gateway; -> all it has."""

@@ -25,7 +25,7 @@ def chain(call: Call) -> dict[str, Any]:
     if found is None:
         return {}
     if not isinstance(found, dict) or not all(
-            isinstance(found.get(key) or [], list) for key in ("interfaces", "ips", "routes")):
+            isinstance(found.get(key), list | None) for key in ("interfaces", "ips", "routes")):
         raise CniError(Code.CONFIGURATION, "prevResult is no result", "pass on what ADD answered")
     return found
 
@@ -65,8 +65,8 @@ def read_lease(found: dict[str, Any], kind: str) -> dict[str, Any]:
             ipaddress.ip_address(entry.get("gateway", "0.0.0.0"))
         routes = [dict(route) for route in found.get("routes") or []]
         for route in routes:
-            ipaddress.ip_network(route["dst"], strict=False)
-            ipaddress.ip_address(route.get("gw") or "0.0.0.0")
+            route["dst"] = str(ipaddress.ip_network(str(route["dst"]), strict=False))
+            ipaddress.ip_address(str(route.get("gw") or "0.0.0.0"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise CniError(Code.DECODE, f"the IPAM plugin {kind} answers what is no result: {error!r}",
                        "see its configuration in the key ipam") from None
@@ -86,9 +86,9 @@ def attached(call: Call) -> Attached:
             raise CniError(Code.CONFIGURATION, f"prevResult knows no interface {call.ifname}",
                            "pass on what ADD answered")
         index, interface = places[-1]
-        addresses = [str(ipaddress.ip_interface(entry["address"]))
+        addresses = [str(ipaddress.ip_interface(str(entry["address"])))
                      for entry in before.get("ips") or [] if entry.get("interface") == index]
-        routes = [{"dst": str(ipaddress.ip_network(route["dst"], strict=False)),
+        routes = [{"dst": str(ipaddress.ip_network(str(route["dst"]), strict=False)),
                    "gw": str(route.get("gw") or "")} for route in before.get("routes") or []]
         return Attached(str(interface.get("mac") or "").lower(), addresses, routes)
     except (ValueError, TypeError, KeyError, AttributeError) as error:

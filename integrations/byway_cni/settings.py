@@ -94,6 +94,13 @@ def wrong(key: str, value: object, fix: str) -> CniError:
     return CniError(Code.CONFIGURATION, f"{key} is {str(value)[:60]!r}", fix)
 
 
+def _string(value: object) -> str:
+    """A text, for functions that would take a number as well. ValueError."""
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is no text")
+    return value
+
+
 def _table(config: dict[str, Any], key: str) -> dict[str, Any]:
     value = config.get(key)
     if value is None:
@@ -146,14 +153,16 @@ def _ips(runtime: dict[str, Any], wishes: dict[str, Any], call: Call) -> tuple[s
         raise wrong("ips", value, "write a list of addresses")
     for text in value:
         try:
-            ipaddress.ip_interface(text)
-        except (ValueError, TypeError):
+            ipaddress.ip_interface(_string(text))
+        except ValueError:
             raise wrong("ips", text, 'write addresses as in "10.0.0.2" or "10.0.0.2/24"') from None
     return tuple(value)
 
 
 def _mappings(runtime: dict[str, Any]) -> tuple[PortMapping, ...]:
-    value = runtime.get("portMappings") or []
+    value = runtime.get("portMappings")
+    if value is None:
+        return ()
     if not isinstance(value, list):
         raise wrong("portMappings", value, "write a list")
     return tuple(_mapping(entry) for entry in value)
@@ -173,7 +182,7 @@ def _mapping(entry: object) -> PortMapping:
     host = found.get("hostip") or ""
     try:
         if host:
-            ipaddress.ip_address(host)
+            ipaddress.ip_address(_string(host))
     except ValueError:
         raise wrong("portMappings.hostIP", host, "write an address of this host") from None
     return PortMapping(protocol, str(host), ports[0] or 0, ports[1] or 0)
