@@ -27,6 +27,7 @@ from byway.control.model import (
     PcapPort,
     PortConfig,
     SwitchConfig,
+    TapPort,
     VhostKernelPort,
     VhostUserPort,
     VirtioUserPort,
@@ -166,6 +167,9 @@ def parse_port(table: object, label: str) -> PortConfig:
     if isinstance(port, PcapPort) and port.read is None and port.write is None:
         raise ConfigError([Problem(label, "has neither read nor write",
                                    "name a file in at least one of the two")])
+    if isinstance(port, TapPort) and port.masquerade and not port.address:
+        raise ConfigError([Problem(f"{label}: masquerade", "says nothing without an address",
+                                   'add one of its network, as in address = ["10.0.0.1/24"]')])
     return port
 
 

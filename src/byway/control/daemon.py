@@ -6,10 +6,11 @@ Used by the command. Uses config, wanted and, once the ports are up, the API.
 Theory of operation
 -------------------
 The order is made for a fast first frame and for early refusals. The file is read and checked
-first; then the API's socket is taken, so that a second instance is refused before it touches
-anything; then the data path is imported and its kernels loaded or compiled; then the engine
-starts and the ports open. Only now, in a thread, the API's libraries are imported (0.4 s): guests
-are connected meanwhile. From then on everything runs on one asyncio loop, the control thread.
+first; then the API's socket and the state file are taken, so that a second instance is refused
+before it touches anything; then the data path is imported and its kernels loaded or compiled; then
+the engine starts and the ports open, those of the file and those of the state file. Only now, in a
+thread, the API's libraries are imported (0.4 s): guests are connected meanwhile. From then on
+everything runs on one asyncio loop, the control thread.
 
 SIGTERM and SIGINT end the process cleanly with status 0. SIGHUP reads the file again and applies
 the difference; what came through the API since stays, and a file with a problem changes nothing.
@@ -29,8 +30,10 @@ from typing import Protocol
 
 from byway.control.config import api_socket, check_machine, load
 from byway.control.diff import needs_restart, rebase
+from byway.control.lasting import Lasting
 from byway.control.model import Config, SwitchConfig
 from byway.control.problem import ConfigError, EngineError, Problem
+from byway.control.store import Store, StoreError
 from byway.control.wanted import SwitchEngine, Wanted
 from byway.machine import unixsocket
 
@@ -51,9 +54,9 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None) -> int
         config = load(path)
         if problems := check_machine(config):
             raise ConfigError(problems, path)
-        with _api_listener(config, path) as listener:
+        with _api_listener(config, path) as listener, _lasting(config, path) as lasting:
             make_engine = (data_path or _compiled_data_path)()
-            return asyncio.run(_Daemon(path, config, listener).run(make_engine))
+            return asyncio.run(_Daemon(path, config, listener, lasting).run(make_engine))
     except KeyboardInterrupt:
         return 0
     except ConfigError as error:
@@ -95,6 +98,23 @@ def _api_listener(config: Config, file: str) -> Iterator[socket.socket]:
         unixsocket.close(listener)
 
 
+@contextlib.contextmanager
+def _lasting(config: Config, file: str) -> Iterator[Lasting]:
+    """The state file, ours as long as we run. Raises ConfigError."""
+    switch = config.switch
+    try:
+        lasting = Lasting(switch.name, Store(switch.state) if switch.state else None)
+    except StoreError as error:
+        raise ConfigError([Problem("switch: state", error.problem, error.fix)], file) from None
+    try:
+        yield lasting
+    finally:
+        try:
+            lasting.close()
+        except EngineError as error:
+            _say(str(error))
+
+
 def _holder(path: str) -> int | None:
     """The process that listens at `path` (unix(7), SO_PEERCRED), None where there is none."""
     try:
@@ -108,8 +128,10 @@ def _holder(path: str) -> int | None:
 
 
 class _Daemon:
-    def __init__(self, path: str, config: Config, listener: socket.socket) -> None:
+    def __init__(self, path: str, config: Config, listener: socket.socket,
+                 lasting: Lasting) -> None:
         self._path = path
+        self._lasting = lasting
         self._file = config
         self._listener = listener
         self._status = 0
@@ -119,13 +141,15 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         engine = make_engine(self._file.switch, loop)
-        wanted = Wanted(engine, self._file.switch)
+        wanted = Wanted(engine, self._file.switch, self._lasting)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, wanted)
         try:
             engine.start()
             wanted.change(self._file)
+            self._take_over(self._file)
+            self._tell(wanted.restore())
             server = await asyncio.to_thread(_api_server, wanted)
             await self._serve(server, wanted, stop)
         except EngineError as error:
@@ -149,6 +173,17 @@ class _Daemon:
         server.end()
         await serving
 
+    def _take_over(self, file: Config) -> None:
+        """What the file says is no longer the state file's."""
+        try:
+            self._tell(self._lasting.file_says(file))
+        except EngineError as error:
+            _say(str(error))
+
+    def _tell(self, sentences: list[str]) -> None:
+        for sentence in sentences + self._lasting.notes():
+            _say(sentence)
+
     def _reload(self, wanted: Wanted) -> None:
         """SIGHUP: apply what changed in the file. Pauses no worker."""
         try:
@@ -163,6 +198,7 @@ class _Daemon:
         if keys := needs_restart(self._file, new):
             _say(f"{', '.join(keys)}: taken up at the next start only")
         self._file = new
+        self._take_over(new)
 
 
 class _ApiServer(Protocol):

@@ -27,9 +27,12 @@ class RemoveNetwork:
 
 @dataclass(frozen=True)
 class AddPort:
-    """Open a port and give it to a worker. Pauses no worker: the plan is swapped."""
+    """Open a port and give it to a worker. Pauses no worker: the plan is swapped.
+
+    ``patient``: where it cannot be opened now, it is there and down, and opened later."""
 
     port: PortConfig
+    patient: bool = False
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ what comes. No change costs more for what is there already.
 
 An rx queue is served by one worker for as long as its port lives (assignment.py).
 
-Timers: once a second old fdb entries are removed. Twenty times a second it is asked whether a
-worker hangs in the middle of a pass: a peer can make a write to its event fd block, and a signal
-gets the worker out of it (machine.interrupt). The alarm event fd is written by a worker that
-found a broken ring and by the SIGBUS guard; the engine then asks every port for trouble.
+Timers: once a second old fdb entries are removed, and ports tried that could not be opened. Twenty
+times a second it is asked whether a worker hangs in the middle of a pass: a peer can make a write
+to its event fd block, and a signal gets the worker out of it (machine.interrupt). The alarm event
+fd is written by a worker that found a broken ring and by the SIGBUS guard; the engine then asks
+every port for trouble.
 """
 
 import asyncio
@@ -28,25 +29,17 @@ from typing import Any
 
 from byway.control.assignment import Assignment
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
-from byway.control.model import KINDS, NetworkConfig, PortConfig, SwitchConfig
+from byway.control.model import NetworkConfig, PortConfig, SwitchConfig
 from byway.control.numbers import Numbers
+from byway.control.opening import PORT_CLASSES, Unopened, open_port
 from byway.control.plans import Plans
 from byway.control.problem import EngineError
 from byway.machine import sigbus
 from byway.machine.clock import measure_hz, tsc
 from byway.machine.layout import address_of
 from byway.packet.ethernet import untagged_frame
-from byway.ports.af_packet import AfPacketPort
-from byway.ports.af_xdp import AfXdpPort
 from byway.ports.namespaces import Namespaces
-from byway.ports.null import NullPort
-from byway.ports.pcap import PcapPort
-from byway.ports.port import Port, PortError
-from byway.ports.tap_port import TapPort
-from byway.ports.udp import UdpPort
-from byway.ports.vhost_kernel import VhostKernelPort
-from byway.ports.vhost_user import VhostUserPort
-from byway.ports.virtio_user import VirtioUserPort
+from byway.ports.port import Port
 from byway.switch.fdb import CLOCK_SHIFT, MAX_PORTS, Fdb, mac_text
 from byway.worker.plan import MAX_NETWORKS
 from byway.worker.worker import Worker
@@ -54,12 +47,6 @@ from byway.worker.worker import prepare as prepare_workers
 
 AGEING_SECONDS = 1.0
 STALL_SECONDS = 0.05  # a worker that ends no pass for so long hangs in a system call
-PORT_CLASSES: dict[str, type[Port]] = {
-    "vhost-user": VhostUserPort, "virtio-user": VirtioUserPort, "vhost-kernel": VhostKernelPort,
-    "tap": TapPort, "null": NullPort, "pcap": PcapPort,
-    "af-packet": AfPacketPort, "af-xdp": AfXdpPort, "udp": UdpPort,
-}
-assert set(PORT_CLASSES) == set(KINDS)
 
 
 def prepare(progress: Callable[[str], None]) -> None:
@@ -91,6 +78,7 @@ class Engine:
         self._port_numbers = Numbers(MAX_PORTS)
         self._network_numbers = Numbers(MAX_NETWORKS)
         self._gathering = False
+        self._unopened = Unopened()
         self._replaced: set[str] = set()  # ports that are removed to be added again, changed
         self._hz = measure_hz()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -149,6 +137,9 @@ class Engine:
 
     def _on_ageing(self) -> None:
         self.expire(int(tsc()))
+        for name in self._unopened.due():
+            again = AddPort(self._port(name).config, patient=True)
+            self.apply([RemovePort(name), again])
         self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
 
     def _on_watch(self) -> None:
@@ -264,8 +255,8 @@ class Engine:
                 self.add_network(config)
             case RemoveNetwork(name):
                 self.remove_network(name)
-            case AddPort(port):
-                self.add_port(port)
+            case AddPort(port, patient):
+                self.add_port(port, patient)
             case RemovePort(name):
                 self.remove_port(name)
 
@@ -291,23 +282,21 @@ class Engine:
         self._network_numbers.give_back(network.number)
         self._publish()
 
-    def add_port(self, config: PortConfig) -> None:
-        """Make and open a port. Pauses no worker."""
+    def add_port(self, config: PortConfig, patient: bool = False) -> None:
+        """Make and open a port. ``patient``: where it cannot be opened it is there nevertheless,
+        "down" with the reason, and tried again and again. Pauses no worker."""
         if config.name in self._ports:
             raise EngineError(f'port "{config.name}" exists already', "take another name")
         network = self._network(config.network)
         port = self._new_port(config, network)
         self._ports[config.name] = port
         try:
-            port.open()
-        except PortError as error:
-            self.remove_port(config.name)
-            raise EngineError(f'port "{config.name}": {error.key}: {error.problem}',
-                              error.fix) from None
-        except OSError as error:
-            self.remove_port(config.name)
-            raise EngineError(f'port "{config.name}" cannot be opened: {error}',
-                              "see `byway doctor` for limits of this machine") from None
+            open_port(port)
+        except EngineError as error:
+            if not patient:
+                self.remove_port(config.name)
+                raise
+            self._unopened.add(port, error)
         self._publish()
 
     def _new_port(self, config: PortConfig, network: Network) -> Port:
@@ -335,6 +324,7 @@ class Engine:
         port = self._port(name)
         network = self._networks[port.config.network]
         self._plans.leave(network.number, port.index)  # goes with what closing changes
+        self._unopened.discard(name)
         port.close() if name in self._replaced else port.remove()
         del self._ports[name]
         self._publish()

@@ -6,16 +6,17 @@ Used by wanted, around what the engine does. Uses store and gateways.
 All or nothing: rules for gateways are made first, then the change is written into the state file,
 then the engine carries it out. Whatever refuses, what was done before it is undone.
 
-What the configuration file says is not kept in the state file: it says so itself at the next start.
-An entry of the file takes the place of one of the same name that came through the API, for good.
+What the configuration file speaks of is not kept in the state file, whatever the API does about it:
+at the next start the file speaks again. An entry of the file takes the place of one of the same
+name that came through the API, for good.
 """
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from byway.control.diff import Action, AddPort, RemoveNetwork, RemovePort
+from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
 from byway.control.gateways import Gateways
-from byway.control.model import NetworkConfig, PortConfig, TapPort
+from byway.control.model import Config, NetworkConfig, PortConfig, TapPort
 from byway.control.store import Store
 
 
@@ -26,6 +27,8 @@ class Lasting:
         self._store = store
         self._gateways = Gateways(switch)
         self._masquerading: dict[str, TapPort] = {}
+        self._networks_of_file: set[str] = set()
+        self._ports_of_file: set[str] = set()
 
     @contextlib.contextmanager
     def change(self, actions: Sequence[Action], keep: bool) -> Iterator[None]:
@@ -40,7 +43,8 @@ class Lasting:
                     after.pop(name, None)
                 case AddPort(TapPort() as port) if port.masquerade:
                     after[port.name] = port
-        kept = self._store.keeping(actions) if self._store and keep else contextlib.nullcontext()
+        ours = [action for action in actions if not self._of_file(action)]
+        kept = self._store.keeping(ours) if self._store and keep else contextlib.nullcontext()
         self._gateways.follow(after.values())
         try:
             with kept:
@@ -54,11 +58,28 @@ class Lasting:
         """What is in the state file, and sentences on what of it cannot be used."""
         return self._store.load() if self._store else ([], [], [])
 
-    def forget(self, networks: Iterable[str], ports: Iterable[str]) -> None:
-        """The configuration file speaks of these from now on."""
-        if self._store:
-            gone = [RemovePort(name) for name in ports]
-            self._store.keep([*gone, *(RemoveNetwork(name) for name in networks)])
+    def file_says(self, file: Config) -> list[str]:
+        """The configuration file speaks of these from now on; -> sentences on what of the API's it
+        takes the place. StoreError: the state file still has that."""
+        self._networks_of_file = {network.name for network in file.networks}
+        self._ports_of_file = {port.name for port in file.ports}
+        networks, ports, _ = self.load()
+        gone: list[Action] = [RemovePort(p.name) for p in ports if p.name in self._ports_of_file]
+        gone += [RemoveNetwork(n.name) for n in networks if n.name in self._networks_of_file]
+        if self._store and gone:
+            self._store.keep(gone)
+        return [f'{"port" if isinstance(action, RemovePort) else "network"} "{action.name}" stands'
+                " in the file now: what came through the API is forgotten"
+                for action in gone if isinstance(action, RemovePort | RemoveNetwork)]
+
+    def _of_file(self, action: Action) -> bool:
+        match action:
+            case AddNetwork(NetworkConfig(name=name)) | RemoveNetwork(name):
+                return name in self._networks_of_file
+            case AddPort(port):
+                return port.name in self._ports_of_file
+            case RemovePort(name):
+                return name in self._ports_of_file
 
     def notes(self) -> list[str]:
         """What is to be said since the last time: settings of the kernel that were changed."""

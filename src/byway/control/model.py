@@ -51,11 +51,13 @@ class _Model(BaseModel):
 class SwitchConfig(_Model):
     """The switch itself. `workers`: CPUs, one worker each; None: one worker, not pinned.
 
-    `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket)."""
+    `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket). `state`:
+    the file in which what comes through the API outlives the switch; None: it does not."""
 
     name: Name = "byway"
     workers: Cpus | None = None
     api: SocketPath | None = None
+    state: FilePath | None = None
 
 
 class NetworkConfig(_Model):

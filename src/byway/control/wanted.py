@@ -1,23 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The wanted state of a running switch, and the one door through which it changes.
 
-Used by the daemon (start, reload) and the API. Uses diff, the configuration checks and an engine.
+Used by the daemon (start, reload) and the API. Uses diff, the configuration checks, lasting and an
+engine.
 
 A change is a new Config (start, reload: checked whole and compared with the present one), or says
 what goes and what comes (the API: checked against what it touches, so that it costs the same
 however many ports there are). Either way the actions go to the engine in one call, so that hundreds
 of ports cost two exchanges with the workers. The engine applies all of them or raises and applies
-none; the inventory therefore always says what the engine has.
+none; the inventory therefore always says what the engine has. What else a change needs, the state
+file and the rules of gateways, is done around the engine's part (lasting.py).
 """
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 from byway.control.config import check_port, cross_check
-from byway.control.diff import Action, AddPort, Change, diff
+from byway.control.diff import Action, AddNetwork, AddPort, Change, diff
 from byway.control.inventory import Inventory
+from byway.control.lasting import Lasting
 from byway.control.model import Config, SwitchConfig
-from byway.control.problem import ConfigError
+from byway.control.problem import ConfigError, EngineError
 
 
 class SwitchEngine(Protocol):
@@ -54,8 +57,10 @@ class SwitchEngine(Protocol):
 class Wanted:
     """Keeps what the engine has, and changes both together."""
 
-    def __init__(self, engine: SwitchEngine, switch: SwitchConfig) -> None:
+    def __init__(self, engine: SwitchEngine, switch: SwitchConfig,
+                 lasting: Lasting | None = None) -> None:
         self.engine = engine
+        self.lasting = lasting or Lasting(switch.name)
         self.has = Inventory(switch)
 
     @property
@@ -72,7 +77,7 @@ class Wanted:
         """
         if problems := cross_check(new):
             raise ConfigError(problems)
-        return self._carry_out(diff(self.config, new))
+        return self._carry_out(diff(self.config, new), keep=False)
 
     def alter(self, change: Change) -> list[Action]:
         """Remove and add what `change` says; -> and raises as `change`. What is to go and is not
@@ -80,9 +85,41 @@ class Wanted:
         actions = self.has.actions(change)
         if problems := self.has.problems(actions):
             raise ConfigError(problems)
-        return self._carry_out(actions)
+        return self._carry_out(actions, keep=True)
 
-    def _carry_out(self, actions: list[Action]) -> list[Action]:
+    def restore(self) -> list[str]:
+        """Have what the state file has besides; -> sentences on what of it is left out.
+
+        A port that cannot be opened is there, and down. What does not fit to the rest, or is
+        refused for another reason, stays in the file.
+        """
+        networks, ports, left_out = self.lasting.load()
+        found: list[Action] = [AddNetwork(n) for n in networks if n.name not in self.has.networks]
+        found += [AddPort(p, patient=True) for p in ports if p.name not in self.has.ports]
+        actions = found
+        if self.has.problems(found):
+            actions = []
+            for action in found:
+                if problems := self.has.problems([*actions, action]):
+                    left_out += [f"not restored: {problem}" for problem in problems]
+                else:
+                    actions.append(action)
+        try:
+            self._apply(actions, keep=False)
+        except EngineError:  # the one shall not hold up the others
+            left_out += self._one_by_one(actions)
+        return left_out
+
+    def _one_by_one(self, actions: list[Action]) -> list[str]:
+        refused = []
+        for action in actions:
+            try:
+                self._apply([action], keep=False)
+            except EngineError as error:
+                refused.append(f"not restored: {error}")
+        return refused
+
+    def _carry_out(self, actions: list[Action], keep: bool) -> list[Action]:
         problems = [
             problem
             for action in actions if isinstance(action, AddPort)
@@ -90,7 +127,11 @@ class Wanted:
         ]
         if problems:
             raise ConfigError(problems)
-        if actions:
-            self.engine.apply(actions)
-        self.has.commit(actions)
+        self._apply(actions, keep)
         return actions
+
+    def _apply(self, actions: list[Action], keep: bool) -> None:
+        if actions:
+            with self.lasting.change(actions, keep):
+                self.engine.apply(actions)
+        self.has.commit(actions)
