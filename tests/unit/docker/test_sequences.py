@@ -95,6 +95,14 @@ class Sequences(RuleBasedStateMachine):
         if place and allowed:
             place.joined = True
 
+    @rule(number=ENDPOINTS, network=NETWORKS)
+    def start(self, number: int, network: int) -> None:
+        """As `docker run` does."""
+        self.create_network(network)
+        self.create_endpoint(number, network)
+        self.join(number, network)
+        self.move(number)
+
     @rule(number=ENDPOINTS)
     def move(self, number: int) -> None:
         place = self.endpoints.get(number)
@@ -137,12 +145,14 @@ class Sequences(RuleBasedStateMachine):
         self.world.kill_plugin()
         self.world.start_plugin()
 
-    @rule(number=ENDPOINTS, network=NETWORKS)
-    def kill_switch(self, number: int, network: int) -> None:
-        """While it is away an endpoint and a network are deleted."""
+    @rule(number=st.none() | ENDPOINTS, network=st.none() | NETWORKS)
+    def kill_switch(self, number: int | None, network: int | None) -> None:
+        """While it is away an endpoint and a network may be deleted."""
         self.world.kill_switch()
-        self.delete_endpoint(number)
-        self.delete_network(network)
+        if number:
+            self.delete_endpoint(number)
+        if network:
+            self.delete_network(network)
         self.world.start_switch()
 
     @invariant()
@@ -168,6 +178,6 @@ class Sequences(RuleBasedStateMachine):
 
 
 Sequences.TestCase.settings = settings(
-    max_examples=12, stateful_step_count=20, deadline=None,
+    max_examples=12, stateful_step_count=15, deadline=None,
     suppress_health_check=[HealthCheck.too_slow])
 test_sequences = Sequences.TestCase
