@@ -84,12 +84,26 @@ def _description(port: dict[str, Any]) -> list[str]:
     if rings := port.get("rings"):
         lines.append("rings")
         lines += [f"  {line}" for line in aligned(_RINGS, rings)]
+    if xdp := port.get("xdp"):
+        lines += _section("xdp", xdp)
     for way in ("rx", "tx"):
         lines.append(
             f"{way:<10}  {port[f'{way}_frames']} frames, {port[f'{way}_bytes']} bytes")
     lines.append(f"{'drops':<10}  {sum(port['drops'].values())}")
     for reason, count in port["drops"].items():
         lines.append(f"  {reason}  {count}  {_sentence(reason)}".rstrip())
+    return lines
+
+
+def _section(title: str, facts: dict[str, Any]) -> list[str]:
+    """A line for each fact; of a fact with parts, one for each part that says something."""
+    lines = [title]
+    for name, fact in facts.items():
+        if isinstance(fact, dict):
+            lines += [f"  {name.replace('_', ' ')}: {part} {text(value)}"
+                      for part, value in fact.items() if value]
+        else:
+            lines.append(f"  {name.replace('_', ' ')}: {text(fact)}")
     return lines
 
 
@@ -113,7 +127,7 @@ def add(
     name: Annotated[str, typer.Argument(help="The new port's name.")],
     network: Annotated[str, typer.Option(help="The network it belongs to.")],
     kind: Annotated[
-        str, typer.Option(help="vhost-user, virtio-user, vhost-kernel, null or pcap.")
+        str, typer.Option(help="vhost-user, tap, af-packet, ...: see the configuration.")
     ] = "vhost-user",
     socket: Annotated[str | None, typer.Option(metavar="PATH", help="The Unix socket.")] = None,
     mode: Annotated[
@@ -122,13 +136,17 @@ def add(
     mac: Annotated[str | None, typer.Option(help="The guest's address.")] = None,
     queues: Annotated[int | None, typer.Option(help="Queue pairs.")] = None,
     ifname: Annotated[
-        str | None, typer.Option(metavar="NAME", help="vhost-kernel: the interface.")] = None,
+        str | None, typer.Option(metavar="NAME", help="The interface, where it is one.")] = None,
     netns: Annotated[
-        str | None, typer.Option(metavar="NAME", help="vhost-kernel: its network namespace.")
+        str | None, typer.Option(metavar="NAME", help="Its network namespace.")
     ] = None,
     address: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="vhost-kernel: as 10.0.0.2/24.")
+        list[str] | None, typer.Option(metavar="ADDRESS", help="Its address, as 10.0.0.2/24.")
     ] = None,
+    local: Annotated[
+        str | None, typer.Option(metavar="ENDPOINT", help="udp: as 127.0.0.1:4000.")] = None,
+    remote: Annotated[
+        str | None, typer.Option(metavar="ENDPOINT", help="udp: the peer.")] = None,
     read: Annotated[
         str | None, typer.Option(metavar="FILE", help="pcap: frames that come in.")] = None,
     write: Annotated[
@@ -145,6 +163,7 @@ def add(
         # The switch has another working directory.
         "socket": _absolute(socket), "read": _absolute(read), "write": _absolute(write),
         "queues": queues, "ifname": ifname, "netns": netns, "address": address,
+        "local": local, "remote": remote,
         "features": {"off": feature_off} if feature_off else None,
     }
     with reach(api) as client:

@@ -44,7 +44,7 @@ class AfPacketPort(Port):
         self._queues = alloc(PACKET, self.queues)
         self._lost = alloc(COUNTERS, 1)  # what the kernel could not hand over
         self._lost_before = 0  # by sockets that are closed
-        self._follower = Follower(host.loop, config.ifname, config.netns, self._on_link)
+        self._follower = Follower(host, config.ifname, config.netns, self._on_link)
         self._link: Link | None = None
         self._problem: PortError | None = None
         self._seen = False  # was it ever up?

@@ -85,7 +85,7 @@ class AfXdpPort(Port):
         self._pieces = 1
         self._opening = False
         self._timer: asyncio.TimerHandle | None = None
-        self._follower = Follower(host.loop, config.ifname, config.netns, self._on_link)
+        self._follower = Follower(host, config.ifname, config.netns, self._on_link)
 
     # ------------------------------------------------------------ its life
     def open(self) -> None:

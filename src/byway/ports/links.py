@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Interfaces of the Linux kernel: what one is like now, and news of its coming and going.
 
-Used by the ports that attach to interfaces of somebody else's. Uses machine.netns. Sources:
+Used by the ports that attach to interfaces of somebody else's. Uses machine.netns, and namespaces
+(of the host: news of names). Sources:
 rtnetlink(7), include/uapi/linux/rtnetlink.h and if_link.h. Written by hand and not with pyroute2,
 whose import alone takes half a second.
 
@@ -14,9 +15,9 @@ or with None and a sentence when they cannot. An interface that was deleted and 
 another index: that is told as a loss first.
 
 A socket keeps its namespace alive, so a namespace whose name was removed would live on, with its
-interfaces, for as long as we listened there. The follower therefore watches the name as well, lets
-go of everything when it goes, and then looks every RETRY_SECONDS whether there is one again: a
-name that was just made is not yet a namespace, so being told of it is not enough.
+interfaces, for as long as we listened there. The follower therefore asks for news of the name as
+well, lets go of everything when it goes, and then looks every RETRY_SECONDS whether there is one
+again: a name that was just made is not yet a namespace, so being told of it is not enough.
 
 All of it belongs to the control thread.
 """
@@ -24,12 +25,13 @@ All of it belongs to the control thread.
 import errno
 import socket
 import struct
-from asyncio import AbstractEventLoop, TimerHandle
+from asyncio import TimerHandle
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from byway.machine.netns import Watch, inside
+from byway.machine.netns import identity, inside
+from byway.ports.port import Host
 
 RETRY_SECONDS = 0.5
 ETHERNET = 1  # if_arp.h: ARPHRD_ETHER
@@ -85,7 +87,7 @@ class Links:
         body = _LINK.pack(socket.AF_UNSPEC, 0, 0, 0, 0) + attributes
         self._ask.send(_HEADER.pack(_HEADER.size + len(body), _RTM_GETLINK, _NLM_F_REQUEST, 1, 0)
                        + body)
-        return _parse(self._ask.recv(65536), name)
+        return parse_link(self._ask.recv(65536), name)
 
     def close(self) -> None:
         """Idempotent."""
@@ -102,7 +104,7 @@ def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-def _parse(answer: bytes, name: str) -> Link | None:
+def parse_link(answer: bytes, name: str) -> Link | None:
     """The link that an answer describes; None: there is none. OSError: the kernel refused."""
     kind = _HEADER.unpack_from(answer)[1]
     if kind == _NLMSG_ERROR:
@@ -128,15 +130,15 @@ class Follower:
     ``present``: it is there, be it down or without a carrier (as it is for a moment when some
     drivers are set up anew)."""
 
-    def __init__(self, loop: AbstractEventLoop, name: str, namespace: str | None,
+    def __init__(self, host: Host, name: str, namespace: str | None,
                  changed: Callable[[Link | None, str], None]) -> None:
-        self.loop, self.name, self.namespace = loop, name, namespace
+        self.host, self.name, self.namespace = host, name, namespace
         self.link: Link | None = None
         self.present = False
         self._reason = ""
         self._changed = changed
         self._links: Links | None = None
-        self._watch: Watch | None = None
+        self._identity = (0, 0)  # of the namespace that we are in
         self._timer: TimerHandle | None = None
 
     def start(self) -> None:
@@ -144,8 +146,8 @@ class Follower:
         may not be entered; one that is not there is waited for."""
         try:
             if self.namespace is not None:
-                self._watch = Watch(self.namespace)
-                self.loop.add_reader(self._watch.fileno(), self._on_namespace)
+                self._identity = identity(self.namespace)
+                self.host.namespaces.watch(self.namespace, self._on_namespace)
             self._links = Links(self.namespace)
         except OSError as error:
             self._let_go()
@@ -153,9 +155,9 @@ class Follower:
             if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL, errno.ENOTDIR):
                 raise
             self._tell(None, f'there is no network namespace "{self.namespace}"')
-            self._timer = self.loop.call_later(RETRY_SECONDS, self._retry)
+            self._timer = self.host.loop.call_later(RETRY_SECONDS, self._retry)
             return
-        self.loop.add_reader(self._links.fileno(), self._on_news)
+        self.host.loop.add_reader(self._links.fileno(), self._on_news)
         self._look()
 
     def _retry(self) -> None:
@@ -163,13 +165,19 @@ class Follower:
             self.start()
         except OSError as error:
             self._tell(None, f'network namespace "{self.namespace}": {error.strerror}')
-            self._timer = self.loop.call_later(RETRY_SECONDS, self._retry)
+            self._timer = self.host.loop.call_later(RETRY_SECONDS, self._retry)
 
     def _on_namespace(self) -> None:
-        if self._watch and self._watch.gone():
+        if self.namespace is None:
+            return
+        try:
+            gone = identity(self.namespace) != self._identity
+        except OSError:
+            gone = True
+        if gone:
             self._let_go()
             self._tell(None, f'the network namespace "{self.namespace}" was removed')
-            self._timer = self.loop.call_later(RETRY_SECONDS, self._retry)
+            self._timer = self.host.loop.call_later(RETRY_SECONDS, self._retry)
 
     def _on_news(self) -> None:
         if self._links:
@@ -200,11 +208,12 @@ class Follower:
     def _let_go(self) -> None:
         if self._timer:
             self._timer.cancel()
-        for thing in (self._watch, self._links):
-            if thing:
-                self.loop.remove_reader(thing.fileno())
-                thing.close()
-        self._timer = self._watch = self._links = None
+        if self.namespace is not None:
+            self.host.namespaces.forget(self.namespace, self._on_namespace)
+        if self._links:
+            self.host.loop.remove_reader(self._links.fileno())
+            self._links.close()
+        self._timer = self._links = None
         self.present = False
 
     def close(self) -> None:
