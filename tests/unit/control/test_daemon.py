@@ -181,3 +181,50 @@ def test_a_directory_that_cannot_be_made(folder: Path, start: Start) -> None:
     assert process.returncode == 2
     assert said == (f"lab.toml: switch: api: {folder / 'byway'} cannot be created (File exists);"
                     " set api to a path where you may write, or set XDG_RUNTIME_DIR\n")
+
+
+def test_what_came_through_the_api_outlives_a_kill(folder: Path, start: Start) -> None:
+    (folder / "lab.toml").write_text(LAB.replace("[[n", 'state = "lab.db"\n[[n') + PORT.format("a"))
+    api = str(folder / "byway" / "lab.sock")
+    for number in range(2):
+        process = start()
+        assert line(process).startswith(f"byway: switch 'lab' is up: {1 + number} port")
+        with Client(api) as client:
+            client.add_port({"name": f"x{number}", "network": "blue", "kind": "null"})
+        process.kill()
+        process.wait(30)
+    process = start()
+    assert line(process).startswith("byway: switch 'lab' is up: 3 ports")
+    with Client(api) as client:
+        client.remove_port("x0")
+        (folder / "lab.toml").write_text(
+            (folder / "lab.toml").read_text() + PORT.format("x1") + 'mac = "02:00:00:00:00:01"\n')
+        process.send_signal(signal.SIGHUP)
+        assert line(process) == "byway: lab.toml was read again: 2 changes"
+        assert line(process) == ('byway: port "x1" stands in the file now: what came through the'
+                                 " API is forgotten")
+        assert [port["name"] for port in client.ports()] == ["a", "x1"]
+
+
+def test_a_state_file_has_one_switch(folder: Path, start: Start) -> None:
+    text = LAB.replace("[[n", 'state = "lab.db"\n[[n')
+    (folder / "lab.toml").write_text(text)
+    line(start())
+    (folder / "lab.toml").write_text(text.replace("lab\"", "other\""))
+    second = start()
+    second.wait(30)
+    assert (second.returncode, line(second)) == (
+        2, "lab.toml: switch: state: the state file lab.db is in use by another switch;"
+           " stop that one, or give each a file of its own")
+
+
+def test_a_broken_state_file_ends_the_start_and_stays(folder: Path, start: Start) -> None:
+    (folder / "lab.toml").write_text(LAB.replace("[[n", 'state = "lab.db"\n[[n'))
+    (folder / "lab.db").write_text("no database " * 100)
+    process = start()
+    _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (
+        2, "lab.toml: switch: state: the state file lab.db is broken, or none (file is not a"
+           " database); restore it from a backup, or move it away and start without what is in"
+           " it\n")
+    assert (folder / "lab.db").read_text() == "no database " * 100

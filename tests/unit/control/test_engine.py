@@ -257,3 +257,30 @@ def test_an_engine_that_was_never_started(tmp_path: Path) -> None:
         switch.call(made.add_network, NetworkConfig(name="blue"))
         assert switch.call(made.step) == 0
         switch.call(made.close)
+
+
+def test_a_port_that_is_restored_waits_until_it_can_be_opened(
+    switch: RunningSwitch, tmp_path: Path
+) -> None:
+    tape = switch.config("pcap", "tape", write=str(tmp_path / "later" / "tape.pcap"))
+    switch.vhost("vm1")
+    switch.apply([AddPort(tape, patient=True), AddPort(switch.config("null", "n"))])
+    assert switch.port("tape")["state"] == "down"
+    assert 'port "tape"' in switch.port("tape")["reason"]
+    assert switch.port("n")["state"] == "up"  # the others are not held up
+    switch.call(switch.engine._on_ageing)
+    assert switch.port("tape")["state"] == "down"
+    (tmp_path / "later").mkdir()
+    switch.call(switch.engine._on_ageing)
+    assert switch.port("tape")["state"] == "up"
+    assert switch.engine._unopened.due() == []
+
+
+def test_a_port_that_could_not_be_opened_can_be_removed(
+    switch: RunningSwitch, tmp_path: Path
+) -> None:
+    tape = switch.config("pcap", "tape", write=str(tmp_path / "later" / "tape.pcap"))
+    switch.apply([AddPort(tape, patient=True)])
+    switch.remove("tape")
+    switch.call(switch.engine._on_ageing)
+    assert names(switch) == []
