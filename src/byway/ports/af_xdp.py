@@ -30,10 +30,12 @@ import errno
 import time
 from typing import Any
 
-from byway.machine.layout import address_of
+from byway.machine.layout import address_of, alloc
 from byway.machine.netns import NoNamespaceError, inside
+from byway.packet.counters import COUNTERS, drops_by_name
 from byway.packet.ethernet import MAX_TAGS, VLAN_TAG, untagged_frame
 from byway.packet.offload import TAKES_VALID
+from byway.packet.reason import Reason
 from byway.ports.af_xdp_kernels import XdpError
 from byway.ports.ethtool import receive_queues
 from byway.ports.far_end import (
@@ -49,6 +51,7 @@ from byway.ports.links import Follower, Link
 from byway.ports.port import Host, Port, PortError
 from byway.ports.record import Kind
 from byway.ports.xdp_program import XdpProgram
+from byway.ports.xsk import COUNTERS as COUNTED
 from byway.ports.xsk import (
     HEADROOM,
     MAX_PIECES,
@@ -84,6 +87,9 @@ class AfXdpPort(Port):
         self._switched: list[Switched] = []
         self._pieces = 1
         self._opening = False
+        self._seen = False  # the interface was there, some time
+        self._lost = alloc(COUNTERS, 1)
+        self._told: dict[str, int] = dict.fromkeys(COUNTED, 0)  # by sockets that were closed
         self._timer: asyncio.TimerHandle | None = None
         self._follower = Follower(host, config.ifname, config.netns, self._on_link)
 
@@ -105,7 +111,7 @@ class AfXdpPort(Port):
         """News of the interface: it can be used, or cannot."""
         if link is None:
             if self._follower.present:
-                self.take_down(reason)
+                self.take_down(reason, "down" if self._seen else "waiting")
             else:
                 self._let_go(reason)
         elif self._link and self._link.index == link.index:
@@ -127,6 +133,7 @@ class AfXdpPort(Port):
                 raise _refused(link.name, error) from None
             self._retry_later()
         else:
+            self._seen = True
             self.bring_up()
 
     def _retry_later(self) -> None:
@@ -154,6 +161,7 @@ class AfXdpPort(Port):
         if self._timer:
             self._timer.cancel()
             self._timer = None
+        self._seen = True
         self._let_go("closed")
 
     # ------------------------------------------------------------ to have the interface
@@ -253,6 +261,7 @@ class AfXdpPort(Port):
         """Give back what was made: sockets, offloads, program."""
         self.wake_fds = [-1] * self.queues
         self.rxqs["queue"] = self.txqs["queue"] = 0
+        self._told = self._statistics()
         while self._sockets:
             self._sockets.pop().close()
         while self._switched:
@@ -270,7 +279,7 @@ class AfXdpPort(Port):
 
     def _let_go(self, reason: str) -> None:
         """Workers first, then everything that was made."""
-        self.take_down(reason)
+        self.take_down(reason, "down" if self._seen else "waiting")
         self._undo()
         self._link = None
 
@@ -278,13 +287,24 @@ class AfXdpPort(Port):
     def details(self) -> dict[str, Any]:
         netns = self.config.netns
         place = f" in {netns}" if netns else ""
-        return {"peer": f"{self.config.ifname}{place}", "xdp": self._facts()}
+        told = self._statistics()
+        # A frame for which there was no chunk is counted by each of the first two; the others that
+        # were dropped were longer than a chunk.
+        unlucky = min(told["rx_dropped"], told["rx_fill_ring_empty"])
+        self._lost[0]["drops"][Reason.RING_FULL] = unlucky + told["rx_ring_full"]
+        self._lost[0]["drops"][Reason.SMALL_BUFFER] = told["rx_dropped"] - unlucky
+        return {"peer": f"{self.config.ifname}{place}", "xdp": self._facts(),
+                "drops": drops_by_name(*self.rx, *self.tx, *self._lost)}
+
+    def _statistics(self) -> dict[str, int]:
+        """What the kernel counted since the port was opened."""
+        told = [self._told, *(xsk.statistics() for xsk in self._sockets)]
+        return {key: sum(one.get(key, 0) for one in told) for key in COUNTED}
 
     def _facts(self) -> dict[str, Any] | None:
         """What came of the configuration, and what the kernel counted; None without sockets."""
         if not self._program or not self._sockets:
             return None
-        told = [xsk.statistics() for xsk in self._sockets]
         area = self._sockets[0].records
         return {
             "mode": self._program.mode,
@@ -294,7 +314,7 @@ class AfXdpPort(Port):
             "chunk": area.chunk,
             "pieces": area.pieces,
             "kicks": sum(xsk.kicks() for xsk in self._sockets),
-            "kernel": {key: sum(one[key] for one in told) for key in told[0]},
+            "kernel": self._statistics(),
             "switched_off": {one.place: list(one.names) for one in self._switched if one.names},
         }
 
