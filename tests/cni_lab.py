@@ -4,6 +4,7 @@
 Used by the tests; a machine on which namespaces cannot be made lacks a peer.
 """
 
+import itertools
 import json
 import os
 import shutil
@@ -38,11 +39,13 @@ class Lab:
         self.bin.mkdir()
         for name in ("byway-cni", "byway"):
             (self.bin / name).symlink_to(PLUGIN)
+        self.prefix: list[str] = []
         self.namespaces: list[str] = []
+        self._numbers = itertools.count()
 
     def namespace(self, name: str = "c") -> str:
         """A new network namespace; -> its path."""
-        full = f"bywF-{os.getpid()}-{name}{len(self.namespaces)}"
+        full = f"byw-cni-{os.getpid()}-{name}{next(self._numbers)}"
         subprocess.run(["ip", "netns", "add", full], check=True)
         self.namespaces.append(full)
         return f"/run/netns/{full}"
@@ -63,7 +66,7 @@ class Lab:
         """A runtime with a network of this plugin."""
         network = {"cniVersion": version, "name": name,
                    "plugins": [self.plugin(**keys), *others]}
-        return Runtime(network, [self.bin, OTHERS])
+        return Runtime(network, [self.bin, OTHERS], self.prefix)
 
     def close(self) -> None:
         """Remove the namespaces."""

@@ -39,14 +39,15 @@ class PluginError(Exception):
 class Runtime:
     """A runtime with one network: `network` is the content of a .conflist file.
 
-    `path`: the folders of plugins (CNI_PATH). `environment`: variables besides the specification's.
+    `path`: the folders of plugins (CNI_PATH). `prefix`: what a plugin is started with in front,
+    where another network namespace is to be its host.
     """
 
     def __init__(self, network: Mapping[str, Any], path: Sequence[Path],
-                 environment: Mapping[str, str] | None = None) -> None:
+                 prefix: Sequence[str] = ()) -> None:
         self.network = dict(network)
         self.path = ":".join(map(str, path))
-        self.environment = dict(environment or {})
+        self.prefix = list(prefix)
         self.results: dict[tuple[str, str], dict[str, Any]] = {}
         self.capabilities: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -127,18 +128,17 @@ class Runtime:
         return config
 
     def call(self, verb: str, config: Mapping[str, Any] | bytes, container: str = "",
-             netns: str = "", ifname: str = "", arguments: str = "", program: str = "",
-             ) -> Outcome:
+             netns: str = "", ifname: str = "", arguments: str = "") -> Outcome:
         """Run one plugin, as it is, and hold its outcome to the specification."""
         values = {"CNI_COMMAND": verb, "CNI_CONTAINERID": container, "CNI_NETNS": netns,
                   "CNI_IFNAME": ifname, "CNI_ARGS": arguments, "CNI_PATH": self.path}
         environment = {key: value for key, value in os.environ.items()
                        if not key.startswith("CNI_")}
-        environment |= {key: value for key, value in values.items() if value} | self.environment
+        environment |= {key: value for key, value in values.items() if value}
         data = config if isinstance(config, bytes) else json.dumps(config).encode()
-        kind = program or (config["type"] if isinstance(config, Mapping) else "byway-cni")
-        done = subprocess.run([self._find(kind)], input=data, env=environment, check=False,
-                              capture_output=True, timeout=SECONDS)
+        kind = config["type"] if isinstance(config, Mapping) else "byway-cni"
+        done = subprocess.run([*self.prefix, self._find(kind)], input=data, env=environment,
+                              check=False, capture_output=True, timeout=SECONDS)
         answer = json.loads(done.stdout) if done.stdout else None
         if done.returncode:
             assert_error(answer)

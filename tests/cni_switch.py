@@ -85,8 +85,8 @@ class CniSwitch:
                  *(f"addr add {address} dev {name}" + (" nodad" if ":" in address else "")
                    for address in row["address"]),
                  f"link set {name} up",
-                 *(f"route append {route['to']} via {route['via']} dev {name}" if "via" in route
-                   else f"route append {route['to']} dev {name}" for route in row.get("routes", []))]
+                 *(f"route append {route['to']} via {route['via']} dev {name}"
+                   for route in row.get("routes", []))]
         _ip(row["netns"], "".join(f"{line}\n" for line in lines))
 
     def __enter__(self) -> Self:

@@ -54,7 +54,7 @@ def _check_wishes(settings: Settings) -> None:
     if settings.mappings and not settings.gateway:
         raise CniError(Code.CONFIGURATION, "portMappings need an interface of the host",
                        "add isGateway: true to the network's configuration")
-    shaping.check(settings.bandwidth)
+    shaping.check_wish(settings.bandwidth)
 
 
 def _record(call: Call, settings: Settings, kept: Attachments,

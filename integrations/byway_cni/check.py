@@ -5,7 +5,7 @@ Used by main. Source: CNI specification 1.1.0, "CHECK" and "STATUS". Only what t
 compared: other plugins of the chain may have added to it.
 """
 
-from byway_cni import addresses, delegate, namespace, result
+from byway_cni import addresses, delegate, namespace, result, shaping
 from byway_cni.attachments import Attachments
 from byway_cni.call import Call
 from byway_cni.problem import CniError, Code
@@ -31,6 +31,7 @@ def check(call: Call, settings: Settings, kept: Attachments, switch: Switch) -> 
         if not any(destination == route["dst"] and route["gw"] in ("", gateway)
                    for destination, gateway in link.routes):
             raise _changed(call, f"the route to {route['dst']} is gone")
+    shaping.check(call, settings.bandwidth)
     row = kept.find(call.network, call.container, call.ifname)
     if row is None:
         raise _changed(call, f"it is not recorded in {settings.state}")

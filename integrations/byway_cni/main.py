@@ -10,7 +10,6 @@ Source: CNI specification 1.1.0, "Section 2: Execution Protocol".
 import json
 import os
 import sys
-import traceback
 from typing import Any
 
 from byway.ipam import IpamError
@@ -41,6 +40,8 @@ def main() -> int:
     except IpamError as error:
         answer = CniError(Code.INPUT_OUTPUT, error.problem, error.fix).answer(version)
     except Exception as error:
+        import traceback  # needed never, it is hoped
+
         traceback.print_exc()
         answer = CniError(Code.INTERNAL, f"{type(error).__name__}: {error}",
                           "this is a defect of byway-cni: please report it").answer(version)
