@@ -66,10 +66,11 @@ def meet(wire: Wire, guest: Guest) -> None:
           f" dev {wire.device}")
 
 
-def udp_frames(guest: Guest, count: int) -> list[tuple[Unfinished, bytes]]:
+def udp_frames(guest: Guest, count: int,
+               seconds: float = 5.0) -> list[tuple[Unfinished, bytes]]:
     """UDP frames that come to a guest, among whatever else the kernel sends."""
     found: list[tuple[Unfinished, bytes]] = []
-    while len(found) < count and guest.wait(5.0):
+    while len(found) < count and guest.wait(seconds):
         found += [(todo, frame) for todo, frame in guest.receive_unfinished()
                   if UDP in (frame[23], frame[27]) and b"\x08\x00" in frame[12:18]]
     return found
@@ -217,6 +218,26 @@ def _some(guest: Guest) -> list[tuple[Unfinished, bytes]]:
     while not any(len(frame) > 60000 for _, frame in found) and guest.wait(2.0):
         found += guest.receive_unfinished()
     return found
+
+
+def test_several_queues_share_what_comes(switch: RunningSwitch, left: Wire) -> None:
+    """Every frame once, and those of a flow in their order."""
+    attach(switch, "left", left, queues=4)
+    switch.vhost("guest")
+    with switch.guest("guest", 9) as guest:
+        meet(left, guest)
+        senders = [left.opened(socket.SOCK_DGRAM) for _ in range(16)]
+        for number in range(8):
+            for flow, sender in enumerate(senders):
+                sender.sendto(bytes([flow, number]), (GUEST, 7))
+        got = [frame[42:44] for _, frame in udp_frames(guest, 128)]
+        got += [frame[42:44] for _, frame in udp_frames(guest, 1, 0.1)]  # none twice
+        for sender in senders:
+            sender.close()
+        assert sorted(got) == [bytes([f, n]) for f in range(16) for n in range(8)]
+        for flow in range(16):
+            assert [n for f, n in got if f == flow] == list(range(8))
+    assert (switch.port("left")["queues"], switch.port("left")["queues_enabled"]) == (4, 4)
 
 
 # ---------------------------------------------------------------- interfaces that come and go

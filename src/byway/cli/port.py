@@ -77,6 +77,10 @@ def _description(port: dict[str, Any]) -> list[str]:
              for key in ("name", "network", "kind", "state", "reason", "peer", "mac", "mtu")]
     if trouble := port.get("last_trouble"):
         lines.insert(5, f"{'last down':<10}  {trouble}")
+    if local := port.get("local"):
+        lines.append(f"{'local':<10}  {local}")
+    if ring := port.get("ring"):
+        lines.append(f"{'ring':<10}  {ring['slots']} slots of {ring['slot_bytes']} bytes")
     enabled = port.get("queues_enabled")
     lines.append(f"{'queues':<10}  {port['queues']}"
                  + ("" if enabled is None else f", {enabled} enabled"))
