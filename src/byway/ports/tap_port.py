@@ -25,6 +25,7 @@ takes it up again. It goes when the port is removed for good (``remove``).
 import asyncio
 import os
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from byway.machine.layout import address_of, alloc
@@ -68,6 +69,9 @@ class TapPort(Port):
 
     # ------------------------------------------------------------ to be up
     def open(self) -> None:
+        process = process_of(self.wanted.namespace or "")
+        if process is not None and not os.path.exists(f"/proc/{process}"):
+            raise PortError("netns", f"there is no process {process}", "name one that runs")
         try:
             self._start()
         except TapError as error:
@@ -85,6 +89,8 @@ class TapPort(Port):
             self._home = tap.namespace()
             self._negotiate(tap)
             tap.set_carrier(True)
+            # Made again, it is to be the station that others have talked to.
+            self.wanted = replace(self.wanted, mac=self.wanted.mac or tap.mac())
         except OSError as error:
             tap.close()
             raise TapError("ifname", f"{self.wanted.place}: {error.strerror}",
