@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the commands that the manual shows, and compares what they print with what it shows.
 
-Used by test_docs.py. A page's ```console blocks are one session, run in order in an empty folder
-that holds a copy of examples/, with .venv/bin on the PATH:
+Used by test_docs.py, and by the tests of pages that need a peer. A page's ```console blocks are
+one session, run in order in an empty folder that holds a copy of examples/, with .venv/bin on the
+PATH:
 
     $ command            run by bash; must exit 0, unless the next command begins with `echo $?`
     $ command &          runs on; the next command waits for the output shown, or for a switch
                          that says it is up
-    $ kill -TERM %1      signals the first background command; those left get SIGTERM at the end
+    $ kill -TERM %1      signals the first background command (-KILL: and waits for its end); those
+                         left get SIGTERM at the end
     $ export NAME=VALUE  holds for the commands that follow
     output               what it prints; `...` stands for anything; blanks count as one; a block
                          that shows no output after a command checks none
@@ -110,7 +112,7 @@ class Session:
             path.write_text(self._own(path.read_text()))
         (self.folder / "run").mkdir(mode=0o700)
         binaries = str(Path(sys.executable).parent)
-        self._env = {
+        self.env = {
             **os.environ,
             "PATH": f"{binaries}:{os.environ.get('PATH', os.defpath)}",
             "XDG_RUNTIME_DIR": str(self.folder / "run"),
@@ -140,20 +142,35 @@ class Session:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(self._own(body))
 
+    def run_page(self, page: Path) -> None:
+        """All blocks of a page that are to be run: its files are written, its commands run."""
+        for block in blocks(page):
+            if block.not_run:
+                continue
+            if block.title and block.language in {"toml", "python", "json"}:
+                self.write(block.title, block.body)
+            elif block.language == "console":
+                todo = steps(block.body)
+                for step, following in zip(todo, [*todo[1:], None], strict=True):
+                    fails = following is not None and following.command.startswith("echo $?")
+                    self.run(step, may_fail=fails)
+
     def run(self, step: Step, may_fail: bool) -> None:
         """One command; AssertionError where status or output is not what the page shows."""
         if exported := _EXPORT.fullmatch(step.command):
             shown = self._own(exported["value"])
-            self._env[exported["name"]] = Template(shown).safe_substitute(self._env)
+            self.env[exported["name"]] = Template(shown).safe_substitute(self.env)
         elif job := _KILL.fullmatch(step.command):
             process = self._background[int(job["number"]) - 1][1]
             process.send_signal(signal.Signals[f"SIG{job['signal']}"])
+            if job["signal"] == "KILL":
+                process.wait(STOP_SECONDS)
         elif step.command.endswith("&"):
             self._start(step)
         else:
             command = f"(exit {self._status}); {self._own(step.command)}"
             done = subprocess.run(
-                ["bash", "-c", command], cwd=self.folder, env=self._env, text=True,
+                ["bash", "-c", command], cwd=self.folder, env=self.env, text=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 timeout=COMMAND_SECONDS, check=False,
             )
@@ -169,7 +186,7 @@ class Session:
         command = self._own(step.command.removesuffix("&"))
         with log.open("w") as file:
             process = subprocess.Popen(
-                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self._env, text=True,
+                ["bash", "-c", f"exec {command}"], cwd=self.folder, env=self.env, text=True,
                 stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT,
             )
         self._background.append((step.command, process, log))
@@ -184,6 +201,8 @@ class Session:
     def stop(self) -> None:
         """End the last background command as an administrator would; it must end cleanly."""
         command, process, log = self._background.pop()
+        if process.returncode == -signal.SIGKILL:
+            return  # as the page shows
         process.send_signal(signal.SIGTERM)
         try:
             status = process.wait(STOP_SECONDS)
