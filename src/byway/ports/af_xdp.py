@@ -28,6 +28,7 @@ Frames must come finished (far_end says why they may not): ``checksums`` says wh
 import asyncio
 import errno
 import time
+from contextlib import suppress
 from typing import Any
 
 from byway.machine.layout import address_of, alloc
@@ -272,10 +273,8 @@ class AfXdpPort(Port):
 
     def _restore(self, switched: Switched) -> None:
         assert self._link
-        try:
+        with suppress(OSError, UnreachableError):  # it has gone, and its offloads with it
             restore(self.config.netns, self._link.index, switched)
-        except (OSError, UnreachableError):
-            self._link = None  # it has gone, and its offloads with it
 
     def _let_go(self, reason: str) -> None:
         """Workers first, then everything that was made."""
