@@ -25,8 +25,11 @@ from tests.architecture.sources import ROOT, shown
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
+# Pages whose commands need a peer: a test with the peer runs them.
+RUN_ELSEWHERE = {DOCS / "how-to" / "run-with-docker.md": ROOT / "tests/system/test_docker.py"}
 RUN_PAGES = [
-    page for page in PAGES if any(b.language == "console" and not b.not_run for b in blocks(page))
+    page for page in PAGES if page not in RUN_ELSEWHERE
+    and any(b.language == "console" and not b.not_run for b in blocks(page))
 ]
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 REFERENCE = DOCS / "reference"
@@ -79,16 +82,13 @@ def test_every_command_shown_is_run_by_a_test(page: Path) -> None:
 @pytest.mark.parametrize("page", RUN_PAGES, ids=shown)
 def test_the_commands_of_a_page_do_what_it_shows(page: Path) -> None:
     with Session() as session:
-        for block in blocks(page):
-            if block.not_run:
-                continue
-            if block.title and block.language in {"toml", "python", "json"}:
-                session.write(block.title, block.body)
-            elif block.language == "console":
-                todo = steps(block.body)
-                for step, following in zip(todo, [*todo[1:], None], strict=True):
-                    fails = following is not None and following.command.startswith("echo $?")
-                    session.run(step, may_fail=fails)
+        session.run_page(page)
+
+
+def test_pages_that_are_run_elsewhere_are_run_there() -> None:
+    for page, test in RUN_ELSEWHERE.items():
+        assert page.is_file()
+        assert f'"{page.relative_to(DOCS)}"' in test.read_text()
 
 
 # ---------------------------------------------------------------- the reference is complete
