@@ -23,8 +23,10 @@ from tests.system.engines.namespace import named
 from tests.system.engines.place import Place
 from tests.system.engines.podman import Podman
 from tests.system.engines.station import Host, Station
+from tests.system.peers import kernel
 from tests.system.peers.process import PeerError, wait_until
-from tests.system.peers.switch import Switch
+from tests.system.peers.qemu import Card, Machine, Vm
+from tests.system.peers.switch import Port, Switch
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
 
@@ -36,6 +38,8 @@ GATEWAY_PORT = f"gw-{NETWORK}"
 SUBNETS = ("10.77.0.0/24", "fd77::/64")
 GATEWAYS = ("10.77.0.1", "fd77::1")
 PUBLISHED = 8080
+GUEST, GUEST_MAC = "10.77.0.200", "02:00:00:00:77:01"
+BIG = 3000  # mean bytes a frame, above which most frames of a file were longer than the MTU
 NOTHING: dict[str, Any] = {}
 
 
@@ -57,11 +61,11 @@ class Yard:
         self.namespaces = named()
         self.place = stack.enter_context(Place(folder, "cni"))
         self.switch = stack.enter_context(Switch(
-            folder, [], prefix=self.place.namespace.prefix))
+            folder, [], prefix=self.place.namespace.prefix, state=folder / "switch.db"))
         self.cni = Cni.make(folder / "cni", {"byway-cni": PLUGIN, "loopback": LOOPBACK})
         self.cni.write(self.network())
         stack.callback(self.cni.forget, NETWORK)
-        self.host = Host(self.place.namespace)
+        self.host = Host("host", self.place.namespace.prefix)
 
     def network(self) -> dict[str, Any]:
         """The network's configuration list."""
@@ -71,6 +75,7 @@ class Yard:
             "state": str(self.folder / "cni.db"),
             "isGateway": True,
             "isDefaultGateway": True,
+            "ipMasq": True,
             "gatewayInterface": GATEWAY,
             "ipam": {"type": "byway", "ranges": [[{"subnet": subnet}] for subnet in SUBNETS]},
             "capabilities": {"portMappings": True, "ips": True, "mac": True},
@@ -263,4 +268,35 @@ def test_containers_outlive_their_switch(yard: Yard, station_image: Path) -> Non
         check_pair(yard, one, two)
         one.remove()
         two.remove()
+    assert yard.left() == NOTHING
+
+
+# ---------------------------------------------------------------- beside a virtual machine
+
+
+def test_a_container_and_a_guest_leave_segments_to_each_other(
+    yard: Yard, station_image: Path, guest_system: tuple[Path, Path], tmp_path: Path
+) -> None:
+    kernel_image, files = guest_system
+    files = kernel.with_files(files, {"srv/file": image.FILE}, tmp_path / "initramfs")
+    with podman(yard, station_image) as start, ExitStack() as stack:
+        one = start("neighbour")
+        socket = yard.folder / "vm.sock"
+        yard.switch.client.add_port(Port("vm", socket, network=NETWORK).body())
+        stack.callback(yard.switch.client.remove_port, "vm")
+        vm = stack.enter_context(Vm("vm", yard.folder, kernel_image, files,
+                                    [Card(socket, GUEST_MAC)], f"{GUEST}/24", Machine(256)))
+        vm.ready()
+        vm.serve("/srv/file", image.SERVED)
+        yard.switch.wait_up("vm")
+        assert vm.ping(one.address(), 20) == one.ping(GUEST, 20) == 20
+        assert vm.fetch(one.address(), image.SERVED) == image.SUM
+        assert one.fetch(GUEST) == image.SUM
+        for way in ("rx", "tx"):
+            port = yard.switch.ports()["vm"]
+            assert port[f"{way}_bytes"] / port[f"{way}_frames"] > BIG, way
+        for end in (one, vm):
+            counted = end.run("cat /proc/net/snmp /proc/net/netstat")
+            assert kernel.checksum_errors(counted) == {}
+        one.remove()
     assert yard.left() == NOTHING

@@ -82,9 +82,9 @@ class Attached(Host):
     """A namespace of the test's own, attached to the network; it serves like a container."""
 
     def __init__(self, runtime: CniRun, name: str, **capabilities: Any) -> None:
-        super().__init__(Namespace(name))
+        self.namespace = Namespace(name)
+        super().__init__(name, self.namespace.prefix)
         self.runtime = runtime
-        self.name = name
         self.capabilities = capabilities
         log = runtime.place.folder / f"{name}.log"
         file = runtime.place.folder / "file"

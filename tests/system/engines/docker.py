@@ -116,10 +116,15 @@ class Docker:
         found: list[dict[str, Any]] = json.loads(self.command(kind, "inspect", name))
         return found[0]
 
-    def endpoints(self, network: str) -> dict[str, str]:
-        """{container: its address} of a network's endpoints, as dockerd knows them."""
+    def endpoints(self, network: str) -> dict[str, dict[str, str]]:
+        """{container: its endpoint} of a network, as dockerd knows them; keys are EndpointID,
+        IPv4Address, IPv6Address, MacAddress."""
         containers = self.inspect("network", network)["Containers"]
-        return {given["Name"]: given["IPv4Address"] for given in containers.values()}
+        return {given["Name"]: given for given in containers.values()}
+
+    def running(self) -> set[str]:
+        """The names of the containers that run."""
+        return set(self.command("ps", "--format", "{{.Names}}").split())
 
     def clear(self) -> None:
         """Remove every container and every network that a test made."""

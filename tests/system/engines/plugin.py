@@ -7,7 +7,12 @@ often as a test likes.
 """
 
 import signal
-from contextlib import closing
+import socketserver
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler
 from typing import Self
 
 from byway.ipam import Pools
@@ -46,6 +51,32 @@ class Plugin:
             found = {held.address for pool in pools.pools() for held in pools.addresses(pool.id)}
         return {address.partition("/")[0] for address in found}
 
+    def endpoints(self) -> set[str]:
+        """The ids of the endpoints that it knows."""
+        return self._column("SELECT id FROM docker_endpoints")
+
+    def left_overs(self) -> set[str]:
+        """What it still has to remove at the switch."""
+        return self._column("SELECT name FROM docker_left_overs")
+
+    def _column(self, query: str) -> set[str]:
+        with closing(sqlite3.connect(f"file:{self.state}?mode=ro", uri=True)) as file:
+            return {row[0] for row in file.execute(query)}
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """In the place of the plugin, which is dead, somebody who refuses every call."""
+        self.socket.unlink(missing_ok=True)
+        with _Deaf(str(self.socket), _Refuses) as server:
+            thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+            thread.start()
+            try:
+                yield
+            finally:
+                server.shutdown()
+                thread.join()
+        self.socket.unlink()
+
     def kill(self) -> None:
         """SIGKILL."""
         self.process.stop(signal.SIGKILL)
@@ -60,3 +91,23 @@ class Plugin:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+class _Refuses(BaseHTTPRequestHandler):
+    """Answers every call with an error, as dockerd sees it where nobody answers for long."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.send_response(500)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Nobody wants to know."""
+
+
+class _Deaf(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """dockerd hangs up when it likes."""

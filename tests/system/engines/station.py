@@ -9,10 +9,11 @@ Used by the engines, which say how a command is run in one of their containers. 
 import json
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from tests.system.engines import image
-from tests.system.engines.namespace import Namespace, checked
+from tests.system.engines.namespace import checked
 from tests.system.peers.process import PeerError, wait_until
 
 INTERFACE = "eth0"
@@ -74,13 +75,19 @@ class Station(ABC):
 
 
 class Host(Station):
-    """A namespace without a container, seen as one: the host where the engines are, for example."""
+    """A namespace without a container, seen as one: the host where the engines are, for example.
 
-    def __init__(self, namespace: Namespace) -> None:
-        self.name = namespace.name
-        self.namespace = namespace
+    ``prefix`` comes before a command to run it there."""
+
+    def __init__(self, name: str, prefix: Sequence[str]) -> None:
+        self.name = name
+        self.prefix = list(prefix)
 
     def run(self, command: str, timeout: float = 60.0) -> str:
         """Run a shell command in it; its output. PeerError where it fails."""
-        argv = [*self.namespace.prefix, str(image.BUSYBOX), "sh", "-c", command]
-        return checked(argv, timeout).strip()
+        return checked([*self.prefix, str(image.BUSYBOX), "sh", "-c", command], timeout).strip()
+
+
+def beside(name: str, pid: int) -> Host:
+    """The namespace of a process: a container, whose engine may be away."""
+    return Host(name, ["nsenter", f"--net=/proc/{pid}/ns/net"])
