@@ -6,8 +6,7 @@
     red1 ------ [red]
 
 The host is the first address of each network, outside is 10.90.0.2 and fd90::2. `blue` is a bridge,
-so that two containers stand in one network. Sockets are opened in a namespace by a thread that
-enters it; everything else happens in the test.
+so that two containers stand in one network.
 """
 
 import contextlib
@@ -22,6 +21,7 @@ import pytest
 from byway.machine.netns import inside
 from byway.nat import Content, NatError, Publication, Table
 from tests import peers
+from tests.system.peers import calls
 
 pytestmark = pytest.mark.system
 
@@ -31,8 +31,6 @@ OUTSIDE = {4: "10.90.0.2", 6: "fd90::2"}
 BLUE1 = {4: "10.10.0.2", 6: "fd10::2"}
 BLUE2 = {4: "10.10.0.3", 6: "fd10::3"}
 RED1 = {4: "10.20.0.2", 6: "fd20::2"}
-SECONDS = 3.0
-SOON = 0.4  # what was refused does not come within this time
 LAB = f"bywN{os.getpid()}-"
 SCRIPT = """
 link add blue type bridge
@@ -99,55 +97,24 @@ def table(lab: None) -> Iterator[Table]:
     made.remove()
 
 
-def family(address: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in address else socket.AF_INET
-
-
 def server(place: str, address: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
-    """A socket in a namespace that waits for calls."""
-    def work() -> socket.socket:
-        made = socket.socket(family(address), kind)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.settimeout(SECONDS)
-        made.bind((address, port))
-        if kind == socket.SOCK_STREAM:
-            made.listen()
-        return made
-    return inside(LAB + place, work)
+    """A socket in one of the lab's namespaces that waits for calls."""
+    return calls.server(LAB + place, address, port, kind)
 
 
-def caller(place: str, target: str, port: int, kind: int = socket.SOCK_STREAM,
-           timeout: float = SECONDS) -> socket.socket:
-    """A socket in a namespace, connected to a target."""
-    def work() -> socket.socket:
-        made = socket.socket(family(target), kind)
-        made.settimeout(timeout)
-        try:
-            made.connect((target, port))
-        except OSError:
-            made.close()
-            raise
-        return made
-    return inside(LAB + place, work)
+def caller(place: str, target: str, port: int, kind: int = socket.SOCK_STREAM) -> socket.socket:
+    """A socket in one of the lab's namespaces, connected to a target."""
+    return calls.caller(LAB + place, target, port, kind)
 
 
 def seen(listening: socket.socket, place: str, target: str, port: int) -> str:
     """Call ``target`` by TCP, have both ends speak; -> the address that the server saw."""
-    with caller(place, target, port) as calling:
-        answering, peer = listening.accept()
-        with answering:
-            answering.sendall(b"hello")
-            assert calling.recv(5) == b"hello"
-    return str(peer[0])
+    return calls.seen(listening, LAB + place, target, port)
 
 
 def unreachable(place: str, target: str, port: int) -> bool:
     """Is there no way to ``target`` by TCP?"""
-    try:
-        caller(place, target, port, timeout=SOON).close()
-    except OSError:
-        return True
-    return False
+    return calls.unreachable(LAB + place, target, port)
 
 
 @pytest.mark.parametrize("version", [4, 6])
