@@ -33,20 +33,19 @@ class Range(NamedTuple):
 
 def allocate(pools: Pools, network: str, owner: str, ipam: dict[str, Any],
              runtime: dict[str, Any], ips: Iterable[str]) -> dict[str, Any]:
-    """One address of each set of ranges; -> the result of an IPAM plugin.
-
-    Raises CniError; nothing is allocated then if the caller's transaction is undone with it."""
+    """One address of each set of ranges; -> the result of an IPAM plugin. CniError: none at all."""
     sets = read_ranges(ipam, runtime)
     routes = _routes(ipam)
     wanted = list(ips)
     try:
         with pools.transaction():
             entries = [_from_set(pools, network, owner, ranges, wanted) for ranges in sets]
+            if wanted:
+                raise CniError(Code.ADDRESSES,
+                               f"{', '.join(wanted)} is in none of the network's ranges",
+                               "ask for an address of a subnet in ipam.ranges")
     except IpamError as error:
         raise CniError(Code.ADDRESSES, error.problem, error.fix) from None
-    if wanted:
-        raise CniError(Code.ADDRESSES, f"{', '.join(wanted)} is in none of the network's ranges",
-                       "ask for an address of a subnet in ipam.ranges")
     return {"ips": entries, "routes": routes, "dns": ipam.get("dns") or {}}
 
 
