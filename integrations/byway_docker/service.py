@@ -31,6 +31,9 @@ from byway_docker.switch import AnySwitch, Switch
 from byway_docker.wire import BODY_SECONDS, Application, Method
 
 THREADS = 32
+# Connections are dockerd's to close: were one closed as its next call is under way, dockerd would
+# repeat the call without its body.
+KEEP_ALIVE = 1_000_000  # seconds
 LOOK = 1.0  # seconds between two looks at the switch
 LOG = logging.getLogger("byway.docker")
 
@@ -87,7 +90,7 @@ async def serve(plugin: Plugin, listener: socket.socket, *, signals: bool = True
         server = _Server(uvicorn.Config(
             application, lifespan="off", http="h11", ws="none", loop="asyncio", log_config=None,
             access_log=False, date_header=False, server_header=False, proxy_headers=False,
-            interface="asgi3", timeout_graceful_shutdown=5,
+            interface="asgi3", timeout_graceful_shutdown=5, timeout_keep_alive=KEEP_ALIVE,
         ), stop)
         looking = asyncio.create_task(_look(plugin.reconciler, stop))
         looking.add_done_callback(lambda _: stop.set())
