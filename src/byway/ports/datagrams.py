@@ -12,11 +12,13 @@ where its sender left it. All is described in BATCH.scratch, which is this worke
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, likely, st64
+from byway.machine.mem import ld64, likely, st64, unlikely
 from byway.machine.system import syscall4
-from byway.packet.batch import HEAD, ROWS, SCRATCH_BYTES, SEGMENT, R, batch_at
-from byway.packet.counters import count_drops, count_frames
+from byway.packet.batch import HEAD, ROW, ROWS, SCRATCH_BYTES, SEGMENT, R, batch_at
+from byway.packet.counters import C, count_drops, count_frames
+from byway.packet.offload import NEEDS_CSUM
 from byway.packet.reason import Reason
+from byway.packet.segment import finish_begin, finish_next, finisher_at
 from byway.virtio.net_header import put_header
 
 SYS_RECVMSG, SYS_RECVMMSG, SYS_SENDMMSG = 47, 299, 307
@@ -27,6 +29,7 @@ MSG_TRUNC, MSG_DONTWAIT = 0x20, 0x40
 # Where things lie in the scratch memory: ROWS messages, ROWS virtio headers, then iovecs.
 HEADERS = ROWS * MESSAGE
 HEADER_ROOM = 16
+ROW_BYTES = ROW.itemsize
 VECTORS = HEADERS + ROWS * HEADER_ROOM
 
 EFAULT, EINVAL, EAGAIN, EMSGSIZE, EINTR = 14, 22, 11, 90, 4
@@ -34,7 +37,7 @@ ECONNREFUSED = 111
 _ENOMEM, _ENOBUFS = 12, 105
 _ENXIO, _ENODEV, _ENETDOWN = 6, 19, 100
 
-_BAD_ADDRESS, _BAD_OFFLOAD = int(Reason.BAD_ADDRESS), int(Reason.BAD_OFFLOAD)
+_BAD_ADDRESS = int(Reason.BAD_ADDRESS)
 _OVER_MTU, _NO_BUFFERS = int(Reason.OVER_MTU), int(Reason.NO_BUFFERS)
 _INTERFACE_DOWN, _REFUSED = int(Reason.INTERFACE_DOWN), int(Reason.REFUSED)
 _PORT_DOWN = int(Reason.PORT_DOWN)
@@ -116,8 +119,6 @@ def reason_of(error):
         return _BAD_ADDRESS
     if error == EMSGSIZE:
         return _OVER_MTU
-    if error == EINVAL:
-        return _BAD_OFFLOAD
     if error == _ENETDOWN or error == _ENXIO or error == _ENODEV:
         return _INTERFACE_DOWN
     if error == ECONNREFUSED:
@@ -127,8 +128,11 @@ def reason_of(error):
 
 @kernel
 def of_one_frame(error):
-    """Does this errno concern the frame alone, so that the next one may well pass?"""
-    return error == EFAULT or error == EMSGSIZE or error == EINVAL
+    """Does this errno concern the frame alone, so that the next one may well pass?
+
+    ENOBUFS: the interface dropped the frame: its queue is full, or it cannot cut this frame.
+    """
+    return error == EFAULT or error == EMSGSIZE or error == EINVAL or error == _ENOBUFS
 
 
 @kernel
@@ -141,16 +145,15 @@ def count_sent(counters, selected, n):
 
 
 @kernel
-def send_rows(fd, counters, batch, selected, n, header):
-    """Send n rows by a socket, a message each, behind ``header`` bytes of virtio header; -> how
-    many the kernel took.
+def send_lot(fd, counters, batch, selected, n, header):
+    """Send n rows, a message each; -> how many were dealt with: all, or those in front of one of
+    which something is left to do that the kernel does not take (EINVAL).
 
     Every call takes a frame, drops one, or ends it: where the kernel has no room for one frame, or
     the way is closed, the rest of the batch is dropped with it. A connected socket may answer with
     what became of an earlier frame (ECONNREFUSED): asked again, it sends.
     """
     scratch = batch_at(batch).scratch
-    sent = 0
     first = 0
     refusals = 0
     while first < n:
@@ -160,15 +163,57 @@ def send_rows(fd, counters, batch, selected, n, header):
             got = syscall4(SYS_SENDMMSG, fd, scratch + MESSAGE * done, count - done, MSG_DONTWAIT)
             if likely(got > 0):
                 count_sent(counters, selected + 8 * (first + done), got)
-                sent += got
                 done += got
             elif (got == -ECONNREFUSED or got == -EINTR) and refusals < n:
                 refusals += 1
+            elif got == -EINVAL and unfinished(ld64(selected + 8 * (first + done))):
+                return first + done
             elif of_one_frame(-got):
                 count_drops(counters, reason_of(-got), 1)
                 done += 1
             else:
                 count_drops(counters, reason_of(-got), n - first - done)
-                return sent
+                return n
         first += count
-    return sent
+    return n
+
+
+@kernel
+def unfinished(row):
+    """Is there something left to do for the frame?"""
+    return ld64(row + R.offload) & NEEDS_CSUM != 0
+
+
+@kernel
+def send_finished(fd, counters, batch, row, header):
+    """Finish a frame that the kernel does not take as it is, and send what it becomes."""
+    finisher = batch_at(batch).finisher
+    rows = finisher_at(finisher).rows
+    if rows <= row and row <= rows + ROW_BYTES * ROWS:  # it is being finished, for a reason
+        count_drops(counters, _REFUSED, 1)
+        return
+    reason = finish_begin(finisher, row, 0)
+    if reason != 0:
+        count_drops(counters, reason, 1)
+        return
+    n = finish_next(finisher)
+    while n > 0:
+        send_lot(fd, counters, batch, finisher_at(finisher).selected, n, header)
+        n = finish_next(finisher)
+
+
+@kernel
+def send_rows(fd, counters, batch, selected, n, header):
+    """Send n rows by a socket, a message each, behind ``header`` bytes of virtio header; -> how
+    many frames the kernel took, the others are counted.
+
+    The kernel is stricter than VIRTIO is (so many segments of UDP): what it refuses for what is
+    left to do is finished here. So a frame that the switch passes is not refused for that.
+    """
+    before = ld64(counters + C.frames)
+    dealt = send_lot(fd, counters, batch, selected, n, header)
+    while unlikely(dealt < n):
+        send_finished(fd, counters, batch, ld64(selected + 8 * dealt), header)
+        dealt += 1
+        dealt += send_lot(fd, counters, batch, selected + 8 * dealt, n - dealt, header)
+    return ld64(counters + C.frames) - before

@@ -168,7 +168,7 @@ def test_why_frames_are_refused() -> None:
     assert {reason(e) for e in (errno.EAGAIN, errno.ENOBUFS, errno.ENOMEM)} == {Reason.NO_BUFFERS}
     assert {reason(e) for e in (errno.ENETDOWN, errno.ENXIO)} == {Reason.INTERFACE_DOWN}
     assert [reason(e) for e in (errno.EFAULT, errno.EMSGSIZE, errno.EINVAL, errno.EPERM)] == [
-        Reason.BAD_ADDRESS, Reason.OVER_MTU, Reason.BAD_OFFLOAD, Reason.REFUSED]
+        Reason.BAD_ADDRESS, Reason.OVER_MTU, Reason.REFUSED, Reason.REFUSED]
 
 
 # ---------------------------------------------------------------- shapes
