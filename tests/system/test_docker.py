@@ -44,7 +44,7 @@ class Lab:
         self.plugin = stack.enter_context(Plugin(self.place, self.switch))
         self.docker = stack.enter_context(Docker(self.place))
         self.docker.load(archive)
-        self.host = Host(self.place.namespace)
+        self.host = Host("host", self.place.namespace.prefix)
 
     def create(self, name: str, *options: str) -> None:
         """A network of the plugin's."""
