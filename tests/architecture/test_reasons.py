@@ -20,6 +20,7 @@ ELSEWHERE = {
     Reason.REFUSED: "tests/unit/ports/test_tap_kernels.py",
     Reason.TRUNCATED: "tests/unit/ports/test_af_packet_kernels.py",
     Reason.RING_FULL: "tests/unit/ports/test_udp.py",
+    Reason.FLOOD_BACKLOG: "tests/oracles/test_flood.py",
 }
 
 

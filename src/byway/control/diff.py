@@ -27,7 +27,7 @@ class RemoveNetwork:
 
 @dataclass(frozen=True)
 class AddPort:
-    """Open a port and give it to a worker. Pauses no worker: the plan is swapped.
+    """Open a port and give it to a worker. Pauses no worker.
 
     ``patient``: where it cannot be opened now, it is there and down, and opened later."""
 
@@ -37,7 +37,7 @@ class AddPort:
 
 @dataclass(frozen=True)
 class RemovePort:
-    """Take a port from its worker and close it. Pauses no worker: the plan is swapped."""
+    """Take a port from its worker and close it. Pauses no worker."""
 
     name: str
 

@@ -82,6 +82,9 @@ class Reason(IntEnum):
     RING_FULL = (
         22, "The Linux kernel had a frame for the port and no room left for it.",
         "Give Byway more CPU time.")
+    FLOOD_BACKLOG = (
+        23, "The frame was for all ports of a large network; its source had too many such waiting.",
+        "Look for who sends so many broadcasts, or a loop behind the port.")
 
 
 REASONS = 32  # room in the counters; more than there are reasons

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from byway.machine.layout import address_of, alloc
+from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.packet.counters import COUNTERS, drops_by_name
 from byway.ports.namespaces import Namespaces
 from byway.ports.record import PORT, RXQ, TXQ, Kind, P
@@ -84,10 +84,12 @@ class Port:
         # never sleeps, or nothing ever comes).
         self.serving: list[int] = [0]
         self.wake_fds = [-1] * self.queues
-        self.record = alloc(PORT, 1)
-        self.rxqs, self.txqs = alloc(RXQ, self.queues), alloc(TXQ, self.queues)
-        self.rx, self.tx = alloc(COUNTERS, self.queues), alloc(COUNTERS, self.queues)
-        self.one = alloc(np.dtype("<i8"), 1)
+        self.record = alloc(PORT, 1, CACHE_LINE)
+        self.rxqs = alloc(RXQ, self.queues, CACHE_LINE)
+        self.txqs = alloc(TXQ, self.queues, CACHE_LINE)
+        self.rx = alloc(COUNTERS, self.queues, CACHE_LINE)
+        self.tx = alloc(COUNTERS, self.queues, CACHE_LINE)
+        self.one = alloc(np.dtype("<i8"), 1, CACHE_LINE)
         self.one[0] = 1  # the 8 bytes that are written to event fds
         self.address = address_of(self.record)
         for k in range(self.queues):

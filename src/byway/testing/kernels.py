@@ -56,6 +56,7 @@ from byway.switch.decide import decide
 from byway.switch.fdb import learn, lookup
 from byway.virtio.driver import reap
 from byway.worker.deliver import deliver
+from byway.worker.flood import AT_ONCE, flood, flood_on, may_spend
 
 # ---------------------------------------------------------------- machine
 LOADS, STORES = 15, 14
@@ -191,9 +192,24 @@ def decide_batch(batch, network, port):
 
 @kernel(entry=True)
 def deliver_batch(plan, port, batch, sort):
-    """Deliver a decided batch."""
+    """Deliver a decided batch; floods may spend what they may in a pass."""
+    may_spend(plan, AT_ONCE)
     deliver(plan, port, batch, sort)
     return 0
+
+
+@kernel(entry=True)
+def flood_rows(plan, rxq, batch, selected, n, units):
+    """Flood n rows, spending so much at once."""
+    may_spend(plan, units)
+    flood(plan, rxq, batch, selected, n)
+    return 0
+
+
+@kernel(entry=True)
+def flood_more(plan, batch, units):
+    """Spend so much on what waits; -> 1 where something did."""
+    return 1 if flood_on(plan, batch, units) else 0
 
 
 # ---------------------------------------------------------------- virtio

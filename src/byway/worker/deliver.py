@@ -5,7 +5,8 @@ Used by loop.py. A group costs one publication and at most one notification, so 
 makes many destinations cheap: the sort is linear in the rows, however many ports there are.
 
 Order: frames to one destination stay in order. A batch with a frame to flood is delivered in runs
-of equal destinations instead, so that flooded and directed frames do not overtake each other.
+of equal destinations instead, so that flooded and directed frames do not overtake each other, as
+long as the flood does not have to wait (flood.py).
 """
 
 from byway.machine.jit import kernel
@@ -14,13 +15,12 @@ from byway.packet.batch import FLOOD, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
 from byway.ports.dispatch import tell_rx, tell_tx
-from byway.ports.record import P, X
+from byway.ports.record import X
 from byway.ports.tx import port_tx
-from byway.switch.network import GONE, member_port, network_at
+from byway.worker.flood import flood
 from byway.worker.plan import plan_at
 
 _PORT_DOWN = int(Reason.PORT_DOWN)
-_NO_DESTINATION = int(Reason.NO_DESTINATION)
 
 # Where a worker sorts: selected is int64[ROWS + 1][ROWS], one group of row addresses for each
 # destination (the last for what was dropped), then counts and destinations, int64[ROWS] each.
@@ -46,29 +46,6 @@ def tell(plan, out):
     destination = ld64(plan_at(plan).ports + 8 * out)
     if destination != 0:
         tell_tx(destination)
-
-
-@kernel
-def flood(plan, rxq, batch, selected, n):
-    """Deliver n rows to every other port of the network, and notify them."""
-    p = plan_at(plan)
-    port = ld64(rxq + X.port)
-    network = network_at(p.networks + 64 * ld64(port + P.network))
-    own = ld64(port + P.index)
-    others = 0
-    reached = 0
-    for k in range(network.nmembers):
-        member = member_port(ld64(network.members + 8 * k))
-        if member != own and member != GONE:
-            others += 1
-            destination = ld64(p.ports + 8 * member)
-            if destination != 0:
-                reached += 1
-                port_tx(destination, batch, selected, n)
-                fence()
-                tell_tx(destination)
-    if reached == 0:
-        count_drops(ld64(rxq + X.counters), _NO_DESTINATION if others == 0 else _PORT_DOWN, n)
 
 
 @kernel

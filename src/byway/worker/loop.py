@@ -32,6 +32,7 @@ from byway.ports.record import P, X
 from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
 from byway.worker.deliver import deliver, tell_all
+from byway.worker.flood import AT_ONCE, PER_PASS, flood_on, may_spend
 from byway.worker.plan import ABSENT, COLD, EDIT, HOT, LOOK, MAX_QUEUES, make_edits, plan_at
 
 # Written by the control thread. edits, nedits: what changes in the plan; stored before generation.
@@ -169,6 +170,7 @@ def one_pass(worker, now):
     next one goes on with the queues that are left.
     """
     w = worker_at(worker)
+    may_spend(w.plan, AT_ONCE)
     moved = 0
     k = w.turn if w.turn < w.nhot else 0
     w.turn = 0
@@ -234,8 +236,9 @@ def worker_loop(worker):
             take_up(worker, wanted, now)
             generation = wanted
         moved = one_pass(worker, now)
+        flooding = flood_on(w.plan, w.batch, PER_PASS)
         st64_rel(worker + W.passes, w.passes + 1)
-        if moved > 0:
+        if moved > 0 or flooding:
             w.busy_passes += 1
             w.frames += moved
             end = rdtsc()  # of this pass, and the beginning of the next
@@ -244,7 +247,7 @@ def worker_loop(worker):
         else:
             pause()
             now = rdtsc()
-        if unlikely(w.nhot == 0):
+        if unlikely(w.nhot == 0) and not flooding:
             sleep(worker, generation)
             now = rdtsc()
         elif unlikely(now - w.looked > w.look_ticks):
@@ -262,6 +265,7 @@ def worker_step(worker, now):
         take_up(worker, wanted, now)
     collect(worker, 0)  # a step may come long after the one before: ports have gone to sleep
     moved = one_pass(worker, now)
+    flood_on(w.plan, w.batch, PER_PASS)
     w.passes += 1
     w.frames += moved
     return moved

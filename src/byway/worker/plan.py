@@ -41,12 +41,14 @@ from byway.machine.layout import CACHE_LINE, address_of, alloc, record
 from byway.machine.mem import ld64, st64
 from byway.switch.fdb import MAX_PORTS
 from byway.switch.network import GONE, NETWORK, PORT_BITS, N
+from byway.worker.backlog import Backlog
 
 # All are addresses. ports: int64[], PORT addresses by port number (0: not there, or down). rxqs:
 # int64[], RXQ addresses by number, of those that this worker serves (0: it does not). networks:
 # NETWORK[] by number. groups: int64[] by port number, zero between batches (deliver). state:
-# int64[] by rx queue: ABSENT, COLD, or HOT + its place among the hot queues.
-PLAN, plan_at, L = record("plan", ["ports", "rxqs", "networks", "groups", "state"])
+# int64[] by rx queue: ABSENT, COLD, or HOT + its place among the hot queues. backlog: BACKLOG of
+# frames to be flooded.
+PLAN, plan_at, L = record("plan", ["ports", "rxqs", "networks", "groups", "state", "backlog"])
 ABSENT, COLD, HOT = 0, 1, 2
 
 MAX_QUEUES = 1 << 17  # rx queues of all ports
@@ -96,6 +98,8 @@ class Plan:
         row = self.record[0]
         for name in ("ports", "groups", "rxqs", "state", "networks"):
             row[name] = address_of(getattr(self, f"_{name}"))
+        self.backlog = Backlog()
+        row["backlog"] = self.backlog.address
         self._tables = {name: int(row[name]) for name in ("ports", "rxqs", "networks")}
         self.address = address_of(self.record)
 

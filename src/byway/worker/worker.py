@@ -210,4 +210,5 @@ class Worker:
             "asleep": bool(row["asleep"]),
             "hot_ports": int(row["nhot"]),
             "plan": int(row["seen"]),
+            "flood_backlog": self.plan.backlog.waiting,
         }
