@@ -136,8 +136,9 @@ class RunningSwitch:
         return self.call(lambda: sum(self.engine.step(now) for _ in range(passes)))
 
     def settle(self, now: int | None = None) -> None:
-        """Passes until nothing moves any more."""
-        while self.step(now=now):
+        """Passes until nothing moves any more, and no flood waits."""
+        while self.step(now=now) or any(
+                w["flood_backlog"] for w in self.call(self.engine.workers)):
             pass
 
     # ------------------------------------------------------------ its end
