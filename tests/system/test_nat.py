@@ -172,6 +172,22 @@ def test_containers_call_published_ports_of_their_host(
         assert seen(listening, place, HOST[version], 8080) != ""
 
 
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("place", ["blue1", "blue2"])
+def test_containers_of_a_network_that_is_not_masqueraded_call_published_ports(
+        lab: None, version: int, place: str) -> None:
+    table = Table("byway-test", LAB + "host")
+    table.publish([Publication("tcp", 8080, BLUE1[version], 80)], "blue", BLUE)
+    with server("blue1", BLUE1[version], 80) as listening:
+        assert seen(listening, place, HOST[version], 8080) != ""
+    assert table.content().subnets == frozenset()
+    table.withdraw(BLUE, [Publication("tcp", 8080, BLUE1[version], 80)])
+    assert subprocess.run(  # nothing but the rules is left
+        ["ip", "netns", "exec", LAB + "host", "nft", "list", "table", "inet", "byway-test"],
+        capture_output=True, text=True, check=True).stdout.count("elements") == 0
+    table.remove()
+
+
 def test_a_port_of_one_address_is_not_one_of_another(table: Table) -> None:
     table.publish([Publication("tcp", 8080, BLUE1[4], 80, host="10.10.0.1")], "blue")
     with server("blue1", BLUE1[4], 80) as listening:

@@ -122,11 +122,17 @@ def parse_subnets(texts: Iterable[str]) -> list[Subnet]:
 def subnet_elements(subnets: Sequence[Subnet]) -> dict[str, list[str]]:
     """{set: elements} of the subnets of one network."""
     elements: dict[str, list[str]] = {}
-    for version in (4, 6):
-        mine = [str(subnet) for subnet in subnets if subnet.version == version]
-        if mine:
-            elements[f"subnets{version}"] = mine
-            elements[f"within{version}"] = [f"{a} . {b}" for a, b in product(mine, mine)]
+    for subnet in subnets:
+        elements.setdefault(f"subnets{subnet.version}", []).append(str(subnet))
+    return elements | within_elements(subnets)
+
+
+def within_elements(subnets: Sequence[Subnet]) -> dict[str, list[str]]:
+    """{set: elements} by which a network is told from others."""
+    elements: dict[str, list[str]] = {}
+    for one, other in product(subnets, subnets):
+        if one.version == other.version:
+            elements.setdefault(f"within{one.version}", []).append(f"{one} . {other}")
     return elements
 
 

@@ -31,6 +31,7 @@ from byway.nat.rules import (
     removal,
     skeleton,
     subnet_elements,
+    within_elements,
 )
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{0,79}")
@@ -68,21 +69,27 @@ class Table:
         self._run(skeleton(self.name) + addition(self.name, subnet_elements(parsed)))
         return self._forward({subnet.version for subnet in parsed}, gateway)
 
-    def publish(self, publications: Iterable[Publication],
-                gateway: str | None = None) -> list[str]:
+    def publish(self, publications: Iterable[Publication], gateway: str | None = None,
+                subnets: Iterable[str] = ()) -> list[str]:
         """Ports of the host lead to containers, from outside, from the host, from containers.
 
         ``gateway``: the host's interface by which the containers are reached; without it 127.0.0.1
-        of the host is left out. -> and raises as ``masquerade`` does; NatError also where a port
-        leads elsewhere already.
+        of the host is left out. ``subnets``: those of the containers' network, where they are not
+        masqueraded: without them its own containers do not get there. -> and raises as
+        ``masquerade`` does; NatError also where a port leads elsewhere already.
         """
         wanted = list(publications)
-        self._run(skeleton(self.name) + addition(self.name, publication_elements(wanted)))
+        within = within_elements(parse_subnets(subnets))
+        self._run(skeleton(self.name) + addition(self.name, within)
+                  + addition(self.name, publication_elements(wanted)))
         return self._forward({p.container_address.version for p in wanted}, gateway)
 
     def withdraw(self, subnets: Iterable[str] = (),
                  publications: Iterable[Publication] = ()) -> None:
-        """These are no longer there, whether they were or not; what leads elsewhere stays."""
+        """These are no longer there, whether they were or not; what leads elsewhere stays.
+
+        ``subnets``: those of one network, whether it was masqueraded or only published.
+        """
         single = [one for publication in publications for one in publication.single()]
         elements = subnet_elements(parse_subnets(subnets)) | publication_elements(single)
         try:
