@@ -48,7 +48,7 @@ from byway.ports.far_end import (
     nature,
     restore,
 )
-from byway.ports.links import Follower, Link
+from byway.ports.links import ETHERNET, Follower, Link
 from byway.ports.port import Host, Port, PortError
 from byway.ports.record import Kind
 from byway.ports.xdp_program import XdpProgram
@@ -169,6 +169,9 @@ class AfXdpPort(Port):
     def _have(self, link: Link) -> None:
         """Make everything, in the interface's namespace; ``_let_go`` undoes what was made."""
         config = self.config
+        if link.type != ETHERNET:
+            raise PortError("ifname", f'the interface "{link.name}" is not Ethernet',
+                            "name another one")
         self._check_queues(link.name)
         self._link = link
         longest = untagged_frame(link.mtu) + MAX_TAGS * VLAN_TAG
