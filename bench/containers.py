@@ -80,15 +80,15 @@ def iperf(pair: Pair, folder: Path, options: list[str]) -> tuple[dict[str, float
     return end, spent
 
 
-def tcp(pair: Pair, folder: Path, seconds: float) -> tuple[float, float, float]:
+def tcp(pair: Pair, folder: Path, seconds: int) -> tuple[float, float, float]:
     """(Gbit/s, CPU seconds a GiB, 0) of one TCP connection."""
-    end, spent = iperf(pair, folder, ["-t", f"{seconds:g}"])
+    end, spent = iperf(pair, folder, ["-t", f"{seconds}"])
     return end["bits_per_second"] / 1e9, spent * GIB / end["bytes"], 0.0
 
 
-def udp(pair: Pair, folder: Path, seconds: float) -> tuple[float, float, float]:
+def udp(pair: Pair, folder: Path, seconds: int) -> tuple[float, float, float]:
     """(million frames a second, CPU seconds a GiB, share lost) of small frames."""
-    end, spent = iperf(pair, folder, ["-u", "-b", "0", "-l", str(PAYLOAD), "-t", f"{seconds:g}"])
+    end, spent = iperf(pair, folder, ["-u", "-b", "0", "-l", str(PAYLOAD), "-t", f"{seconds}"])
     arrived = end["packets"] - end["lost_packets"]
     if arrived <= 0:
         raise PeerError("no frame arrived")
@@ -96,7 +96,7 @@ def udp(pair: Pair, folder: Path, seconds: float) -> tuple[float, float, float]:
             end["lost_packets"] / end["packets"])
 
 
-LOADS: dict[str, Callable[[Pair, Path, float], tuple[float, float, float]]] = {
+LOADS: dict[str, Callable[[Pair, Path, int], tuple[float, float, float]]] = {
     "tcp": tcp, "udp": udp,
 }
 UNITS = {"tcp": "Gbit/s", "udp": "M frames/s"}
@@ -119,7 +119,7 @@ def connected(way: str) -> Iterator[tuple[Pair, Path]]:
         yield pair, Path(name)
 
 
-def measure(ways: list[str], rounds: int, seconds: float) -> list[Sample]:
+def measure(ways: list[str], rounds: int, seconds: int) -> list[Sample]:
     """Every way in every round, each told on stderr as it comes."""
     samples = []
     for number in range(1, rounds + 1):
@@ -161,7 +161,7 @@ def main() -> int:
     """Measure, print, judge; -> the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=5)
+    parser.add_argument("--seconds", type=int, default=5)  # iperf3 knows no parts
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
