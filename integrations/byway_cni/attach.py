@@ -19,7 +19,7 @@ import os
 import sys
 from typing import Any
 
-from byway_cni import addresses, delegate, namespace, published, result, shaping
+from byway_cni import addresses, delegate, namespace, published, result
 from byway_cni.attachments import Attachment, Attachments
 from byway_cni.call import Call
 from byway_cni.detach import detach, sweep
@@ -54,7 +54,6 @@ def _check_wishes(settings: Settings) -> None:
     if settings.mappings and not settings.gateway:
         raise CniError(Code.CONFIGURATION, "portMappings need an interface of the host",
                        "add isGateway: true to the network's configuration")
-    shaping.check_wish(settings.bandwidth)
 
 
 def _record(call: Call, settings: Settings, kept: Attachments,
@@ -83,7 +82,10 @@ def _make(call: Call, settings: Settings, kept: Attachments, switch: Switch, row
         "routes": [{"to": route["dst"], **({"via": route["gw"]} if route.get("gw") else {})}
                    for route in leased.get("routes") or []],
     })
-    shaping.apply(call, settings.bandwidth)
+    if settings.bandwidth:
+        from byway_cni import shaping
+
+        shaping.apply(call, settings.bandwidth)
     if settings.mappings:
         published.publish(kept, row, settings, [entry["address"] for entry in ips])
     if kept.find(row.network, row.container, row.ifname) is None:

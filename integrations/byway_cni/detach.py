@@ -11,7 +11,7 @@ the switch removes the port.
 import sys
 from typing import Any
 
-from byway_cni import addresses, delegate, published, shaping
+from byway_cni import addresses, delegate, published
 from byway_cni.attachments import Attachment, Attachments, port_name
 from byway_cni.call import Call, valid_container, valid_ifname
 from byway_cni.problem import CniError, Code
@@ -37,7 +37,10 @@ def detach(call: Call, settings: Settings, kept: Attachments, switch: Switch,
     recorded = kept.find(row.network, row.container, row.ifname)
     published.withdraw(recorded.published if recorded else "")
     there = _remove_port(switch, row)
-    shaping.remove(call, settings.bandwidth)
+    if settings.bandwidth:
+        from byway_cni import shaping
+
+        shaping.remove(call, settings.bandwidth)
     # Only now: an address is given to the next one when nobody uses it any more.
     if settings.ipam and not settings.own_ipam and call.verb in ("ADD", "DEL"):
         delegate.run(call, settings.ipam["type"], "DEL")

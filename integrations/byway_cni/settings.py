@@ -196,4 +196,8 @@ def _bandwidth(runtime: dict[str, Any]) -> dict[str, int]:
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 62:
             raise wrong(f"bandwidth.{key}", value, "write bits (a second)")
         rates[key] = value
+    for way in ("ingress", "egress"):
+        if rates[f"{way}Burst"] and not rates[f"{way}Rate"]:
+            raise wrong(f"bandwidth.{way}Burst", rates[f"{way}Burst"],
+                        f"give the {way}Rate as well, in bits a second")
     return {key: value for key, value in rates.items() if value}

@@ -23,14 +23,6 @@ _SECONDS = 30
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def check_wish(rates: Mapping[str, int]) -> None:
-    """CniError where a burst has no rate."""
-    for way in ("ingress", "egress"):
-        if rates.get(f"{way}Burst") and not rates.get(f"{way}Rate"):
-            raise CniError(Code.CONFIGURATION, f"bandwidth.{way}Burst has no {way}Rate",
-                           f"give the {way}Rate as well, in bits a second")
-
-
 def apply(call: Call, rates: Mapping[str, int]) -> None:
     """Limit an interface that is there; `rates` in bits (a second), as CNI has them."""
     commands: list[list[str]] = []
