@@ -28,6 +28,7 @@ from contextlib import suppress
 from typing import Any
 
 from byway.control.assignment import Assignment
+from byway.control.closing import Closing
 from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
 from byway.control.model import NetworkConfig, PortConfig, SwitchConfig
 from byway.control.numbers import Numbers
@@ -79,6 +80,7 @@ class Engine:
         self._network_numbers = Numbers(MAX_NETWORKS)
         self._gathering = False
         self._unopened = Unopened()
+        self._closing = Closing()
         self._replaced: set[str] = set()  # ports that are removed to be added again, changed
         self._hz = measure_hz()
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -105,8 +107,10 @@ class Engine:
         for worker in self._workers:
             worker.stop(worker.interrupt)
         self._detach_all(list(self._ports.values()))
+        self._gathering = True
         for port in self._ports.values():
             port.close()
+        self._closing.finish()
         self._ports.clear()
         for worker in self._workers:
             worker.close()
@@ -187,6 +191,12 @@ class Engine:
         self._assignment.unwatch(port)
         self._networks[port.config.network].fdb.forget(port.index)
 
+    def close_files(self, files: Sequence[int]) -> None:
+        """Close files of a port; during a change, all of it together. Pauses no worker."""
+        self._closing.add(files)
+        if not self._gathering:
+            self._closing.finish()
+
     def inject(self, port: Port, frame: bytes) -> None:
         """Send a frame in the name of a port that is attached, as if it had come in there. Pauses
         no worker."""
@@ -229,6 +239,7 @@ class Engine:
         finally:
             self._replaced = set()
             self._gathering = False
+            self._closing.finish()
             self._publish()
 
     def _detach_all(self, ports: list[Port]) -> None:
@@ -287,9 +298,8 @@ class Engine:
         "down" with the reason, and tried again and again. Pauses no worker."""
         if config.name in self._ports:
             raise EngineError(f'port "{config.name}" exists already', "take another name")
-        network = self._network(config.network)
-        port = self._new_port(config, network)
-        self._ports[config.name] = port
+        self._closing.finish()  # what it names may have been another's just now
+        port = self._ports[config.name] = self._new_port(config, self._network(config.network))
         try:
             open_port(port)
         except EngineError as error:

@@ -13,6 +13,7 @@ A port has ``queues`` pairs at most. Which of its rx queues are to be served is 
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -60,6 +61,9 @@ class Host(Protocol):
 
     def settle(self) -> None:
         """Returns when every worker has ended the pass it was in."""
+
+    def close_files(self, files: Sequence[int]) -> None:
+        """Close files that take the Linux kernel long; those of one change together."""
 
     def inject(self, port: "Port", frame: bytes) -> None:
         """Send a frame in the name of a port that is up, as if it had come in there."""

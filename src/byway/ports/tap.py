@@ -225,10 +225,18 @@ class Tap:
 
     def remove(self) -> None:
         """Close the files, and the interface goes. Idempotent."""
-        if self.files:
+        for file in self.release(for_good=True):
+            os.close(file)
+
+    def release(self, for_good: bool) -> list[int]:
+        """-> the files, for the caller to close (the Linux kernel takes its time); the interface
+        goes with them if it is not persistent, or ``for_good``."""
+        if self.files and for_good:
             with suppress(OSError):  # it is gone, or was not made
                 fcntl.ioctl(self.files[0], _TUNSETPERSIST, 0)
+        files, self.files = self.files, []
         self.close()
+        return files
 
 
 # ---------------------------------------------------------------- addresses and routes

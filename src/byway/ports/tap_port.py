@@ -180,7 +180,7 @@ class TapPort(Port):
             self._timer.cancel()
             self._timer = None
         if self._tap:
-            self._tap.remove() if for_good else self._tap.close()
+            self.host.close_files(self._tap.release(for_good))
             self._tap = None
         self.offered, self.acked = 0, None
 

@@ -251,6 +251,21 @@ def test_old_entries_are_removed_in_time(tmp_path: Path) -> None:
             switch.until(lambda: switch.call(switch.engine.fdb, None) == [])
 
 
+def test_files_of_a_change_are_closed_together(switch: RunningSwitch) -> None:
+    """Before it is over, also where it fails; and what comes finds them closed."""
+    files = [os.dup(0) for _ in range(5)]
+    before = len(os.listdir("/proc/self/fd"))
+    closing = switch.engine._closing
+    switch.call(closing.add, files[:3])
+    switch.apply([AddPort(switch.config("null", "n1"))])
+    assert len(os.listdir("/proc/self/fd")) == before - 3
+    switch.call(closing.add, files[3:4])
+    with pytest.raises(EngineError):
+        switch.apply([RemovePort("vm9")])
+    switch.call(switch.engine.close_files, files[4:])
+    assert len(os.listdir("/proc/self/fd")) == before - 5
+
+
 def test_an_engine_that_was_never_started(tmp_path: Path) -> None:
     with RunningSwitch(tmp_path, stepped=True) as switch:
         made = switch.call(lambda: Engine(SwitchConfig(), switch.loop))
