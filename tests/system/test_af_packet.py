@@ -6,8 +6,11 @@ which pass whole where both ends take them and are finished where one does not. 
 come back, and take their namespace with them.
 """
 
+import json
 import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -310,3 +313,14 @@ def test_a_burst_that_the_ring_does_not_hold(switch: RunningSwitch, left: Wire) 
         assert slow.port("left")["drops"]["ring_full"] >= 1100 - 1024
         slow.settle()
         assert slow.port("left")["rx_frames"] >= 1024
+
+
+@pytest.mark.compiled_only
+def test_the_bench_measures_every_way(folder: Path, left: Wire) -> None:
+    """Each way of receiving and sending (``left`` says what is missing)."""
+    script = Path(__file__).parents[2] / "bench" / "packet_syscalls.py"
+    subprocess.run([sys.executable, script, "--rounds", "1", "--json", folder / "packet.json"],
+                   check=True, timeout=250, capture_output=True)
+    found = json.loads((folder / "packet.json").read_text())
+    assert len(found) == 3 * 3 * 2 + 2 + 3 * 3
+    assert all(samples[0] > 0 for name, samples in found.items() if "kernel" not in name)
