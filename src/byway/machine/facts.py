@@ -9,7 +9,9 @@ import fcntl
 import os
 import platform
 import resource
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +22,8 @@ from byway.machine.rundir import run_directories
 
 _NEEDED_FDS = 4096
 _FDS_OF_A_PORT = 8  # socket, connection, memory, kicks and calls
+_AF_XDP = 44
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
 _LIBRARIES = ("numba", "llvmlite", "numpy", "pydantic", "fastapi", "uvicorn")
 
 
@@ -42,7 +46,7 @@ def machine_facts(root: Path = Path("/")) -> list[Fact]:
     """All facts, in the order of their weight; `root` stands for / (tests bring their own)."""
     look: list[Callable[[Path], Fact]] = [
         _cpus, _isolated, _processor, _avx512, _tsc, _kernel, _sealing, _eventfd, _huge_pages,
-        _shmem_huge_pages, _tun, _vhost_net, _kvm, _memlock, _files, _cache, _run_directory,
+        _shmem_huge_pages, _tun, _vhost_net, _xdp, _kvm, _memlock, _files, _cache, _run_directory,
         _software,
     ]
     return [_safe(one, root) for one in look]
@@ -173,6 +177,26 @@ def _vhost_net(root: Path) -> Fact:
     return _device(root / "dev/vhost-net", "/dev/vhost-net",
                    "ports of the kind vhost-kernel: containers and the host's own network stack",
                    "modprobe vhost_net")
+
+
+def _xdp(root: Path) -> Fact:
+    gives = "ports of the kind af-xdp: frames of an interface before the kernel's stack sees them"
+    status = dict(line.split(":\t", 1) for line in _read(root / "proc/self/status").splitlines()
+                  if ":\t" in line)
+    held = int(status["CapEff"], 16)
+    has_all = held >> _CAPABILITIES["CAP_SYS_ADMIN"] & 1  # it includes CAP_BPF
+    lacking = [name for name, bit in _CAPABILITIES.items()
+               if not held >> bit & 1 and not (has_all and name == "CAP_BPF")]
+    try:
+        with suppress(PermissionError):  # the capability is named below
+            socket.socket(_AF_XDP, socket.SOCK_RAW).close()
+    except OSError as error:
+        return Fact("AF_XDP", "missing", f"not in this kernel ({error.strerror})", gives,
+                    "use a kernel with CONFIG_XDP_SOCKETS")
+    if lacking:
+        return Fact("AF_XDP", "missing", f"there, but without {', '.join(lacking)}", gives,
+                    "give byway these capabilities (CAP_SYS_ADMIN for other namespaces only)")
+    return Fact("AF_XDP", "ok", "there", gives)
 
 
 def _kvm(root: Path) -> Fact:

@@ -22,6 +22,7 @@ FILES = {
     "dev/net/tun": "",
     "dev/vhost-net": "",
     "dev/kvm": "",
+    "proc/self/status": "Name:\tbyway\nCapEff:\t000001ffffffffff\n",
 }
 
 
@@ -44,6 +45,21 @@ def test_a_machine_that_has_everything(tmp_path: Path) -> None:
                  "huge pages", "transparent huge pages", "/dev/net/tun", "/dev/vhost-net",
                  "/dev/kvm", "software"):
         assert facts[name].state == "ok", name
+    assert facts["AF_XDP"].state in ("ok", "missing"), "as this kernel has it"
+
+
+def test_what_af_xdp_lacks(tmp_path: Path) -> None:
+    def capabilities(*numbers: int) -> Fact:
+        held = sum(1 << number for number in numbers)
+        return machine(tmp_path, **{"proc/self/status": f"CapEff:\t{held:016x}\n"})["AF_XDP"]
+
+    none = capabilities()
+    if none.found.startswith("not in this kernel"):
+        assert none.state == "missing"
+        return
+    assert none.found == "there, but without CAP_NET_ADMIN, CAP_NET_RAW, CAP_SYS_ADMIN, CAP_BPF"
+    assert capabilities(12, 13, 39).found == "there, but without CAP_SYS_ADMIN"
+    assert capabilities(12, 13, 21).state == "ok", "CAP_SYS_ADMIN includes CAP_BPF"
 
 
 def test_a_machine_that_lacks_much(tmp_path: Path) -> None:
