@@ -236,6 +236,30 @@ def _allow_loopback(name: str) -> None:
         setting.write("1")
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_client_that_goes_on_sending_reaches_who_has_the_port_now(
+        table: Table, version: int) -> None:
+    first = Publication("udp", 5000, BLUE1[version], 50)
+    second = Publication("udp", 5000, BLUE2[version], 50)
+    datagrams = socket.SOCK_DGRAM
+    with server("blue1", BLUE1[version], 50, datagrams) as one, \
+            server("blue2", BLUE2[version], 50, datagrams) as two, \
+            server("host", HOST[version], 5000, datagrams) as own, \
+            caller("outside", HOST[version], 5000, datagrams) as client:
+        client.send(b"before")
+        assert own.recv(100) == b"before"  # nothing is published yet
+        table.publish([first], "blue")
+        client.send(b"first")
+        assert one.recv(100) == b"first"
+        table.withdraw(publications=[first])
+        table.publish([second], "blue")
+        client.send(b"second")
+        assert two.recv(100) == b"second"
+        table.withdraw(publications=[second])
+        client.send(b"after")
+        assert own.recv(100) == b"after"
+
+
 def test_a_table_is_replaced_whole_and_others_are_left_alone(table: Table) -> None:
     other = Table("byway-other", LAB + "host")
     other.publish([Publication("udp", 53, RED1[4], 53)], "red")

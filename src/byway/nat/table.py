@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One table of address translation: what an owner asks of it, and `nft` that does it.
 
-Used by whoever lets frames leave the host. Uses rules, forwarding, the program nft(8), and
+Used by whoever lets frames leave the host. Uses rules, forwarding, flows, the program nft(8), and
 nsenter(1) where it is to be done in another network namespace.
 
 Every call is one transaction of the kernel: all of it is so, or nothing changed. Every call may be
@@ -21,7 +21,7 @@ from itertools import pairwise
 from typing import Any
 
 from byway.machine.netns import path_of
-from byway.nat import forwarding
+from byway.nat import flows, forwarding
 from byway.nat.publication import NatError, Publication
 from byway.nat.rules import (
     addition,
@@ -82,7 +82,8 @@ class Table:
         within = within_elements(parse_subnets(subnets))
         self._run(skeleton(self.name) + addition(self.name, within)
                   + addition(self.name, publication_elements(wanted)))
-        return self._forward({p.container_address.version for p in wanted}, gateway)
+        said = self._forward({p.container_address.version for p in wanted}, gateway)
+        return said + list(filter(None, [flows.forget(self.namespace, wanted, withdrawn=False)]))
 
     def withdraw(self, subnets: Iterable[str] = (),
                  publications: Iterable[Publication] = ()) -> None:
@@ -90,14 +91,15 @@ class Table:
 
         ``subnets``: those of one network, whether it was masqueraded or only published.
         """
-        single = [one for publication in publications for one in publication.single()]
-        elements = subnet_elements(parse_subnets(subnets)) | publication_elements(single)
+        ports = list(publications)
+        elements = subnet_elements(parse_subnets(subnets)) | publication_elements(ports)
         try:
             self._delete(elements)
         except _LeadsElsewhere:
             for place, texts in elements.items():
                 for text in texts:
                     self._delete_if_ours(place, text)
+        flows.forget(self.namespace, ports, withdrawn=True)
 
     def replace(self, networks: Iterable[Iterable[str]],
                 publications: Iterable[Publication]) -> list[str]:
