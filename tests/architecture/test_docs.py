@@ -15,6 +15,7 @@ from typer.main import get_command
 from byway.cli.main import app
 from byway.control.model import KINDS, NetworkConfig, SwitchConfig
 from byway.packet.reason import Reason
+from byway.ports.tap_port import TapPort
 from byway.ports.vhost_kernel import VhostKernelPort
 from byway.ports.vhost_user import PROTOCOL_OFFERED, SUPPORTED
 from byway.ports.virtio_user import VirtioUserPort
@@ -145,9 +146,10 @@ def test_the_features_in_the_reference_are_those_negotiated() -> None:
     text = (REFERENCE / "features.md").read_text()
     offered, wanted = text.split("## Wanted by a virtio-user port")
     virtio, protocol = offered.split("| vhost-user feature |")
-    user, kernel = wanted.split("## Wanted by a vhost-kernel port")
+    user, rest = wanted.split("## Wanted by a vhost-kernel port")
+    kernel, tap = rest.split("## Of a tap port")
     for part, bits in ((virtio, SUPPORTED), (user, VirtioUserPort.supported),
-                       (kernel, VhostKernelPort.supported)):
+                       (kernel, VhostKernelPort.supported), (tap, TapPort.supported)):
         assert _named(part) == {f.name for f in Feature if bits >> f & 1}
     assert _named(protocol) == {f.name for f in ProtocolFeature if PROTOCOL_OFFERED >> f & 1}
 

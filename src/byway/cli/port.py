@@ -77,6 +77,8 @@ def _description(port: dict[str, Any]) -> list[str]:
              for key in ("name", "network", "kind", "state", "reason", "peer", "mac", "mtu")]
     if trouble := port.get("last_trouble"):
         lines.insert(5, f"{'last down':<10}  {trouble}")
+    if (carrier := port.get("carrier")) is not None:
+        lines.append(f"{'carrier':<10}  {'yes' if carrier else 'no'}")
     if local := port.get("local"):
         lines.append(f"{'local':<10}  {local}")
     if ring := port.get("ring"):
@@ -147,6 +149,8 @@ def add(
     address: Annotated[
         list[str] | None, typer.Option(metavar="ADDRESS", help="Its address, as 10.0.0.2/24.")
     ] = None,
+    persistent: Annotated[
+        bool, typer.Option("--persistent", help="tap: it stays when the switch ends.")] = False,
     local: Annotated[
         str | None, typer.Option(metavar="ENDPOINT", help="udp: as 127.0.0.1:4000.")] = None,
     remote: Annotated[
@@ -167,7 +171,7 @@ def add(
         # The switch has another working directory.
         "socket": _absolute(socket), "read": _absolute(read), "write": _absolute(write),
         "queues": queues, "ifname": ifname, "netns": netns, "address": address,
-        "local": local, "remote": remote,
+        "persistent": persistent or None, "local": local, "remote": remote,
         "features": {"off": feature_off} if feature_off else None,
     }
     with reach(api) as client:
