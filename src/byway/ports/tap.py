@@ -20,20 +20,23 @@ namespace never goes.
 
 import errno
 import fcntl
+import hashlib
 import os
 import socket
 import struct
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
+from pathlib import Path
 from typing import Any
 
 from byway.machine.netns import NoNamespaceError, inside, path_of
 from byway.virtio.features import Feature, has, mask
 
 DEVICE = "/dev/net/tun"
+MACHINE_ID = Path("/etc/machine-id")
 _IFREQ = struct.Struct("=16sH22x")  # name, flags (netdevice(7))
 _IFREQ_ADDRESS = struct.Struct("=16sH6s16x")  # name, family, hardware address
 _INT = struct.Struct("=i")
@@ -133,6 +136,8 @@ class Tap:
             self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK,
                                        socket.NETLINK_ROUTE)
             self._news.bind((0, _RTMGRP_LINK))
+        if not self.found and self.wanted.mac is None:
+            self.wanted = replace(self.wanted, mac=usual_mac(self.wanted.name, self.namespace()))
         _configure(self.wanted, self.found)
 
     def _join(self, file: int, first: bool) -> None:
@@ -240,6 +245,18 @@ class Tap:
 
 
 # ---------------------------------------------------------------- addresses and routes
+def usual_mac(name: str, namespace: tuple[int, int]) -> str | None:
+    """The address of an interface for which none is wanted: the same each time that it is made,
+    so that others who remember it still reach it, and another one on every machine (machine-id(5);
+    without one: None, the Linux kernel chooses)."""
+    try:
+        machine = MACHINE_ID.read_bytes()
+    except OSError:
+        return None
+    made = hashlib.sha256(b"%s %d %d %s" % (machine.strip(), *namespace, name.encode()))
+    return f"02:{made.digest()[:5].hex(':')}"
+
+
 def _configure(wanted: Interface, found: bool) -> None:
     # Here, because to import it takes half a second, and few switches have such a port.
     from pyroute2 import IPRoute

@@ -6,12 +6,14 @@ import select
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pyroute2 import IPRoute, netns
 
-from byway.ports.tap import Interface, Tap, TapError
+from byway.ports import tap as tap_module
+from byway.ports.tap import Interface, Tap, TapError, usual_mac
 from byway.virtio.features import Feature, has, mask
 from tests.peers import need_peer
 
@@ -161,3 +163,24 @@ def test_what_cannot_be_made(namespace: str, make: Callable[..., Tap]) -> None:
     assert set(links(namespace)) == {"lo", "t0"}
 
 
+
+
+def test_an_interface_that_is_made_again_has_the_same_address(
+        namespace: str, make: Callable[..., Tap], monkeypatch: pytest.MonkeyPatch,
+        tmp_path: Path) -> None:
+    """And so has no other one, and none on another machine."""
+    (tmp_path / "machine-id").write_text("0123\n")
+    monkeypatch.setattr(tap_module, "MACHINE_ID", tmp_path / "machine-id")
+    first = make()
+    address = first.mac()
+    assert links(namespace)["t0"].get("address") == address
+    first.close()
+    assert make().mac() == address
+    assert make("t1").mac() != address
+    assert usual_mac("t0", (1, 2)) != usual_mac("t0", (1, 3))
+    before = usual_mac("t0", (1, 2))
+    (tmp_path / "machine-id").write_text("4567\n")
+    assert usual_mac("t0", (1, 2)) != before
+    (tmp_path / "machine-id").unlink()
+    assert usual_mac("t0", (1, 2)) is None
+    assert make("t2").mac() != address
