@@ -5,11 +5,14 @@ Their kernels are the judges: they answer pings and ARP, and packet sockets coun
 """
 
 import ctypes
+import json
 import os
 import random
 import select
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -255,3 +258,16 @@ def test_all_are_gone_soon(inhabited: Inhabited) -> None:
     assert seconds < REMOVAL
     files = len(os.listdir(f"/proc/{inhabited.switch.process.pid}/fd"))
     assert files < 100, "the files of the ports are closed"
+
+
+def test_the_bench_runs(own_folder: Path) -> None:
+    """With few ports: what it says is there; numbers are for a machine that does nothing else."""
+    written = own_folder / "density.json"
+    done = subprocess.run(
+        [sys.executable, "bench/density.py", "--ports", "20", "--rounds", "1", "--seconds", "0.2",
+         "--json", str(written)], capture_output=True, text=True, timeout=280, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(written.read_text())
+    assert (len(found["alone"]), len(found["among"])) == (2, 1)
+    assert found["ratio"] > 0
+    assert [step["ports"] for step in found["making"]] == [10, 20]

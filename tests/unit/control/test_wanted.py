@@ -3,10 +3,11 @@
 
 import pytest
 
+from byway.control.diff import Change
 from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig, VhostUserPort
 from byway.control.problem import ConfigError, EngineError
 from byway.control.wanted import Wanted
-from tests.unit.control.changing import merged
+from tests.unit.control.changing import changed, merged
 from tests.unit.control.fake_engine import FakeEngine
 
 BLUE = Config(networks=(NetworkConfig(name="blue"),))
@@ -58,3 +59,24 @@ def test_what_the_engine_refuses_is_not_wanted(wanted: Wanted, engine: FakeEngin
         wanted.change(merged(BLUE, ports=[null("a"), null("b")]))
     assert wanted.config == BLUE
     assert engine.ports() == []
+
+
+def test_a_change_is_the_same_by_either_door(wanted: Wanted, engine: FakeEngine) -> None:
+    """What goes and comes, said in short, against the whole that results."""
+    other = Wanted(FakeEngine(SwitchConfig()), SwitchConfig())
+    other.change(BLUE)
+    for change in (Change(add_ports=[null("a"), null("b")]),
+                   Change(remove_ports=["a"], add_ports=[null("c")]),
+                   Change(add_networks=[NetworkConfig(name="red")], add_ports=[null("b", "red")])):
+        assert wanted.alter(change) == other.change(changed(other.config, change))
+        assert wanted.config == other.config
+
+
+def test_a_change_that_does_not_fit_changes_nothing(wanted: Wanted, engine: FakeEngine) -> None:
+    with pytest.raises(ConfigError, match='there is no network "red"'):
+        wanted.alter(Change(add_ports=[null("a", "red")]))
+    engine.refuse.add("b")
+    with pytest.raises(EngineError):
+        wanted.alter(Change(add_ports=[null("a"), null("b")]))
+    assert wanted.config == BLUE
+    assert len(engine.applied) == 1
