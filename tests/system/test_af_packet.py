@@ -322,5 +322,5 @@ def test_the_bench_measures_every_way(folder: Path, left: Wire) -> None:
     subprocess.run([sys.executable, script, "--rounds", "1", "--json", folder / "packet.json"],
                    check=True, timeout=250, capture_output=True)
     found = json.loads((folder / "packet.json").read_text())
-    assert len(found) == 3 * 3 * 2 + 2 + 3 * 3
+    assert len(found) == 3 * 4 * 2 + 2 + 3 * 3
     assert all(samples[0] > 0 for name, samples in found.items() if "kernel" not in name)

@@ -14,7 +14,7 @@ but the kernel hands over whole blocks, when one is full or a timer of some mill
 and a guest waits that long for every answer.
 
 A large frame (GSO: up to 64 KiB) does not fit into such a slot, and slots of 64 KiB would cost 64
-MiB a thousand. For it the kernel stores the beginning in the slot, marks it COPY, and keeps the
+MiB a thousand, and four times the cycles for every small frame. For it the kernel stores the beginning in the slot, marks it COPY, and keeps the
 whole frame in the socket's queue (PACKET_COPY_THRESH); one recvmsg reads it into the row's place in
 BATCH.buffers. Slots and queue are in the same order, and what is read is described by itself (its
 virtio header, its VLAN tag in PACKET_AUXDATA), so even a slot too many would do no harm. Where the
