@@ -35,7 +35,7 @@ def detach(call: Call, settings: Settings, kept: Attachments, switch: Switch,
            row: Attachment) -> None:
     """Remove one attachment: published ports, port, addresses, row."""
     recorded = kept.find(row.network, row.container, row.ifname)
-    published.withdraw(recorded.published if recorded else "")
+    published.withdraw(kept, recorded)
     there = _remove_port(switch, row)
     if settings.bandwidth:
         from byway_cni import shaping

@@ -18,7 +18,7 @@ from tests import cni_lab, peers
 from tests.cni_lab import OTHERS, Lab, addresses, inside, interfaces
 from tests.cni_runtime import PluginError, Runtime
 from tests.system.engines.place import Place
-from tests.system.peers.process import wait_until
+from tests.system.peers.process import Process, wait_until
 from tests.system.peers.switch import Switch
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -170,6 +170,37 @@ def test_many_at_once(lab: RealLab, runtime: Runtime) -> None:
     ping(spaces[0], peer_addresses(runtime.results[f"c{MANY - 1}", "eth0"])[0])
     runtime.collect([])
     assert all(interfaces(netns) == set() for netns in spaces)
+
+
+def test_ports_are_published_without_masquerading(lab: RealLab, runtime: Runtime) -> None:
+    """From the host, and from a container of the same network by the gateway's address."""
+    runtime.network["plugins"][0]["isGateway"] = True
+    spaces = [lab.namespace() for _ in range(2)]
+    (lab.folder / "page").write_text("published")
+    mappings = [{"hostPort": 8081, "containerPort": 80, "protocol": "tcp"}]
+    runtime.add("c0", spaces[0], portMappings=mappings)
+    gateway = runtime.add("c1", spaces[1])["ips"][0]["gateway"]
+    with Process("httpd", ["nsenter", f"--net={spaces[0]}", "busybox", "httpd", "-f", "-p", "80",
+                           "-h", str(lab.folder)], lab.folder / "httpd.log"):
+        for place in (str(lab.place.namespace.path), spaces[1]):
+            wait_until(lambda place=place: fetched(place, gateway, 8081) == "published",
+                       "the page arrives", 10)
+        with pytest.raises(PluginError, match="published already"):
+            runtime.add("c2", lab.namespace(), portMappings=mappings)
+        assert fetched(spaces[1], gateway, 8081) == "published"  # the first one's is still there
+        runtime.delete("c0", spaces[0])
+        assert fetched(spaces[1], gateway, 8081) == ""
+    ruleset = lab.place.namespace.run("nft", "list", "ruleset")
+    assert "8081" not in ruleset
+    assert gateway.rpartition(".")[0] not in ruleset
+    lab.real.client.remove_port(f"gw-{runtime.network['name']}")
+
+
+def fetched(netns: str, host: str, port: int) -> str:
+    """The page that a web server answers with, nothing where there is none."""
+    request = r"printf 'GET /page HTTP/1.0\r\n\r\n'"
+    answer = inside(netns, "sh", "-c", f"{request} | busybox nc -w 2 {host} {port} || true")
+    return answer.rpartition("\n")[2]
 
 
 def other_plugin(name: str) -> None:
