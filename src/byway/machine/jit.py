@@ -16,20 +16,23 @@ entry's object code contains everything it calls. A literal argument must not ma
 specialisation (a third of the compile time of the data path), so literal types are widened.
 
 A building block is only ever linked into others, so it gets neither machine code nor a Python
-wrapper nor optimisation of its own: the entry that it ends up in is optimised as a whole. That
-halves the time of the first start. A call from Python compiles the block by itself, for tests.
+wrapper nor optimisation of its own: the entry that it ends up in is made of all its parts at once
+and optimised as a whole. That halves the time of the first start. A call from Python compiles the
+block by itself, for tests.
 
 The directory is private to the user: cache files are pickles, and whoever can write them runs
 code in the switch. A directory that others can write to is refused.
 """
 
+import contextlib
 import ctypes
 import functools
+import gc
 import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,6 +42,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.types.functions import BaseFunction
 
 from byway.machine.cachedir import COMPILED_PACKAGES, TESTING, cache_root, sources_digest
 
@@ -97,15 +101,43 @@ class _Cache(FunctionCache):  # type: ignore[misc]
 
 
 class _Part(JITCodeLibrary):  # type: ignore[misc]
-    """The code of a building block: kept as it is until an entry links it in."""
+    """The code of a building block: kept as it is, by itself, until an entry links it in."""
 
-    def _optimize_final_module(self) -> None:
-        pass
-
-    def _finalize_final_module(self) -> None:
+    def finalize(self) -> None:
+        self._raise_if_finalized()
         self._finalize_dynamic_globals()
-        self._verify_declare_only_symbols()
         self._finalized = True
+
+
+def _parts(library: Any, seen: set[Any]) -> Iterator[Any]:
+    """A library and, of a part, what it calls and what that calls: each once, and after a caller
+    (LLVM's linker leaves out what nobody has asked for yet)."""
+    if library in seen:
+        return
+    seen.add(library)
+    yield library
+    if isinstance(library, _Part):
+        for called in library._linking_libraries:
+            yield from _parts(called, seen)
+
+
+class _Whole(JITCodeLibrary):  # type: ignore[misc]
+    """The code of an entry, with all parts that it is made of."""
+
+    def finalize(self) -> None:
+        seen: set[Any] = set()
+        called = list(self._linking_libraries)  # type: ignore[has-type]
+        self._linking_libraries = [part for each in called for part in _parts(each, seen)]
+        super().finalize()
+
+
+class _EntryCompiler(Compiler):  # type: ignore[misc]
+    """Numba's compiler, with _Whole for the library."""
+
+    def compile_extra(self, function: Callable[..., Any]) -> Any:
+        self.state.library = _Whole(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library.enable_object_caching()
+        return super().compile_extra(function)
 
 
 class _PartCompiler(Compiler):  # type: ignore[misc]
@@ -132,7 +164,7 @@ def _building_block(function: Callable[..., Any], inline: bool) -> Any:
 
     @functools.cache
     def callable_from_python() -> Any:
-        return njit(no_cfunc_wrapper=True, **OPTIONS)(function)
+        return njit(no_cfunc_wrapper=True, pipeline_class=_EntryCompiler, **OPTIONS)(function)
 
     dispatcher._compiler._customize_flags = linked_only
     dispatcher.add_overload = keep
@@ -164,7 +196,7 @@ def kernel(function: Callable[..., Any] | None = None, *, entry: bool = False,
         return function
     if not entry:
         return _building_block(function, inline)
-    dispatcher = njit(nogil=True, **OPTIONS)(function)
+    dispatcher = njit(nogil=True, pipeline_class=_EntryCompiler, **OPTIONS)(function)
     dispatcher._cache = _Cache(function)
     return dispatcher
 
@@ -175,15 +207,55 @@ def prepare(entries: Iterable[Any], progress: Callable[[str], None] | None = Non
     ``progress`` is told of every entry that has to be compiled (not of loaded ones).
     """
     began = time.perf_counter()
-    for entry in () if INTERPRETED else entries:
-        signature = (types.int64,) * entry.py_func.__code__.co_argcount
-        if signature in entry.overloads:
-            continue
-        if progress and not is_cached(entry):
-            progress(f"compiling {entry.py_func.__module__.removeprefix('byway.')}."
-                     f"{entry.py_func.__name__} (first run with these sources)")
-        entry.compile(signature)
+    with _remembered_operators(), _no_collection():
+        for entry in () if INTERPRETED else entries:
+            signature = (types.int64,) * entry.py_func.__code__.co_argcount
+            if signature in entry.overloads:
+                continue
+            if progress and not is_cached(entry):
+                progress(f"compiling {entry.py_func.__module__.removeprefix('byway.')}."
+                         f"{entry.py_func.__name__} (first run with these sources)")
+            entry.compile(signature)
     return time.perf_counter() - began
+
+
+@contextlib.contextmanager
+def _remembered_operators() -> Iterator[None]:
+    """Numba asks anew for each ``+`` which of its many meanings is that of two integers: a fifth of
+    the time. Here what was found for a function and its simple types is found once."""
+    search = BaseFunction.get_call_type
+    known: dict[Any, tuple[Any, Any]] = {}
+
+    def remembered(self: Any, context: Any, args: Any, kws: Any) -> Any:
+        if kws or not all(isinstance(a, (types.Integer, types.Boolean)) for a in args):
+            return search(self, context, args, kws)
+        key = self.typing_key, args
+        if key not in known:
+            found = search(self, context, args, kws)
+            if found is None:
+                return None
+            known[key] = found, self._impl_keys[found.args]
+        found, implementation = known[key]
+        self._impl_keys[found.args] = implementation
+        return found
+
+    BaseFunction.get_call_type = remembered
+    try:
+        yield
+    finally:
+        BaseFunction.get_call_type = search
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """The compiler makes millions of objects and few cycles: looking for those takes a tenth."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def is_cached(entry: Any) -> bool:
@@ -205,7 +277,7 @@ class Native:
             self.address = int(ctypes.cast(self._code, ctypes.c_void_p).value or 0)
             return
         signature = (tuple([types.int64] * arguments), types.int64)
-        self._code = CFunc(function, signature, {}, dict(OPTIONS))
+        self._code = CFunc(function, signature, {}, dict(OPTIONS), _EntryCompiler)
         self._code._cache = _Cache(function)
         self._code.compile()
         self.address = int(self._code.address)

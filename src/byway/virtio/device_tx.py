@@ -34,6 +34,7 @@ from byway.virtio.device_rx import (
     NOT_PLAIN,
     ONE_SLOT,
     available,
+    own_slots,
     prefetch_ring,
 )
 from byway.virtio.memtab import memtab_at
@@ -146,11 +147,7 @@ def packed_buffers(queue, batch, selected, n, taken):
         slot -= size
         fresh ^= AVAIL | USED
     room = min(n, size - taken)
-    for k in range(0, n + 3, 4):  # four descriptors a line; they are written as used
-        ahead = slot + k
-        if ahead >= size:
-            ahead -= size
-        prefetchw(desc + DESCRIPTOR * ahead)
+    own_slots(desc, size, slot, room)
     m = memtab_at(memtab)
     gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
     for k in range(room):

@@ -11,14 +11,17 @@ together with the flag EVENT_AT_SLOT, and then it is the position as well. It is
 ring does not contradict it: the descriptor before it has been used in its lap, or made available
 again for the next one. A new ring holds zeros, and its front end is right.
 
-A process that was killed after it had returned buffers, and before it noted that, leaves used
-descriptors from there on: they are passed over (one slot each, as drivers with indirect descriptors
-use the ring).
+It is not written for each batch: the driver looks at that line as well. What the ring says itself
+is passed over from there on: descriptors that were used in their lap, or made available again for
+the next one, which they can only be once they were used. That tells the position exactly while
+each chain takes one slot (as drivers with indirect descriptors, and all of DPDK's, use the ring);
+so the word is written after a batch with any longer chain, and every quarter of the ring. Only a
+process that is killed between returning longer chains and writing the word leaves it behind.
 """
 
 import ctypes
 
-from byway.virtio.ring import AVAIL, DESCRIPTOR, EVENT_WORD, INDEX, PACKED_START, USED, WRAP
+from byway.virtio.ring import DESCRIPTOR, EVENT_WORD, INDEX, PACKED_START, USED, WRAP
 
 _FLAGS = 14  # of a packed descriptor
 
@@ -34,30 +37,21 @@ def packed_position(desc: int, used: int, size: int, base: int) -> int:
     To be asked where a connection begins: later on, the front end has the position from us.
     """
     area = ctypes.c_uint32.from_address(used + EVENT_WORD).value  # with the flags: 0 in a new ring
-    kept = area & 0xFFFF
-    slot, wrap = kept & (WRAP - 1), kept & WRAP
-    if kept == base or slot >= size or (area == 0 and base != PACKED_START):
-        return base
-    before, its_wrap = (slot - 1, wrap) if slot else (size - 1, wrap ^ WRAP)
-    if not (_is_used(desc, before, its_wrap) or _is_available(desc, before, its_wrap ^ WRAP)):
-        return base
+    slot, wrap = base & (WRAP - 1), base & WRAP
+    kept_slot, kept_wrap = area & (WRAP - 1), area & WRAP
+    if kept_slot < size and (area != 0 or base == PACKED_START):
+        before = (kept_slot - 1, kept_wrap) if kept_slot else (size - 1, kept_wrap ^ WRAP)
+        if _was_used(desc, *before):
+            slot, wrap = kept_slot, kept_wrap
     for _ in range(size):
-        if not _is_used(desc, slot, wrap):
+        if not _was_used(desc, slot, wrap):
             break
         slot, wrap = (slot + 1, wrap) if slot + 1 < size else (0, wrap ^ WRAP)
     return slot | wrap
 
 
-def _is_used(desc: int, slot: int, wrap: int) -> bool:
-    """Was the descriptor used in the lap of ``wrap``? (2.8.1)"""
-    return _state(desc, slot) == ((AVAIL | USED) if wrap else 0)
-
-
-def _is_available(desc: int, slot: int, wrap: int) -> bool:
-    """Is the descriptor available in the lap of ``wrap``?"""
-    return _state(desc, slot) == (AVAIL if wrap else USED)
-
-
-def _state(desc: int, slot: int) -> int:
+def _was_used(desc: int, slot: int, wrap: int) -> bool:
+    """Was the descriptor used in the lap of ``wrap``, and perhaps made available for the next one
+    since? Both have the USED flag of that lap (2.8.1)."""
     flags = ctypes.c_uint16.from_address(desc + DESCRIPTOR * slot + _FLAGS).value
-    return flags & (AVAIL | USED)
+    return bool(flags & USED) == bool(wrap)

@@ -25,7 +25,7 @@ from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
 from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
-from byway.packet.batch import batch_at, look, set_row
+from byway.packet.batch import ROWS, batch_at, look, set_row
 from byway.packet.offload import check_offloads
 from byway.ports.dispatch import queue_give_back, queue_near, queue_rx, queue_sleep, queue_wake
 from byway.ports.record import P, X
@@ -42,13 +42,17 @@ CONTROL, control_at, C = record("control", [
     "generation", "edits", "nedits", "stop", "frame", "length", "origin"])
 # Written by the worker; read by the control thread at any time.
 # seen: generation in use. turn: where the next pass begins among the hot queues. asleep: blocked in
-# the kernel. ticks are of the time stamp counter.
+# the kernel. gave: queues that the last pass found frames in. streak: passes with frames since one
+# without. ticks are of the time stamp counter.
 WORKER, worker_at, W = record("worker", [
     "control", "epoll", "events", "batch", "sort", "hot", "idle_ticks", "look_ticks",
     "seen", "plan", "asleep", "passes", "busy_passes", "frames", "busy_ticks", "sleeps",
-    "wakes", "nhot", "looked", "turn"], size=256)
+    "wakes", "nhot", "looked", "turn", "gave", "streak"], size=256)
 # A pass that is longer than so many looks at the epoll set is a long one (some ms).
 LOOKS = 64
+# How long a pass that found little takes at least, for each hot queue and at the most (some us).
+PACE, LONGEST_PACE = 2000, 16000
+FULL = ROWS // 2  # as many frames from each queue make a look worth its cost
 # A hot rx queue: its address, when it last gave a frame, its number.
 HOT_ENTRY = 24
 EVENTS, EVENT_SIZE, EVENT_DATA = 64, 12, 4  # struct epoll_event is packed on x86-64
@@ -174,6 +178,7 @@ def one_pass(worker, now):
     moved = 0
     k = w.turn if w.turn < w.nhot else 0
     w.turn = 0
+    w.gave = 0
     while k < w.nhot:
         if unlikely(ld64_acq(w.control + C.generation) != w.seen
                     and rdtsc() - now > LOOKS * w.look_ticks):
@@ -187,6 +192,7 @@ def one_pass(worker, now):
         if n > 0:
             st64(entry + 8, now)
             moved += n
+            w.gave += 1
         elif now - ld64(entry + 8) > w.idle_ticks:
             if queue_sleep(rxq):
                 queue_wake(rxq)
@@ -224,6 +230,25 @@ def sleep(worker, generation):
     st64_rel(worker + W.asleep, 0)
 
 
+@kernel
+def gather(worker, moved, began, now):
+    """After a pass that moved few frames, again: let more of them come; -> the tick then.
+
+    A look at a queue costs the same whatever it finds, and takes from the guest the lines that it
+    is just writing. A worker that is faster than its guests would look again and again for a few
+    frames each time, and slow them down. It does not wait where that would only add delay: after
+    single frames, after the first pass that found something, after full or long ones.
+    """
+    w = worker_at(worker)
+    w.streak += 1
+    if w.streak > 1 and 2 * w.gave <= moved and moved < FULL * w.gave:
+        end = began + min(PACE * w.nhot, LONGEST_PACE)
+        while now < end:
+            pause()
+            now = rdtsc()
+    return now
+
+
 @kernel(entry=True)
 def worker_loop(worker):
     """Run passes until told to stop; -> 0."""
@@ -243,8 +268,9 @@ def worker_loop(worker):
             w.frames += moved
             end = rdtsc()  # of this pass, and the beginning of the next
             w.busy_ticks += end - now
-            now = end
+            now = gather(worker, moved, now, end)
         else:
+            w.streak = 0
             pause()
             now = rdtsc()
         if unlikely(w.nhot == 0) and not flooding:

@@ -79,8 +79,12 @@ NEXT_LAP = 0x8000  # available in the second
     ([AVAILABLE, AVAILABLE, 0, 0], 2 | WRAP, PACKED_START),  # a ring that began anew
     ([0, 0, 0, 0], 3 | WRAP, PACKED_START),
     ([USED, USED, USED, USED], 0, 0),  # the next lap begins
-    ([USED, USED, 0, 0], 4 | WRAP, PACKED_START),  # outside of the ring
-    ([USED, USED, 0, 0], 0x7FFF, PACKED_START),
+    ([USED, USED, 0, 0], 4 | WRAP, 2 | WRAP),  # outside of the ring: what that says itself
+    ([USED, USED, 0, 0], 0x7FFF, 2 | WRAP),
+    ([USED, AVAILABLE, 0, 0], 0, 1 | WRAP),  # not noted yet
+    ([NEXT_LAP, NEXT_LAP, NEXT_LAP, USED], 1 | WRAP, 0),  # made available again since it was noted
+    ([NEXT_LAP, USED, AVAILABLE, AVAILABLE], 0, 2 | WRAP),
+    ([AVAILABLE, 0, USED, USED], 1, 2),  # in the second lap, slot 0 available in the third
 ])
 def test_what_is_believed(flags: list[int], kept: int, expected: int) -> None:
     assert Ring(flags, kept).position(PACKED_START) == expected
