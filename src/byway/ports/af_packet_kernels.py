@@ -14,11 +14,12 @@ but the kernel hands over whole blocks, when one is full or a timer of some mill
 and a guest waits that long for every answer.
 
 A large frame (GSO: up to 64 KiB) does not fit into such a slot, and slots of 64 KiB would cost 64
-MiB a thousand, and four times the cycles for every small frame. For it the kernel stores the beginning in the slot, marks it COPY, and keeps the
-whole frame in the socket's queue (PACKET_COPY_THRESH); one recvmsg reads it into the row's place in
-BATCH.buffers. Slots and queue are in the same order, and what is read is described by itself (its
-virtio header, its VLAN tag in PACKET_AUXDATA), so even a slot too many would do no harm. Where the
-queue is full too, the frame is cut off: TRUNCATED.
+MiB a thousand, and four times the cycles for every small frame. For it the kernel stores the
+beginning in the slot, marks it COPY, and keeps the whole frame in the socket's queue
+(PACKET_COPY_THRESH); one recvmsg reads it into the row's place in BATCH.buffers. Slots and queue
+are in the same order, and what is read is described by itself (its virtio header, its VLAN tag in
+PACKET_AUXDATA), so even a slot too many would do no harm. Where the queue is full too, the frame is
+cut off: TRUNCATED.
 
 The kernel takes the VLAN tag out of a frame; it is put back in front of the EtherType, over the
 virtio header, which was read before: no room has to be reserved. What lies behind the tag (the
@@ -84,9 +85,9 @@ _VLAN_SHIFT = TAG << 32  # what moves csum_start of an offload word
 _MAX_START = 0xFFFF - TAG
 _TRIES = 2  # a socket tells of an error of its own once, instead of what it was asked for
 
-# fd: of the socket. ring: address of ``mask`` + 1 slots of ``slot`` bytes, which are more than ROWS:
-# a batch does not come round to slots that it has not given back. next: number of the slot
-# to be looked at. rx, tx: COUNTERS.
+# fd: of the socket. ring: address of ``mask`` + 1 slots of ``slot`` bytes, which are more than
+# ROWS: a batch does not come round to slots that it has not given back. next: number of the slot to
+# be looked at. rx, tx: COUNTERS.
 PACKET, packet_at, K = record("packet", ["fd", "ring", "slot", "mask", "next", "rx", "tx"])
 
 
