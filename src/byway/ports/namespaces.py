@@ -24,6 +24,7 @@ from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 
 from byway.machine.netns import path_of
 from byway.machine.system import plain_syscall
@@ -71,7 +72,8 @@ class Namespaces:
         if process is not None:
             if process not in self._processes:
                 self._processes[process] = _Place(os.pidfd_open(process))
-                self._loop.add_reader(self._processes[process].handle, self._on_end, process)
+                self._loop.add_reader(self._processes[process].handle,
+                                      partial(self._on_end, process))
             return self._processes[process], ""
         folder, name = _split(namespace)
         if folder not in self._folders:

@@ -151,7 +151,8 @@ class TapPort(Port):
 
     def _watch(self) -> None:
         namespace = self.wanted.namespace
-        if namespace and not self._watched:
+        self._unwatch()  # its folder may be another one by now
+        if namespace:
             with suppress(OSError):  # not even a folder yet: opening the tap says so
                 self.host.namespaces.watch(namespace, self._on_namespace)
                 self._watched = True
