@@ -71,7 +71,10 @@ def iperf(pair: Pair, folder: Path, options: list[str]) -> tuple[dict[str, float
     with Process("iperf3", server, folder / "server.log") as listening:
         listening.expect("Server listening", 10)
         before = busy()
-        text = pair.left.run("iperf3", "-c", pair.address, "-J", *options, timeout=120)
+        try:
+            text = pair.left.run("iperf3", "-c", pair.address, "-J", *options, timeout=120)
+        except PeerError as error:
+            raise listening.error(f"the client failed: {error}") from None
         spent = busy() - before
     report = json.loads(text)
     if "error" in report:
