@@ -35,7 +35,7 @@ UDP_SEGMENT = 103  # linux/udp.h
 SIZE = 1000  # of the payload of a segment
 PAYLOAD = Random(5).randbytes(30 * SIZE + 7)
 FLOWS, QUEUES = 64, 3
-MESSAGES = 300 if INTERPRETED else 3000
+MESSAGES = 3000
 
 
 @pytest.fixture
@@ -175,6 +175,7 @@ def test_several_queues(switch: RunningSwitch, left: Tapped, right: Tapped) -> N
     assert lost(switch) == {}
 
 
+@pytest.mark.compiled_only
 def test_no_wake_up_is_lost(switch: RunningSwitch, left: Tapped, right: Tapped) -> None:
     """Messages one at a time, sent at any moment around that at which the worker goes to sleep.
     Each is waited for, so one that had not woken it would be missed."""

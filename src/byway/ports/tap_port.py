@@ -26,10 +26,11 @@ import asyncio
 import os
 from contextlib import suppress
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from byway.machine.layout import address_of, alloc
-from byway.machine.netns import path_of
+from byway.machine.netns import identity
 from byway.ports.namespaces import process_of
 from byway.ports.port import Host, Port, PortError
 from byway.ports.record import Kind
@@ -168,7 +169,7 @@ class TapPort(Port):
             self._try_later(soon=True)
             return
         with suppress(OSError):
-            if _namespace_at(self.wanted.namespace or "") == self._home:
+            if identity(self.wanted.namespace or "") == self._home:
                 return
         with suppress(OSError):  # it is gone: the worker hears of it
             if self._tap.namespace() == self._home:
@@ -195,7 +196,6 @@ class TapPort(Port):
 
     # ------------------------------------------------------------ what is to be seen
     def details(self) -> dict[str, Any]:
-        known = self.acked is not None
         details = {
             "peer": self.wanted.place,
             "ifname": self.wanted.name,
@@ -203,12 +203,7 @@ class TapPort(Port):
             "address": list(self.wanted.addresses),
             "persistent": self.wanted.persistent,
             "carrier": self.state == "up",
-            "features": {
-                "offered": names(self.offered),
-                "acked": names(self.acked or 0),
-                "off": explain(self.supported, self.off, self.offered if known else -1,
-                               self.acked),
-            },
+            "features": _features(self.off, self.offered, self.acked),
             "queues_enabled": len(self._tap.files) if self._tap else 0,
         }
         with suppress(OSError):  # it has just gone
@@ -223,6 +218,9 @@ class TapPort(Port):
         return {"mac": self._tap.mac(), "peer": f"{name} in {where}" if where else name}
 
 
-def _namespace_at(namespace: str) -> tuple[int, int]:
-    found = os.stat(path_of(namespace))
-    return found.st_dev, found.st_ino
+@cache
+def _features(off: int, offered: int, acked: int | None) -> dict[str, Any]:
+    """The table of features; nearly all taps have the same one, and there may be thousands."""
+    known = offered if acked is not None else -1
+    return {"offered": names(offered), "acked": names(acked or 0),
+            "off": explain(FEATURES, off, known, acked)}
