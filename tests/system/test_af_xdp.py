@@ -176,6 +176,30 @@ def test_the_far_end_finishes_its_frames(switch: RunningSwitch, left: Wire, mode
     assert not program(left)
 
 
+def test_a_far_end_that_is_moved(switch: RunningSwitch, left: Wire) -> None:
+    """It is found again when its offloads are to be switched on."""
+    before = offloads(left)
+    attach(switch, "left", left)
+    shell(f"ip -n {left.station} link set {left.device} netns {left.outer}")
+    switch.remove("left")
+    found = inside(left.outer, lambda: features(left.device))
+    assert {name for name, one in found.items() if one.active} == before
+
+
+def test_a_far_end_that_cannot_be_found(switch: RunningSwitch, left: Wire) -> None:
+    """Its namespace lives on without a name or a process."""
+    file = os.open(f"/run/netns/{left.station}", os.O_RDONLY)
+    try:
+        shell(f"ip netns del {left.station}")
+        with pytest.raises(EngineError, match="checksums: the other end of the pair cannot be told"
+                                              " to finish its frames: no file of its network"):
+            attach(switch, "left", left)
+        assert not program(left)
+        attach(switch, "left", left, checksums="complete")
+    finally:
+        os.close(file)
+
+
 def test_checksums_are_completed_here(switch: RunningSwitch, left: Wire, right: Wire) -> None:
     """Where the far end is left alone they are recognised: completed for a guest that wants them
     so, passed on to one that does not care."""
@@ -240,6 +264,17 @@ def test_down_and_up(switch: RunningSwitch, left: Wire, right: Wire) -> None:
         switch.until(lambda: switch.port("left")["state"] == "up")
     assert switch.port("left")["last_trouble"] == 'the interface "e1" has no carrier'
     assert "5 packets received" in left.ping(RIGHT)
+
+
+def test_an_mtu_that_is_changed(switch: RunningSwitch, left: Wire) -> None:
+    attach(switch, "left", left)
+    assert switch.port("left")["xdp"]["chunk"] == 2048
+    shell(f"ip -n {left.outer} link set {left.ifname} down mtu 3000")
+    switch.until(lambda: switch.port("left")["state"] == "down")
+    assert switch.port("left")["xdp"]["chunk"] == 2048, "sockets stay while it is only down"
+    shell(f"ip -n {left.outer} link set {left.ifname} up")
+    switch.until(lambda: switch.port("left")["state"] == "up")
+    assert switch.port("left")["xdp"]["chunk"] == 4096
 
 
 def test_an_interface_that_is_deleted_and_made_again(switch: RunningSwitch, left: Wire,

@@ -115,9 +115,11 @@ class AfXdpPort(Port):
                 self.take_down(reason, "down" if self._seen else "waiting")
             else:
                 self._let_go(reason)
-        elif self._link and self._link.index == link.index:
+        elif self._link == link:
             self.bring_up()
         else:
+            if self._link:  # it has another MTU, so chunks may be too small
+                self._let_go("the interface was changed")
             self._try(link)
 
     def _try(self, link: Link) -> None:
