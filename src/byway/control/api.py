@@ -4,8 +4,8 @@
 Used by the daemon, which serves it. Uses wanted (every change goes through it), answers, metrics.
 
 Every handler is `async` and awaits nothing but its body: it runs on the control thread, in one
-piece, so that the engine needs no lock. No call pauses a worker; a change swaps the plan between
-two passes. PUT and DELETE are idempotent: the same PUT again changes nothing and says 200.
+piece, so that the engine needs no lock. No call pauses a worker; they take a change up
+between two passes. PUT and DELETE are idempotent: the same PUT again changes nothing and says 200.
 Whoever may open the socket (mode 0600) may do everything: there is no other access control.
 """
 

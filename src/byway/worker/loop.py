@@ -16,9 +16,10 @@ counter says, and a peer cannot make the worker block in a read. Event data is t
 + 1, or 0 for the control thread's own wake-up.
 
 A pass is the time between two looks at the control record. A port taken out of the plan is no
-longer touched once the worker has answered with the plan's generation (plan.py). With a plan may
-come one frame that the control thread sends in the name of a port (a RARP for a guest that has just
-been moved here).
+longer touched once the worker has answered with the change's generation (plan.py). With a change
+may come one frame that the control thread sends in the name of a port (a RARP for a guest that has
+just been moved here). After the queues a pass goes on with the floods that wait, as far as its
+bound for them goes (flood.py); while any do, the worker does not sleep.
 """
 
 from byway.machine.jit import kernel

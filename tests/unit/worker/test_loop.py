@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from byway.control.diff import AddPort, RemovePort
 from byway.machine.clock import tsc
 from byway.packet.batch import ROWS
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
@@ -85,6 +86,30 @@ def test_more_wake_ups_than_one_look_takes(switch: RunningSwitch) -> None:
             guest.send([hello(guest)])
         switch.settle()
         assert switch.port("sink")["tx_frames"] == len(guests)
+
+
+def test_a_large_flood_takes_several_passes(switch: RunningSwitch) -> None:
+    """Members leave and join meanwhile: each that stays has every frame once."""
+    switch.vhost("vm1")
+    switch.apply([AddPort(switch.config("null", f"n{k}")) for k in range(150)])
+    with switch.guest("vm1", 1) as one:
+        switch.step()
+        one.send([hello(one)] * ROWS)
+        assert switch.step() == ROWS
+        assert switch.worker()["flood_backlog"] == ROWS
+        late = [f"n{k}" for k in range(150) if switch.port(f"n{k}")["tx_frames"] == 0]
+        assert 0 < len(late) < 150
+        gone = late[::3]
+        switch.apply([RemovePort(name) for name in gone])
+        switch.add("null", "new")  # with the number of one that has gone
+        one.send([hello(one)])
+        switch.settle()
+        assert switch.worker()["flood_backlog"] == 0
+        frames = {p["name"]: p["tx_frames"] for p in switch.call(switch.engine.ports)}
+        assert frames.pop("vm1") == 0
+        assert frames.pop("new") == 1, "what was sent after it had joined"
+        assert set(frames.values()) == {ROWS + 1}
+        assert len(frames) == 150 - len(gone)
 
 
 def test_a_kick_without_a_frame(switch: RunningSwitch) -> None:
