@@ -147,10 +147,13 @@ class IpamDriver:
 
     def release_address(self, body: request.Body) -> Answer:
         """The address may be given to somebody else."""
-        identity, address = request.text(body, "PoolID"), request.text(body, "Address")
-        bare = address.partition("/")[0]
-        for endpoint in self._state.endpoints():
-            if bare in endpoint.addresses and self._is_of(endpoint, identity):
+        identity = request.text(body, "PoolID")
+        address = request.host({"Address": request.text(body, "Address").partition("/")[0]},
+                               "Address")
+        if not address:
+            raise Refused("Address is missing", "send the address to release")
+        for endpoint in self._state.with_address(address):
+            if self._is_of(endpoint, identity):
                 if self._users.runs(endpoint):
                     return {}
                 self._users.drop_endpoint(endpoint.id)

@@ -175,7 +175,11 @@ class NetworkDriver:
         }
 
     def _make_port(self, network: Network, endpoint: Endpoint) -> None:
-        """The tap in dockerd's namespace; where the port has lost its own, a new one."""
+        """The tap in dockerd's namespace, unless it is in the container already (a repeated Join).
+        Where the port is there but has lost its tap (its container died), a new one."""
+        if interface := self.inside(endpoint):
+            self.take_up(network, endpoint, interface)
+            return
         try:
             self.switch.add_endpoint(network, endpoint)
         except Away:
@@ -184,10 +188,15 @@ class NetworkDriver:
             LOG.info("port %s: %s; once more, with its network", endpoint.port, first)
             self.switch.add_network(network)
             self.switch.add_endpoint(network, endpoint)
-        if not self.namespaces.has(self.switch.netns, endpoint.interface) \
-                and not self.inside(endpoint):
+        if not self.namespaces.has(self.switch.netns, endpoint.interface):
             self.switch.remove(endpoint.port, endpoint.interface)
             self.switch.add_endpoint(network, endpoint)
+
+    def take_up(self, network: Network, endpoint: Endpoint, interface: str) -> None:
+        """Have the switch serve the tap that is in the container, unless a process holds it."""
+        if not self.namespaces.is_held(endpoint.sandbox, interface):
+            self.switch.add_endpoint(network, endpoint, (endpoint.sandbox, interface))
+            self.namespaces.remove_free(self.switch.netns, endpoint.interface)
 
     def leave(self, body: request.Body) -> Answer:
         """The container goes; its tap goes with the endpoint, when Docker has let go of it."""

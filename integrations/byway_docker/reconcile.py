@@ -5,9 +5,9 @@ Used by service, which calls `tick` once a second. Uses the network driver and w
 
 Theory of operation
 -------------------
-A tick asks the switch for its process id and age. One that was not seen before is another one:
-it has only what its file says, so networks, gateways and ports are asked for again (*restore*).
-The same is done at the plugin's own start.
+A tick asks the switch for its process id and age (in a container the id is always the same). One
+that was not seen before is another one: it has only what its file says, so networks, gateways and
+ports are asked for again (*restore*). The same is done at the plugin's own start.
 
 The tap of a container that runs lies in the container's namespace, where Docker has renamed it. It
 outlived the switch, and nobody holds it. It is found by its MAC address, and the switch is told
@@ -36,12 +36,13 @@ from typing import TypeAlias
 from byway.ipam import Pools
 from byway_docker.model import Endpoint, Network, Refused
 from byway_docker.network_driver import NetworkDriver
-from byway_docker.switch import Row
 
 GRACE = 15.0  # seconds
 START = 90.0
 SWEEP = 120.0
+LOOK_EVERY = 5.0  # sandboxes
 SWEEP_EVERY = 10.0
+JITTER = 1.0  # seconds that the switch's start may seem to move
 LOG = logging.getLogger("byway.docker")
 
 Thing: TypeAlias = tuple[str, ...]
@@ -70,13 +71,13 @@ class Reconciler:
         self._state = driver.state
         self._switch = driver.switch
         self._clock = clock
-        self._seen: tuple[int, float] | None = None
+        self._seen: tuple[int, float] | None = None  # process id, and when it began
         self._wanted = True  # to restore
         self._told = ""
         self._present = {endpoint.id for endpoint in driver.state.endpoints()}
         self._vanished = Gone(GRACE, clock)
         self._never_came = Gone(START, clock)
-        self._swept = -SWEEP_EVERY
+        self._looked = self._swept = -SWEEP_EVERY
         self._useless = Gone(SWEEP, clock)
         driver.outside_is_stale = True
 
@@ -100,9 +101,10 @@ class Reconciler:
                 LOG.warning("the switch has gone")
             self._seen = None
             return
-        if self._seen is None or seen[0] != self._seen[0] or seen[1] < self._seen[1]:
+        pid, began = seen[0], self._clock() - seen[1]
+        if self._seen is None or pid != self._seen[0] or began > self._seen[1] + JITTER:
             self._wanted = True
-        self._seen = seen
+        self._seen = pid, began
         if self._wanted:
             self.restore()
             self._wanted = False
@@ -114,7 +116,6 @@ class Reconciler:
 
         Refused where some of it failed; the rest is done then."""
         self._driver.clean()
-        ports = self._switch.ports()
         troubles: list[Refused | OSError] = []
         networks = self._state.networks()
         for network in networks:
@@ -125,7 +126,7 @@ class Reconciler:
                 continue
             for endpoint in self._state.endpoints(network.id):
                 try:
-                    self._restore_endpoint(network, endpoint.id, ports)
+                    self._restore_endpoint(network, endpoint.id)
                 except (Refused, OSError) as error:
                     troubles.append(error)
         LOG.info("the switch has %d networks of Docker's again", len(networks))
@@ -141,21 +142,18 @@ class Reconciler:
             self._switch.add_network(network)
             self._driver.outside.open(network)  # the gateway's interface may be a new one
 
-    def _restore_endpoint(self, network: Network, identity: str, ports: dict[str, Row]) -> None:
+    def _restore_endpoint(self, network: Network, identity: str) -> None:
         with self._driver.locks.held(identity):
             endpoint = self._state.endpoint(identity)
             if endpoint is None or not endpoint.sandbox:
                 return
-            namespaces, netns = self._driver.namespaces, self._switch.netns
             interface = self._driver.inside(endpoint)
             if interface is None:
-                if namespaces.has(netns, endpoint.interface):  # Docker has not moved it yet
+                # Docker has not moved it yet.
+                if self._driver.namespaces.has(self._switch.netns, endpoint.interface):
                     self._switch.add_endpoint(network, endpoint)
                 return
-            if endpoint.port in ports and namespaces.is_held(endpoint.sandbox, interface):
-                return
-            self._switch.add_endpoint(network, endpoint, (endpoint.sandbox, interface))
-            namespaces.remove_free(netns, endpoint.interface)
+            self._driver.take_up(network, endpoint, interface)
 
     def _follow_outside(self) -> None:
         if self._driver.outside_is_stale:
@@ -171,6 +169,9 @@ class Reconciler:
 
     # ------------------------------------------------------------ what has gone
     def _forget_gone(self) -> None:
+        if self._clock() - self._looked < LOOK_EVERY:
+            return
+        self._looked = self._clock()
         joined = [endpoint for endpoint in self._state.endpoints() if endpoint.sandbox]
         there = {endpoint.id for endpoint in joined if self._driver.runs(endpoint)}
         gone: list[Thing] = [(e.id, e.sandbox) for e in joined if e.id not in there]

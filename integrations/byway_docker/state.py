@@ -40,9 +40,15 @@ _TABLES = (
         port TEXT NOT NULL UNIQUE,
         network TEXT NOT NULL REFERENCES docker_networks(id),
         mac TEXT NOT NULL,
+        address TEXT NOT NULL,       -- without prefix length, as is address6; '': none
+        address6 TEXT NOT NULL,
+        published INTEGER NOT NULL,  -- how many ports
         spec TEXT NOT NULL,
         UNIQUE (network, mac)
     ) WITHOUT ROWID""",
+    "CREATE INDEX IF NOT EXISTS docker_addresses ON docker_endpoints(address)",
+    "CREATE INDEX IF NOT EXISTS docker_addresses6 ON docker_endpoints(address6)",
+    "CREATE INDEX IF NOT EXISTS docker_published ON docker_endpoints(published)",
     # What is to be removed from the switch: a port with the interface that it may leave behind,
     # or (interface NULL) a network.
     """CREATE TABLE IF NOT EXISTS docker_left_overs (
@@ -158,34 +164,39 @@ class State:
                 "SELECT spec FROM docker_networks WHERE id = ?", (endpoint.network,))
             if not rows:
                 raise no_network(endpoint.network)
-            for other in _endpoints(pools, "WHERE network = ?", endpoint.network):
-                _refuse_twin(endpoint, other)
+            _refuse_twins(pools, endpoint)
             _claim(pools, _network(rows[0][0]), endpoint)
             pools.store.run(
-                "INSERT INTO docker_endpoints VALUES (?, ?, ?, ?, ?)",
-                (endpoint.id, endpoint.port, endpoint.network, endpoint.mac, _spec(endpoint)))
+                "INSERT INTO docker_endpoints VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (endpoint.id, endpoint.port, endpoint.network, endpoint.mac,
+                 _bare(endpoint.address), _bare(endpoint.address6), len(endpoint.published),
+                 _spec(endpoint)))
             pools.store.run("DELETE FROM docker_left_overs WHERE name = ?", (endpoint.port,))
 
         self.change(work)
 
     def set_endpoint(self, endpoint: Endpoint) -> None:
         """Keep what has changed about an endpoint; nothing where it has gone."""
-        self.change(lambda pools: pools.store.run(
-            "UPDATE docker_endpoints SET spec = ? WHERE id = ?", (_spec(endpoint), endpoint.id)))
+        self.change(lambda pools: _set(pools, endpoint))
+
+    def with_address(self, address: str) -> list[Endpoint]:
+        """The endpoints, of whatever network, that have an address (without prefix length)."""
+        return self.change(lambda pools: _endpoints(
+            pools, "WHERE address = ? UNION SELECT spec FROM docker_endpoints WHERE address6 = ?",
+            address, address))
 
     def publish(self, identity: str, ports: tuple[Published, ...]) -> Endpoint:
         """Keep an endpoint's published ports, refused where the host's port is another's;
         -> the endpoint."""
         def work(pools: Pools) -> Endpoint:
-            found = [e for e in _endpoints(pools, "") if e.id == identity]
+            found = _endpoints(pools, "WHERE id = ?", identity)
             if not found:
                 raise no_endpoint(identity)
-            for other in _endpoints(pools, ""):
+            for other in _endpoints(pools, "WHERE published > 0") if ports else ():
                 if other.id != identity:
                     _refuse_taken(ports, other)
             changed = replace(found[0], published=ports)
-            pools.store.run("UPDATE docker_endpoints SET spec = ? WHERE id = ?",
-                            (_spec(changed), identity))
+            _set(pools, changed)
             return changed
 
         return self.change(work)
@@ -250,13 +261,17 @@ def _overlap(a: str, b: str) -> bool:
     return one.version == two.version and one.overlaps(two)
 
 
-def _refuse_twin(new: Endpoint, other: Endpoint) -> None:
-    if other.mac == new.mac:
-        raise Refused(f"{new.mac} is the MAC address of another container of this network"
-                      f" (endpoint {other.id[:12]})", "choose another --mac-address")
-    if shared := set(new.addresses) & set(other.addresses):
-        raise Refused(f"{shared.pop()} is the address of another container of this network"
-                      f" (endpoint {other.id[:12]})", "choose another --ip")
+def _refuse_twins(pools: Pools, new: Endpoint) -> None:
+    """Another endpoint of the network with the same address, of whatever kind."""
+    query = "SELECT spec FROM docker_endpoints WHERE network = ? AND "
+    for column, value, option in (("mac", new.mac, "--mac-address"),
+                                  ("address", _bare(new.address), "--ip"),
+                                  ("address6", _bare(new.address6), "--ip6")):
+        rows = pools.store.rows(f"{query}{column} = ?", (new.network, value)) if value else []
+        if rows:
+            raise Refused(f"{value} is the address of another container of this network"
+                          f" (endpoint {_endpoint(rows[0][0]).id[:12]})",
+                          f"choose another {option}")
 
 
 def _refuse_taken(ports: tuple[Published, ...], other: Endpoint) -> None:
@@ -270,13 +285,20 @@ def _refuse_taken(ports: tuple[Published, ...], other: Endpoint) -> None:
 def _claim(pools: Pools, network: Network, endpoint: Endpoint) -> None:
     """See that the endpoint's addresses are given to it, where they come from pools of ours."""
     for address, subnets in ((endpoint.address, network.ipv4), (endpoint.address6, network.ipv6)):
-        for subnet in subnets:
-            for pool in pools.pools(subnet.space):
-                if address and pool.prefix == subnet.pool:
-                    bare = address.partition("/")[0]
-                    given = {held.address.partition("/")[0] for held in pools.addresses(pool.id)}
-                    if bare not in given:
-                        pools.request_address(pool.id, bare, endpoint.mac)
+        known = {(subnet.space, subnet.pool) for subnet in subnets if address}
+        for space, prefix in known:
+            for pool in pools.pools(space):
+                if pool.prefix == prefix:
+                    _claim_one(pools, pool.id, _bare(address), endpoint.mac)
+
+
+def _claim_one(pools: Pools, pool: str, address: str, mac: str) -> None:
+    try:
+        pools.request_address(pool, address, mac)
+    except IpamError:
+        # Docker may have asked in nobody's name.
+        if ("", address) not in {(h.owner, _bare(h.address)) for h in pools.addresses(pool)}:
+            raise
 
 
 def _release(pools: Pools, endpoint: Endpoint) -> None:
@@ -299,8 +321,18 @@ def _leave(pools: Pools, name: str, interface: str | None) -> None:
 
 
 def _endpoints(pools: Pools, where: str, *values: str) -> list[Endpoint]:
-    rows = pools.store.rows(f"SELECT spec FROM docker_endpoints {where} ORDER BY id", values)
+    rows = pools.store.rows(f"SELECT spec FROM docker_endpoints {where}", values)
     return [_endpoint(spec) for (spec,) in rows]
+
+
+def _set(pools: Pools, endpoint: Endpoint) -> None:
+    pools.store.run("UPDATE docker_endpoints SET spec = ?, published = ? WHERE id = ?",
+                    (_spec(endpoint), len(endpoint.published), endpoint.id))
+
+
+def _bare(address: str) -> str:
+    """An address without its prefix length."""
+    return address.partition("/")[0]
 
 
 def _spec(endpoint: Endpoint) -> str:

@@ -31,9 +31,6 @@ class AnySwitch(Protocol):
     def look(self) -> tuple[int, float] | None:
         """(process id, seconds since its start) of the switch; None where none answers."""
 
-    def ports(self) -> dict[str, Row]:
-        """The ports by name."""
-
     def check_network(self, network: Network) -> None:
         """Refused where a network that is to be joined is not there, or is another than asked."""
 
@@ -71,11 +68,6 @@ class Switch:
         except ClientError:
             return None
         return int(found["pid"]), float(found["uptime"])
-
-    def ports(self) -> dict[str, Row]:
-        """The ports by name."""
-        rows = self._call(self._client.ports, wait=False)
-        return {row["name"]: row for row in rows}
 
     def check_network(self, network: Network) -> None:
         """Refused where a network that is to be joined is not there, or is another than asked."""

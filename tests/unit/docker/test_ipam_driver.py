@@ -98,6 +98,15 @@ def test_what_does_not_exist_can_be_released(world: World) -> None:
     assert world.call("IpamDriver.ReleasePool") == {}
 
 
+@pytest.mark.parametrize("given", ["", None, "here", 7, "10.0.0.300"])
+def test_only_addresses_are_released(world: World, given: Any) -> None:
+    create(world)
+    world.call("NetworkDriver.CreateEndpoint", NetworkID=NET, EndpointID=END, Interface={})
+    assert "Address" in world.refusal("IpamDriver.ReleaseAddress",
+                                      PoolID=f"{LOCAL}/10.0.0.0/24", Address=given)
+    assert len(world.state.endpoints()) == 1
+
+
 def test_no_second_address_for_one_mac_address(world: World) -> None:
     pool(world, "10.0.0.0/24")
     assert address(world, "10.0.0.0/24", MAC) == "10.0.0.1/24"

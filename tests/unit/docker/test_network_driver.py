@@ -177,10 +177,10 @@ def test_a_given_mac_address_is_not_answered(world: World) -> None:
     assert endpoint(world, MacAddress=mac, Address="10.0.0.5/24") == {"Interface": {}}
     join(world)
     assert world.ports()["docker-000000000002"]["mac"] == mac.lower()
-    assert "MAC address of another" in world.refusal(
+    assert "--mac-address" in world.refusal(
         "NetworkDriver.CreateEndpoint", NetworkID=NET, EndpointID=identity(3),
         Interface={"MacAddress": mac})
-    assert "the address of another" in world.refusal(
+    assert "--ip" in world.refusal(
         "NetworkDriver.CreateEndpoint", NetworkID=NET, EndpointID=identity(3),
         Interface={"Address": "10.0.0.5/24"})
 

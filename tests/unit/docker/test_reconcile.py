@@ -5,7 +5,7 @@ import pytest
 
 from byway_docker.ipam_driver import LOCAL
 from byway_docker.model import Refused
-from byway_docker.reconcile import GRACE, START, SWEEP
+from byway_docker.reconcile import GRACE, LOOK_EVERY, START, SWEEP
 from byway_docker.state import State
 from tests.unit.docker.test_network_driver import END, NET, PORT, create, endpoint, join, program
 from tests.unit.docker.world import World
@@ -111,9 +111,11 @@ def test_a_joined_network_that_has_gone_is_waited_for(world: World) -> None:
 
 def test_a_container_that_died_unheard_is_forgotten(running: World) -> None:
     running.end_sandbox("/sandbox/a")
+    running.now += LOOK_EVERY
     running.tick(GRACE - 1)
     assert len(running.state.endpoints()) == 1
-    running.tick(1)
+    running.now += LOOK_EVERY
+    running.tick()
     assert (running.state.endpoints(), set(running.ports())) == ([], {LINK[1]})
     assert running.outside.ports == set()
 
@@ -124,7 +126,8 @@ def test_a_container_that_is_slow_to_come_is_waited_for(world: World) -> None:
     join(world)
     world.tick(START - 1)
     assert len(world.state.endpoints()) == 1
-    world.tick(1)
+    world.now += LOOK_EVERY
+    world.tick()
     assert world.state.endpoints() == []
     assert world.kernel.taps() == {"byg000000000001"}
 
@@ -160,3 +163,13 @@ def test_addresses_and_pools_that_nobody_used_are_taken_back(world: World) -> No
 def test_a_second_plugin_is_refused(world: World) -> None:
     with pytest.raises(Refused, match="another docker-plugin"):
         State(str(world.folder / "docker.db"))
+
+
+def test_a_switch_that_began_later_is_another_one(running: World) -> None:
+    """Its process id is the same where it runs in a container."""
+    running.kill_switch()
+    running.start_switch()
+    running.births -= 1
+    running.now += 20  # and its age is what it was
+    running.tick()
+    assert is_served(running)
