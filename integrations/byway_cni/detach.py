@@ -37,6 +37,8 @@ def detach(call: Call, settings: Settings, kept: Attachments, switch: Switch,
     recorded = kept.find(row.network, row.container, row.ifname)
     published.withdraw(kept, recorded)
     there = _remove_port(switch, row)
+    if recorded and call.verb == "DEL" and call.netns:
+        _remove_interface(call)
     if settings.bandwidth:
         from byway_cni import shaping
 
@@ -58,6 +60,17 @@ def _remove_port(switch: Switch, row: Attachment) -> bool:
         sys.stderr.write(f"byway-cni: port {row.port} is removed later: {error}\n")
         return False
     return True
+
+
+def _remove_interface(call: Call) -> None:
+    """Remove the interface of a port that the switch does not know, or is not there to remove."""
+    from byway_cni import namespace
+
+    try:
+        namespace.check(call.netns)
+    except CniError:
+        return  # with the namespace it is gone
+    namespace.inside(call.netns, lambda: namespace.remove(call.ifname))
 
 
 def sweep(kept: Attachments, switch: Switch) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The container's network namespace, looked at from inside: is it one, and what is in it?
 
-Used by attach and check. It only looks: whatever is made there is made by the switch. A plugin is a
-process with one thread, which may change over and come back.
+Used by attach, check and detach. Interfaces are made by the switch; here they are only looked at,
+and removed where no switch does it. A plugin is a process with one thread, which may change over
+and come back.
 
 Source: setns(2), ioctl_ns(2), rtnetlink(7), netlink(7).
 """
@@ -12,6 +13,7 @@ import errno
 import fcntl
 import os
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import NamedTuple, TypeVar
 
@@ -20,8 +22,9 @@ from byway_cni.problem import CniError, Code
 OWN = "/proc/self/ns/net"
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
-_NEWLINK_DUMP, _ADDRESS_DUMP, _ROUTE_DUMP = 18, 22, 26  # RTM_GET...
+_LINK_REMOVAL, _LINK_DUMP, _ADDRESS_DUMP, _ROUTE_DUMP = 17, 18, 22, 26  # RTM_DELLINK, RTM_GET...
 _DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
+_ACKNOWLEDGED = 0x005  # NLM_F_REQUEST | NLM_F_ACK
 _ERROR, _DONE = 2, 3
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _LINK = struct.Struct("=BxHiII")  # family, type, index, flags, change
@@ -91,7 +94,10 @@ def inside(path: str, work: Callable[[], T]) -> T:
 
 
 def _enter(file: int) -> None:
-    import ctypes  # os.setns came with Python 3.12
+    if sys.version_info >= (3, 12):
+        os.setns(file, _CLONE_NEWNET)
+        return
+    import ctypes
 
     if ctypes.CDLL(None, use_errno=True).setns(file, _CLONE_NEWNET) < 0:
         error = ctypes.get_errno()
@@ -119,8 +125,27 @@ def look(ifname: str) -> Link | None:
     return Link(*found, addresses=set(_addresses(index)), routes=set(_routes(index)))
 
 
+def remove(ifname: str) -> None:
+    """Remove an interface of the namespace of this thread. Idempotent. OSError."""
+    if not exists(ifname):
+        return
+    index = socket.if_nametoindex(ifname)
+    connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    try:
+        connection.settimeout(5.0)
+        request = _LINK.pack(0, 0, index, 0, 0)
+        connection.send(_HEADER.pack(_HEADER.size + len(request), _LINK_REMOVAL, _ACKNOWLEDGED,
+                                     1, 0) + request)
+        answer = connection.recv(1 << 16)
+    finally:
+        connection.close()
+    error = -int.from_bytes(answer[_HEADER.size:_HEADER.size + 4], "little", signed=True)
+    if error not in (0, errno.ENODEV):  # nlmsgerr: 0 acknowledges
+        raise OSError(error, os.strerror(error))
+
+
 def _links() -> Iterator[tuple[int, str, int, bool]]:
-    for body in _dump(_NEWLINK_DUMP, _LINK.pack(0, 0, 0, 0, 0)):
+    for body in _dump(_LINK_DUMP, _LINK.pack(0, 0, 0, 0, 0)):
         _, _, index, flags, _ = _LINK.unpack_from(body)
         parts = _attributes(body[_LINK.size:])
         yield (index, ":".join(f"{byte:02x}" for byte in parts.get(1, b"")),  # IFLA_ADDRESS

@@ -223,9 +223,29 @@ def test_delete_while_the_switch_is_dead(lab: FakeLab) -> None:
     runtime.delete("c1", netns)
     runtime.delete("c1", netns)
     assert len(lab.switch.ports) == 1
+    assert interfaces(netns) == set()
     lab.switch.start()
     runtime.add("c2", lab.namespace(), ips=["10.9.0.2"])
     assert [port["netns"] != netns for port in lab.switch.ports.values()] == [True]
+
+
+def test_delete_where_the_switch_has_forgotten(lab: FakeLab) -> None:
+    """One that was restarted without its ports: the interface goes all the same."""
+    runtime, netns = lab.runtime(), lab.namespace()
+    runtime.add("c1", netns)
+    lab.switch.ports.clear()
+    runtime.delete("c1", netns)
+    assert interfaces(netns) == set()
+    runtime.add("c1", netns)
+    runtime.check("c1", netns)
+
+
+def test_delete_removes_no_other_interface(lab: FakeLab) -> None:
+    """What was not attached by this plugin is somebody else's, whatever it is called."""
+    netns = lab.namespace()
+    inside(netns, "ip", "tuntap", "add", "dev", "eth0", "mode", "tap")
+    lab.runtime().delete("c1", netns)
+    assert interfaces(netns) == {"eth0"}
 
 
 # ------------------------------------------------------------ CHECK
