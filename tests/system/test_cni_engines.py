@@ -17,7 +17,7 @@ import pytest
 from byway.ipam import Pools
 from tests.system.engines import image
 from tests.system.engines.cnirun import Attached, CniRun
-from tests.system.engines.containerd import Cni, Containerd, CtrContainer
+from tests.system.engines.containerd import Cni, Containerd, Ctr
 from tests.system.engines.cri import Cri, Pod
 from tests.system.engines.namespace import named
 from tests.system.engines.place import Place
@@ -28,7 +28,7 @@ from tests.system.peers.process import PeerError, wait_until
 from tests.system.peers.qemu import Card, Machine, Vm
 from tests.system.peers.switch import Port, Switch
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 PLUGIN = Path(sys.executable).with_name("byway-cni")
 LOOPBACK = Path("/usr/lib/cni/loopback")
@@ -126,7 +126,8 @@ def ctr(yard: Yard, archive: Path) -> Iterator[Start]:
     """`ctr run --cni`."""
     with Containerd(yard.place, yard.cni) as engine:
         engine.load(archive)
-        yield lambda name: CtrContainer(engine, name)
+        with closing(Ctr(engine)) as client:
+            yield client.run
 
 
 @contextmanager
@@ -164,6 +165,7 @@ def test_containers_meet_and_leave_nothing(
     with engine(yard, station_image) as start:
         one, two = start("one"), start("two")
         check_pair(yard, one, two)
+        assert one.measure(two.address())["end"]["sum_received"]["bytes"] > len(image.FILE)
         one.remove()
         assert len(yard.ports()) == 1
         assert yard.held() == plain(two.addresses())

@@ -67,9 +67,9 @@ class CniRun:
 
 
     def close(self) -> None:
-        """Take away every attached namespace that nobody has removed."""
+        """Take away every attached namespace that nobody has removed; DEL may come twice."""
         for station in list(self.stations):
-            station.close()
+            station.remove()
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +92,8 @@ class Attached(Host):
         serve = ["nc", "-ll", "-p", str(image.SERVED), "-e", "cat", str(file)]
         argv = [*self.namespace.prefix, str(image.BUSYBOX), *serve]
         self.server = Process(f"{name}'s server", argv, log)
+        listen = [*self.namespace.prefix, peers.find_program("iperf3"), "-s"]
+        self.listener = Process(f"{name}'s iperf3", listen, log.with_suffix(".iperf3"))
         runtime.stations.append(self)
         self.result: dict[str, Any] = json.loads(self._command("add"))
 
@@ -111,6 +113,7 @@ class Attached(Host):
         """Remove the namespace, attached or not."""
         self.runtime.stations.remove(self)
         self.server.stop()
+        self.listener.stop()
         self.namespace.close()
 
     def remove(self) -> None:

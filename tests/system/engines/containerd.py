@@ -119,12 +119,12 @@ class Containerd:
             return False
         return True
 
-    def ctr(self, *words: str, timeout: float = 60.0, space: str = "default") -> str:
-        """Run `ctr WORDS`; what it printed."""
-        argv = ["ctr", "--address", str(self.socket), "--namespace", space, *words]
+    def ctr(self, *words: str, timeout: float = 60.0, space: str = "") -> str:
+        """Run `ctr WORDS` in a namespace of containerd's, normally the test's own."""
+        argv = ["ctr", "--address", str(self.socket), "--namespace", space or self.group, *words]
         return checked([*self.namespace.prefix, *argv], timeout)
 
-    def load(self, archive: Path, space: str = "default") -> None:
+    def load(self, archive: Path, space: str = "") -> None:
         """Load the image of the tests."""
         self.ctr("images", "import", str(archive), space=space)
 
@@ -152,6 +152,26 @@ class Containerd:
         self.stop()
 
 
+class Ctr:
+    """Containers run by `ctr run --cni`; `close` removes those that are left."""
+
+    def __init__(self, engine: Containerd) -> None:
+        self.engine = engine
+        self.containers: list[CtrContainer] = []
+
+    def run(self, name: str) -> "CtrContainer":
+        """Start a container."""
+        made = CtrContainer(self.engine, name)
+        self.containers.append(made)
+        return made
+
+    def close(self) -> None:
+        """End the containers that nobody has removed."""
+        for container in self.containers:
+            if container.process.running:
+                container.remove()
+
+
 class CtrContainer(Station):
     """A container run by `ctr run --cni`; it is attached to the network while that runs."""
 
@@ -163,7 +183,8 @@ class CtrContainer(Station):
         mounts = CTR_MOUNTS.format(over=engine.over_opt(), networks=engine.cni.networks)
         run = ["run", "--rm", "--cni", "--cgroup", f"/{engine.group}/{name}", image.NAME, name]
         argv = [*engine.namespace.prefix, "unshare", "--mount", "sh", "-c", mounts, "ctr"]
-        argv += ["--address", str(engine.socket), *run, *image.COMMAND]
+        argv += ["--address", str(engine.socket), "--namespace", engine.group]
+        argv += [*run, *image.COMMAND]
         self.process = Process(f"ctr run {name}", argv, engine.folder / f"ctr-{name}.log")
         wait_until(self._runs, f"container {name} runs", 20)
 

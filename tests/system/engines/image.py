@@ -26,7 +26,7 @@ COMMAND = ["/bin/station"]
 STATION = f"""#!/bin/sh
 trap 'exit 0' TERM
 nc -ll -p {SERVED} -e cat /srv/file &
-iperf3 -s >/dev/null &
+iperf3 -s >/dev/null 2>&1 &
 while :; do wait; done
 """
 ACCOUNTS = {"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n"}

@@ -52,10 +52,12 @@ class Station(ABC):
         """Run a shell command beside others, from now on; nothing is heard of it."""
         self.run(f"(({command}) </dev/null >/dev/null 2>&1 &)")
 
-    def measure(self, address: str, seconds: float = 1.0, options: str = "") -> dict[str, Any]:
-        """iperf3's report of TCP to another container for so long."""
-        line = f"iperf3 --json -c {address} -t {seconds:g} {options}"
+    def measure(self, address: str, seconds: int = 1, options: str = "") -> dict[str, Any]:
+        """iperf3's report of TCP to another container for so long. PeerError where it fails."""
+        line = f"iperf3 --json -c {address} -t {seconds} {options} || true"
         report: dict[str, Any] = json.loads(self.run(line, 30 + seconds))
+        if "error" in report:
+            raise PeerError(f"{self.name}: iperf3 to {address}: {report['error']}")
         return report
 
     def addresses(self, interface: str = INTERFACE) -> list[str]:

@@ -9,6 +9,7 @@ below that folder, and a group has the test's name.
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.system.peers.process import wait_until
 
 PROC = Path("/proc")
 GROUPS = Path("/sys/fs/cgroup")
+RUNC = Path("/run/containerd/runc")  # what runc keeps of containers, by containerd's namespace
 
 
 def processes(folder: Path) -> list[int]:
@@ -93,3 +95,4 @@ def sweep(folder: Path, group: str) -> None:
     end_processes(folder)
     end_groups(group)
     unmount(folder)
+    shutil.rmtree(RUNC / group, ignore_errors=True)
