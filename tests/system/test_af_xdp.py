@@ -176,6 +176,17 @@ def test_the_far_end_finishes_its_frames(switch: RunningSwitch, left: Wire, mode
     assert not program(left)
 
 
+def test_frames_for_all_addresses_are_received(switch: RunningSwitch, left: Wire) -> None:
+    """A network card would otherwise keep those for guests away."""
+    def promiscuity() -> str:
+        return shell(f"ip -n {left.outer} -d link show {left.ifname}").split("promiscuity ")[1][0]
+
+    attach(switch, "left", left)
+    assert promiscuity() == "1"
+    switch.remove("left")
+    assert promiscuity() == "0"
+
+
 def test_a_far_end_that_is_moved(switch: RunningSwitch, left: Wire) -> None:
     """It is found again when its offloads are to be switched on."""
     before = offloads(left)

@@ -27,6 +27,7 @@ Frames must come finished (far_end says why they may not): ``checksums`` says wh
 
 import asyncio
 import errno
+import socket
 import time
 from contextlib import suppress
 from typing import Any
@@ -38,7 +39,7 @@ from byway.packet.ethernet import MAX_TAGS, VLAN_TAG, untagged_frame
 from byway.packet.offload import TAKES_VALID
 from byway.packet.reason import Reason
 from byway.ports.af_xdp_kernels import XdpError
-from byway.ports.ethtool import receive_queues
+from byway.ports.ethtool import promiscuous, receive_queues
 from byway.ports.far_end import (
     PAIRS,
     Switched,
@@ -85,6 +86,7 @@ class AfXdpPort(Port):
         self._link: Link | None = None  # the interface that we have
         self._program: XdpProgram | None = None
         self._sockets: list[Xsk] = []
+        self._listener: socket.socket | None = None  # for frames to addresses behind us
         self._switched: list[Switched] = []
         self._pieces = 1
         self._opening = False
@@ -180,18 +182,15 @@ class AfXdpPort(Port):
         chunk = SMALL_CHUNK if longest <= SMALL_CHUNK - HEADROOM else LARGE_CHUNK
         self._pieces = MAX_PIECES if longest > LARGE_CHUNK - HEADROOM else 1
         try:
-            self._program = self._attach(link)
-            self._switch_off(link)
-            self._bind(link, chunk)
+            self._make(link, chunk)
         except (PortError, OSError):
             if self._pieces == 1:
                 raise
             # Without frames in pieces, which are newer than AF_XDP: longer ones do not come in.
             self._pieces = 1
             self._undo()
-            self._program = self._attach(link)
-            self._switch_off(link)
-            self._bind(link, chunk)
+            self._make(link, chunk)
+        assert self._program
         for number, xsk in enumerate(self._sockets):
             xsk.records.rx["complete"] = config.checksums == "complete"
             xsk.records.tx["max_frame"] = longest
@@ -200,9 +199,12 @@ class AfXdpPort(Port):
             self.wake_fds[number] = xsk.fileno()
             self._program.serve(number, xsk.fileno())
 
-    def _attach(self, link: Link) -> XdpProgram:
-        return XdpProgram(link.name, link.index, self.queues, _MODES[self.config.mode],
-                          self._pieces > 1)
+    def _make(self, link: Link, chunk: int) -> None:
+        self._program = XdpProgram(link.name, link.index, self.queues, _MODES[self.config.mode],
+                                   self._pieces > 1)
+        self._switch_off(link)
+        self._bind(link, chunk)
+        self._listener = promiscuous(link.index)
 
     def _check_queues(self, ifname: str) -> None:
         there = receive_queues(ifname)
@@ -270,6 +272,9 @@ class AfXdpPort(Port):
         self._told = self._statistics()
         while self._sockets:
             self._sockets.pop().close()
+        if self._listener:
+            self._listener.close()
+            self._listener = None
         while self._switched:
             self._restore(self._switched.pop())
         if self._program:

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 _SIOCETHTOOL = 0x8946
 _GSTRINGS, _GSSET_INFO, _GFEATURES, _SFEATURES, _GCHANNELS = 0x1B, 0x37, 0x3A, 0x3B, 0x3C
 _SS_FEATURES, _STRING = 4, 32  # enum ethtool_stringset; ETH_GSTRING_LEN
+_SOL_PACKET, _ADD_MEMBERSHIP, _MR_PROMISC = 263, 1, 1
+_MREQ = struct.Struct("=iHH8s")  # struct packet_mreq: interface, type, address
 _IFREQ = struct.Struct("=16sQ16x")  # name, address of the command (netdevice(7))
 _BLOCK = struct.Struct("=IIII")  # available, requested, active, never changed: 32 features each
 _WANTED = struct.Struct("=II")  # valid, requested
@@ -82,6 +84,18 @@ def set_features(ifname: str, names: Iterable[str], on: bool) -> None:
             blocks[number // 32][1] |= int(on) << number % 32
     _ask(ifname, array.array("B", struct.pack("=II", _SFEATURES, len(blocks))
                              + b"".join(_WANTED.pack(*block) for block in blocks)))
+
+
+def promiscuous(ifindex: int) -> socket.socket:
+    """Have an interface receive frames for all addresses, not for its own only, as long as the
+    returned socket is open (packet(7), PACKET_MR_PROMISC). OSError EPERM: without CAP_NET_RAW."""
+    made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # protocol 0: it receives nothing
+    try:
+        made.setsockopt(_SOL_PACKET, _ADD_MEMBERSHIP, _MREQ.pack(ifindex, _MR_PROMISC, 0, b""))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def receive_queues(ifname: str) -> int | None:
