@@ -7,6 +7,7 @@ test_cni_engines.py, the specification sentence by sentence in tests/spec/test_c
 
 import itertools
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -194,6 +195,27 @@ def test_ports_are_published_without_masquerading(lab: RealLab, runtime: Runtime
     assert "8081" not in ruleset
     assert gateway.rpartition(".")[0] not in ruleset
     lab.real.client.remove_port(f"gw-{runtime.network['name']}")
+
+
+@pytest.mark.parametrize("way", ["egress", "ingress"])
+def test_rates_are_kept(lab: RealLab, runtime: Runtime, way: str) -> None:
+    """Two megabytes at eight megabits a second, out of a container or into it, take two seconds."""
+    sender, receiver = lab.namespace(), lab.namespace()
+    limit = {"bandwidth": {f"{way}Rate": 8_000_000, f"{way}Burst": 1_000_000}}
+    runtime.add("from", sender, **(limit if way == "egress" else {}))
+    address = peer_addresses(runtime.add("to", receiver, **(limit if way == "ingress" else {})))[0]
+    ping(sender, address)
+    runtime.check("from", sender)
+    runtime.check("to", receiver)
+    with Process("nc", ["nsenter", f"--net={receiver}", "busybox", "nc", "-l", "-p", "7000"],
+                 lab.folder / "received.log") as server:
+        wait_until(lambda: ":7000" in inside(receiver, "busybox", "netstat", "-ltn"),
+                   "the server listens", 10)
+        begin = time.monotonic()
+        inside(sender, "sh", "-c", f"head -c 2000000 /dev/zero | busybox nc {address} 7000")
+        wait_until(lambda: not server.running, "all has arrived", 60)
+    assert time.monotonic() - begin > 1.5
+    assert (lab.folder / "received.log").stat().st_size == 2_000_000
 
 
 def fetched(netns: str, host: str, port: int) -> str:
