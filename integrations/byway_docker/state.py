@@ -20,7 +20,7 @@ import ipaddress
 import json
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any, TypeVar
 
@@ -60,11 +60,13 @@ _TABLES = (
 
 
 class State:
-    """The open file `path`. Refused where it cannot be used, or another plugin uses it."""
+    """The open file `path`. Refused where it cannot be used, or another plugin uses it.
 
-    def __init__(self, path: str) -> None:
+    `thread` carries all calls out, one after the other; by default one of its own."""
+
+    def __init__(self, path: str, thread: Executor | None = None) -> None:
         self._lock = _exclusive(path)
-        self._thread = ThreadPoolExecutor(1, "byway-docker-state")
+        self._thread = thread or ThreadPoolExecutor(1, "byway-docker-state")
         try:
             self._pools = self._thread.submit(self._open, path).result()
         except IpamError as error:
