@@ -49,7 +49,8 @@ def docker_plugin(
         print(f"byway: {error}", file=sys.stderr)
         raise typer.Exit(2) from None
     try:
-        main(Settings(_api(api), state, netns), listener.dup())
+        with listener.dup() as copy:  # the server closes what it is given
+            main(Settings(_api(api), state, netns), copy)
     except Refused as error:
         print(f"byway: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

@@ -4,7 +4,9 @@
 from typing import Any
 
 import pytest
+import yaml
 
+from tests.architecture.sources import ROOT
 from tests.unit.docker.world import World, identity, subnet
 
 NET, END = identity(1), identity(2)
@@ -67,6 +69,17 @@ def test_a_gateway_elsewhere_is_only_told(world: World) -> None:
 
 def test_options_of_the_network(world: World) -> None:
     create(world, **{"byway.vni": "100", MTU: "9000"})
+    (row,) = [n for n in world.switch.engine.networks() if n["name"] == "docker-000000000001"]
+    assert (row["vni"], row["mtu"]) == (100, 9000)
+
+
+def test_the_example_for_compose(world: World) -> None:
+    text = (ROOT / "examples" / "docker-compose.yml").read_text()
+    network = yaml.safe_load(text)["networks"]["blue"]
+    assert {network["driver"], network["ipam"]["driver"]} == {"byway"}
+    v4, v6 = (entry["subnet"] for entry in network["ipam"]["config"])
+    create(world, ipv4=[subnet(v4, "10.10.0.1/24")], ipv6=[subnet(v6, "fd10::1/64")],
+           **network["driver_opts"])
     (row,) = [n for n in world.switch.engine.networks() if n["name"] == "docker-000000000001"]
     assert (row["vni"], row["mtu"]) == (100, 9000)
 
