@@ -129,7 +129,7 @@ class Reconciler:
                     self._restore_endpoint(network, endpoint.id)
                 except (Refused, OSError) as error:
                     troubles.append(error)
-        LOG.info("the switch has %d networks of Docker's again", len(networks))
+        LOG.info("networks at the switch: %d", len(networks))
         if troubles:
             raise troubles[0]
 

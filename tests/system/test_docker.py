@@ -36,11 +36,12 @@ MTU = "com.docker.network.driver.mtu"
 class Lab:
     """A switch with two guests' ports, the plugin, dockerd; the namespace is their host."""
 
-    def __init__(self, stack: ExitStack, folder: Path, archive: Path) -> None:
+    def __init__(self, stack: ExitStack, folder: Path, archive: Path,
+                 state: Path | None = None) -> None:
         self.place = stack.enter_context(Place(folder, "docker"))
         ports = [Port(name, folder / f"{name}.sock", network="guests") for name in ("vm", "fake")]
         self.switch = stack.enter_context(Switch(
-            folder, ports, prefix=self.place.namespace.prefix))
+            folder, ports, prefix=self.place.namespace.prefix, state=state))
         self.plugin = stack.enter_context(Plugin(self.place, self.switch))
         self.docker = stack.enter_context(Docker(self.place))
         self.docker.load(archive)
@@ -205,6 +206,23 @@ def test_a_container_and_a_qemu_guest_exchange_a_file(
         port = lab.switch.ports()["vm"]
         # Segments were left to the cards: most frames of the file were larger than the MTU.
         assert port["tx_bytes"] / port["tx_frames"] > 3000
+
+
+def test_a_switch_that_remembers_its_ports(own_folder: Path, station_image: Path) -> None:
+    """It makes the taps again that Docker has moved; the plugin leads it to the containers'."""
+    with ExitStack() as stack:
+        lab = Lab(stack, own_folder, station_image, own_folder / "switch.db")
+        lab.create("net", "--subnet", "10.50.0.0/24")
+        one, two = lab.docker.run("one", "net"), lab.docker.run("two", "net")
+        meet(one, two)
+        for _ in range(2):
+            lab.switch.kill()
+            lab.switch.start()
+            meet(one, two)
+            wait_until(lambda: len(lab.place.namespace.links()) == 1, "one link is left", 10)
+        lab.docker.clear()
+        assert set(lab.switch.ports()) == {"vm", "fake"}
+        assert lab.place.namespace.links() == set()
 
 
 def test_the_commands_of_the_page(lab: Lab) -> None:
