@@ -20,6 +20,7 @@ Value: TypeAlias = Union[str, bytes, int, "Message", Sequence["Value"]]
 Message: TypeAlias = Mapping[int, Value]
 Decoded: TypeAlias = dict[int, list[int | bytes]]
 
+CPU_SHARES = 1024  # as other engines give; without a word, the kernel's smallest share
 VARINT, LENGTH = 0, 2  # the wire types that CRI's messages have
 
 
@@ -151,7 +152,8 @@ class Pod(Station):
             8: {1: f"/{cri.engine.group}"},
         }
         self.id = text(cri.call("RunPodSandbox", {1: sandbox}), 1)
-        container: Message = {1: {1: "main"}, 2: {1: image.NAME}, 3: image.COMMAND}
+        container: Message = {1: {1: "main"}, 2: {1: image.NAME}, 3: image.COMMAND,
+                              15: {1: {3: CPU_SHARES}}}
         made = cri.call("CreateContainer", {1: self.id, 2: container, 3: sandbox})
         self.container = text(made, 1)
         cri.call("StartContainer", {1: self.container})
