@@ -266,7 +266,8 @@ class VhostUserPort(Port):
         position = used_index(ring.used)
         if ring.packed:
             position = ring.base
-            if not ring.inflight and ring.index not in self._started:
+            told = ring.inflight or row["in_order"]  # by others than the ring
+            if not told and ring.index not in self._started:
                 position = packed_position(ring.desc, ring.used, ring.size, ring.base)
         self._started.add(ring.index)
         row["last_avail"] = row["avail_seen"] = row["used_idx"] = row["published"] = position
