@@ -53,7 +53,7 @@ from byway.machine.mem import (
 from byway.machine.system import syscall3
 from byway.packet.batch import BUFFER, ROWS, R, batch_at, set_dropped, set_row
 from byway.packet.counters import count_frames
-from byway.packet.offload import MALFORMED, NEEDS_CSUM, word_csum_start
+from byway.packet.offload import MALFORMED, NEEDS_CSUM, pieces_of, word_csum_start
 from byway.packet.reason import Reason
 from byway.ports import datagrams
 from byway.ports.datagrams import (
@@ -65,6 +65,7 @@ from byway.ports.datagrams import (
     put_message,
     send_rows,
 )
+from byway.virtio.borrow import MAX_OCTETS, MAX_PIECES
 from byway.virtio.net_header import read_offload
 
 _BAD_LENGTH, _TRUNCATED = int(Reason.BAD_LENGTH), int(Reason.TRUNCATED)
@@ -174,7 +175,7 @@ def queued_row(row, fd, place, scratch):
 
 @kernel
 def packet_rx(queue, batch):
-    """Take up to a batch of frames from the ring; -> rows filled."""
+    """Take up to a batch of frames from the ring, and no more than one pass may; -> rows filled."""
     b = batch_at(batch)
     b.n = 0
     b.nsegs = 0
@@ -187,7 +188,8 @@ def packet_rx(queue, batch):
     frames = 0
     octets = 0
     left = 0
-    while n < ROWS:
+    pieces = 0
+    while n < ROWS and octets < MAX_OCTETS and pieces < MAX_PIECES:
         slot = ring + size * at
         status = ld32_acq(slot + STATUS)
         if status & USER == 0:
@@ -202,6 +204,7 @@ def packet_rx(queue, batch):
         st64(row + R.offload, word)
         left |= word
         length = ld64(row + R.len)
+        pieces += pieces_of(word, length)
         octets += length
         frames += 1 if length > 0 else 0
         n += 1

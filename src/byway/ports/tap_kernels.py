@@ -39,10 +39,11 @@ from byway.machine.mem import ld64, likely, st64, unlikely
 from byway.machine.system import EINTR, SYS_READ, SYS_WRITE, SYS_WRITEV, syscall3
 from byway.packet.batch import BUFFER, HEAD, ROWS, SEGMENT, R, batch_at, set_row
 from byway.packet.counters import count_drops, count_frames
-from byway.packet.offload import NEEDS_CSUM
+from byway.packet.offload import NEEDS_CSUM, pieces_of
 from byway.packet.reason import Reason
 from byway.packet.segment import finish_begin, finish_next, finisher_at
 from byway.ports.datagrams import put_vectors, reason_of
+from byway.virtio.borrow import MAX_OCTETS, MAX_PIECES
 from byway.virtio.net_header import put_header, read_offload
 
 HEADER = 10  # the kernel fills no more of it, whatever size is set
@@ -85,14 +86,15 @@ def again(number, file, address, n):
 # ---------------------------------------------------------------- into Byway
 @kernel
 def tap_rx(queue, batch):
-    """Read up to a batch of frames; -> rows filled."""
+    """Read up to a batch of frames, and no more than one pass may take; -> rows filled."""
     t = tap_at(queue)
     b = batch_at(batch)
     file, rows, place = t.file, b.rows, b.buffers
     n = 0
     octets = 0
     offloads = 0
-    while n < ROWS:
+    pieces = 0
+    while n < ROWS and octets < MAX_OCTETS and pieces < MAX_PIECES:
         length = again(SYS_READ, file, place, BUFFER) - HEADER
         if length < 0:
             if unlikely(length != -_EAGAIN - HEADER):
@@ -104,6 +106,7 @@ def tap_rx(queue, batch):
         word = read_offload(place)
         st64(row + R.offload, word)
         offloads |= word
+        pieces += pieces_of(word, length)
         octets += length
         place += BUFFER
         n += 1

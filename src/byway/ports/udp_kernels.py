@@ -27,6 +27,7 @@ from byway.ports.datagrams import (
     put_message,
     send_rows,
 )
+from byway.virtio.borrow import MAX_OCTETS
 
 _OVER_MTU = int(Reason.OVER_MTU)
 _POLLIN = 1
@@ -39,19 +40,21 @@ UDP, udp_at, U = record("udp", ["fd", "longest", "rx", "tx", "poll"])
 
 @kernel
 def receive_all(fd, batch, room):
-    """Read what waits, ``room`` bytes of each datagram at the most; -> datagrams.
+    """Read what waits, ``room`` bytes of each datagram and no more than one pass may take; ->
+    datagrams.
 
     An error of a datagram sent earlier (nobody listens there) may be told instead, once.
     """
     b = batch_at(batch)
-    for k in range(ROWS):
+    n = min(ROWS, max(1, MAX_OCTETS // room))
+    for k in range(n):
         vector = b.scratch + VECTORS + SEGMENT * k
         st64(vector, b.buffers + BUFFER * k)
         st64(vector + 8, room)
         put_message(b.scratch + MESSAGE * k, vector, 1)
-    got = syscall6(SYS_RECVMMSG, fd, b.scratch, ROWS, MSG_DONTWAIT, 0, 0)
+    got = syscall6(SYS_RECVMMSG, fd, b.scratch, n, MSG_DONTWAIT, 0, 0)
     if unlikely(got == -ECONNREFUSED):
-        got = syscall6(SYS_RECVMMSG, fd, b.scratch, ROWS, MSG_DONTWAIT, 0, 0)
+        got = syscall6(SYS_RECVMMSG, fd, b.scratch, n, MSG_DONTWAIT, 0, 0)
     return max(got, 0)
 
 

@@ -110,6 +110,16 @@ def test_no_more_than_a_batch_is_read(bench: Bench, peer: socket.socket) -> None
     assert [len(bench.receive()) for _ in range(3)] == [ROWS, 5, 0]
 
 
+@pytest.mark.parametrize(("payload", "size", "most"), [(65535 - 40, 1400, 8), (20000, 50, 4)])
+def test_a_pass_is_bounded(
+        bench: Bench, peer: socket.socket, payload: int, size: int, most: int) -> None:
+    """By bytes, and by segments: whatever a container sends, others are not kept waiting."""
+    large = Shape(payload=bytes(payload))
+    for _ in range(most + 2):
+        peer.send(large.header(GSO_TCPV4, size) + large.build())
+    assert [len(bench.receive()) for _ in range(3)] == [most, 2, 0]
+
+
 def test_the_longest_frame(bench: Bench, peer: socket.socket) -> None:
     longest = Shape(payload=bytes(65535 - 40), tags=(5, 6))
     peer.send(longest.header(GSO_TCPV4, 1400) + longest.build())
