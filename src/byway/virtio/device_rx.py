@@ -308,7 +308,7 @@ def packed_give_back(queue, batch):
         st64_rel(first, (token & 0xFFFF) << 32 | first_done << 48)
         if unlikely(log != 0):
             log_write(log, first - 8, DESCRIPTOR)
-    move_on(queue, slot | (WRAP if done != 0 else 0), passed)
+    move_on(queue, slot | (WRAP if done != 0 else 0), passed, n)
 
 
 # ---------------------------------------------------------------- either

@@ -8,19 +8,38 @@ index (VIRTIO 1.2, 2.7.8). A packed ring has none, and front ends such as QEMU t
 position of the very first start. So Byway's device keeps its position where it may write: in the
 word of its own event suppression structure (2.8.14), which says something to the driver only
 together with the flag EVENT_AT_SLOT, and then it is the position as well. It is believed where the
-ring does not contradict it: the descriptor before it has been used in its lap, or made available
-again for the next one. A new ring holds zeros, and its front end is right.
+ring does not contradict it: the chain before it has been used in its lap, or made available again
+for the next one. A new ring holds zeros, and its front end is right.
 
-A process that was killed after it had returned buffers, and before it noted that, leaves used
-descriptors from there on: they are passed over (one slot each, as drivers with indirect descriptors
-use the ring).
+It is not written for each batch: the driver looks at that line as well. It is written after a batch
+with any chain of several slots, and every quarter of the ring; so what is not noted are chains of
+one slot, and they are passed over, for the ring says of each that it was returned. A used
+descriptor has both flags of its lap. One that was made available again for the next lap has the
+flags of one that lies inside a chain of the lap before, for of a chain only the first descriptor is
+marked as used (2.8.6). But the driver makes descriptors available in order. So of those that look
+like this, the ones with a used descriptor behind them were returned; and where there is none, all
+or none were, and all means that the ring is full: the next one is available as well.
+
+With IN_ORDER one used descriptor returns many buffers (2.8.8), and the ring tells nothing: the
+front end is to be believed. Only a process that is killed between returning longer chains and
+writing the word leaves it behind.
 """
 
 import ctypes
 
-from byway.virtio.ring import AVAIL, DESCRIPTOR, EVENT_WORD, INDEX, PACKED_START, USED, WRAP
+from byway.virtio.ring import (
+    AVAIL,
+    DESCRIPTOR,
+    EVENT_WORD,
+    INDEX,
+    NEXT,
+    PACKED_START,
+    USED,
+    WRAP,
+)
 
 _FLAGS = 14  # of a packed descriptor
+_SLOT = WRAP - 1
 
 
 def used_index(used: int) -> int:
@@ -34,30 +53,58 @@ def packed_position(desc: int, used: int, size: int, base: int) -> int:
     To be asked where a connection begins: later on, the front end has the position from us.
     """
     area = ctypes.c_uint32.from_address(used + EVENT_WORD).value  # with the flags: 0 in a new ring
-    kept = area & 0xFFFF
-    slot, wrap = kept & (WRAP - 1), kept & WRAP
-    if kept == base or slot >= size or (area == 0 and base != PACKED_START):
+    position, kept = base, area & 0xFFFF
+    if kept & _SLOT < size and (area != 0 or base == PACKED_START) and _follows(desc, size, kept):
+        position = kept
+    elif base != PACKED_START:  # a ring that begins there, and says nothing yet
         return base
-    before, its_wrap = (slot - 1, wrap) if slot else (size - 1, wrap ^ WRAP)
-    if not (_is_used(desc, before, its_wrap) or _is_available(desc, before, its_wrap ^ WRAP)):
-        return base
+    return _pass_over(desc, size, position)
+
+
+def _follows(desc: int, size: int, position: int) -> bool:
+    """Is what lies before the position a chain that was returned?"""
+    following = 0
     for _ in range(size):
-        if not _is_used(desc, slot, wrap):
+        position = _before(size, position)
+        flags = _flags(desc, position)
+        if _marked(flags, USED, position):
+            return True
+        if not _marked(flags, AVAIL, position) or flags & NEXT != following:
+            return False
+        following = NEXT  # the last of a chain has no such flag, all others but a used one do
+    return False
+
+
+def _pass_over(desc: int, size: int, position: int) -> int:
+    """The position behind the chains of one slot that were returned from ``position`` on."""
+    at = found = position
+    for _ in range(size):
+        flags = _flags(desc, at)
+        if not _marked(flags, USED, at):
+            if found == position and _marked(flags, AVAIL, at):  # a full ring, or nothing passed
+                return at
             break
-        slot, wrap = (slot + 1, wrap) if slot + 1 < size else (0, wrap ^ WRAP)
-    return slot | wrap
+        following = _after(size, at)
+        if _marked(flags, AVAIL, at):
+            found = following
+        at = following
+    return found
 
 
-def _is_used(desc: int, slot: int, wrap: int) -> bool:
-    """Was the descriptor used in the lap of ``wrap``? (2.8.1)"""
-    return _state(desc, slot) == ((AVAIL | USED) if wrap else 0)
+def _flags(desc: int, position: int) -> int:
+    at = desc + DESCRIPTOR * (position & _SLOT) + _FLAGS
+    return ctypes.c_uint16.from_address(at).value
 
 
-def _is_available(desc: int, slot: int, wrap: int) -> bool:
-    """Is the descriptor available in the lap of ``wrap``?"""
-    return _state(desc, slot) == (AVAIL if wrap else USED)
+def _marked(flags: int, flag: int, position: int) -> bool:
+    """Is the flag that of the position's lap? (2.8.1)"""
+    return bool(flags & flag) == bool(position & WRAP)
 
 
-def _state(desc: int, slot: int) -> int:
-    flags = ctypes.c_uint16.from_address(desc + DESCRIPTOR * slot + _FLAGS).value
-    return flags & (AVAIL | USED)
+def _after(size: int, position: int) -> int:
+    slot = (position & _SLOT) + 1
+    return slot | position & WRAP if slot < size else position & WRAP ^ WRAP
+
+
+def _before(size: int, position: int) -> int:
+    return position - 1 if position & _SLOT else size - 1 | position & WRAP ^ WRAP

@@ -105,15 +105,22 @@ def slots_done(batch, n):
 
 
 @kernel
-def move_on(queue, position, passed):
-    """``passed`` slots of a packed ring were returned, up to ``position``. After the ring's own
-    stores: see call_driver."""
+def move_on(queue, position, passed, chains):
+    """``passed`` slots of a packed ring, those of ``chains`` chains, were returned, up to
+    ``position``. After the ring's own stores: see call_driver.
+
+    The position is kept in the ring for the next back end (position.py), but a line that the
+    driver looks at is not written for each batch: chains of one slot can be told from the ring.
+    """
     q = vq_at(queue)
     q.used_idx = position
-    if q.in_order == 0 and q.inflight == 0:  # for the next back end: see position.py
-        st16_once(q.used + EVENT_WORD, position)
-        if unlikely(q.log != 0):
-            log_write(q.log, q.used, 2)
+    q.unkept += passed
+    if unlikely(passed != chains or q.unkept >= q.size >> 2):
+        q.unkept = 0
+        if q.in_order == 0 and q.inflight == 0:
+            st16_once(q.used + EVENT_WORD, position)
+            if q.log != 0:
+                log_write(q.log, q.used, 2)
     st64_rel(queue + Q.published, position | ((q.published >> 16) + passed) << 16)
 
 
@@ -154,7 +161,7 @@ def publish_packed(queue, batch, n):
     st64_rel(first, first_word)
     if unlikely(log != 0):
         log_write(log, first - 8, DESCRIPTOR)
-    move_on(queue, slot | (WRAP if done != 0 else 0), passed)
+    move_on(queue, slot | (WRAP if done != 0 else 0), passed, n)
     q.last_avail = q.used_idx
     if unlikely(q.inflight != 0):
         journal_commit(queue, slots)

@@ -18,15 +18,18 @@ from tests.running import RunningSwitch
 SIZE = 5
 
 
-def forgetful(switch: RunningSwitch, guest: Guest) -> None:
-    """The guest's VMM meets a back end anew: the driver notices nothing."""
+def reconnect(switch: RunningSwitch, guest: Guest, exact: bool = False) -> None:
+    """The guest's VMM meets a back end anew: the driver notices nothing. ``exact``: it knows where
+    the rings are."""
+    bases = {index: guest.front.stop_ring(index) if exact else PACKED_START
+             for index in guest.queues.by_index()}
     guest.front.close()
     switch.until(lambda: switch.port("vm1")["state"] == "waiting")
     guest.front = FrontEnd.connect(switch.socket("vm1"))
     guest.front.negotiate(guest.features)
     guest.front.set_memory([guest.region], [GPA])
     for index, queue in guest.queues.by_index().items():
-        guest.front.start_ring(index, queue.size, PACKED_START, queue.desc, queue.avail,
+        guest.front.start_ring(index, queue.size, bases[index], queue.desc, queue.avail,
                                queue.used, queue.kick, queue.call)
         guest.front.enable_ring(index, True)
     switch.until(lambda: switch.port("vm1")["state"] == "up")
@@ -43,11 +46,30 @@ def test_the_ring_says_where_it_was(tmp_path: Path, features: int) -> None:
         out = ethernet(two.mac, one.mac, TEST_ETHERTYPE, b"out")
         back = ethernet(one.mac, two.mac, TEST_ETHERTYPE, b"back")
         for number in range(3 * SIZE):
-            forgetful(switch, one)
+            reconnect(switch, one)
             for _ in range(number % 4):
                 assert (one.send([out]), two.send([back])) == (1, 1)
                 switch.settle()
                 assert (one.receive(), two.receive()) == ([back], [out])
+        assert switch.drops() == {}
+        one.close()
+        two.close()
+
+
+def test_in_order_the_front_end_is_believed(tmp_path: Path) -> None:
+    """One used descriptor returns a batch, so the ring does not tell where it ended."""
+    with RunningSwitch(tmp_path, stepped=True) as switch:
+        switch.network()
+        switch.vhost("vm1", "vm2")
+        one = switch.guest("vm1", 1, packed=True, size=SIZE, features=mask(Feature.IN_ORDER))
+        two = switch.guest("vm2", 2, packed=True, size=64)
+        out = ethernet(two.mac, one.mac, TEST_ETHERTYPE, b"out")
+        for number in range(4 * SIZE):
+            count = 1 + number % SIZE
+            assert one.send([out] * count) == count
+            switch.settle()
+            assert two.receive() == [out] * count
+            reconnect(switch, one, exact=True)
         assert switch.drops() == {}
         one.close()
         two.close()
@@ -79,8 +101,12 @@ NEXT_LAP = 0x8000  # available in the second
     ([AVAILABLE, AVAILABLE, 0, 0], 2 | WRAP, PACKED_START),  # a ring that began anew
     ([0, 0, 0, 0], 3 | WRAP, PACKED_START),
     ([USED, USED, USED, USED], 0, 0),  # the next lap begins
-    ([USED, USED, 0, 0], 4 | WRAP, PACKED_START),  # outside of the ring
-    ([USED, USED, 0, 0], 0x7FFF, PACKED_START),
+    ([USED, USED, 0, 0], 4 | WRAP, 2 | WRAP),  # outside of the ring: what that says itself
+    ([USED, USED, 0, 0], 0x7FFF, 2 | WRAP),
+    ([USED, AVAILABLE, 0, 0], 0, 1 | WRAP),  # not noted yet
+    ([NEXT_LAP, NEXT_LAP, NEXT_LAP, USED], 1 | WRAP, 0),  # made available again since it was noted
+    ([NEXT_LAP, USED, AVAILABLE, AVAILABLE], 0, 2 | WRAP),
+    ([AVAILABLE, 0, USED, USED], 1, 2),  # in the second lap, slot 0 available in the third
 ])
 def test_what_is_believed(flags: list[int], kept: int, expected: int) -> None:
     assert Ring(flags, kept).position(PACKED_START) == expected
@@ -89,3 +115,9 @@ def test_what_is_believed(flags: list[int], kept: int, expected: int) -> None:
 def test_a_new_ring_that_begins_in_a_later_lap() -> None:
     ring = Ring([AVAILABLE, AVAILABLE, NEXT_LAP, NEXT_LAP], 0, EVENT_ENABLE)
     assert ring.position(2) == 2
+
+
+def test_a_new_ring_that_begins_in_a_later_lap_with_nothing_in_it() -> None:
+    """Its zeros look like used descriptors of that lap."""
+    assert Ring([0, 0, 0, 0], 0, EVENT_ENABLE).position(0) == 0
+    assert Ring([0, 0, 0, 0], 0).position(2) == 2
