@@ -266,11 +266,12 @@ class VhostUserPort(Port):
         position = used_index(ring.used)
         if ring.packed:
             position = ring.base
-            told = ring.inflight or row["in_order"]  # by others than the ring
-            if not told and ring.index not in self._started:
+            told = ring.inflight or row["in_order"] or ring.index in self._started
+            if not told:
                 position = packed_position(ring.desc, ring.used, ring.size, ring.base)
         self._started.add(ring.index)
         row["last_avail"] = row["avail_seen"] = row["used_idx"] = row["published"] = position
+        row["unkept"] = ring.size  # noted with the first that is returned, for there may be a next
         # Buffers may have been used, and not been told of, before we came: the worker calls once.
         row["signalled_valid"], row["error"] = 0, 0
         row["call"], row["one"] = ring.call, address_of(self.one)

@@ -11,14 +11,15 @@ together with the flag EVENT_AT_SLOT, and then it is the position as well. It is
 ring does not contradict it: the chain before it has been used in its lap, or made available again
 for the next one. A new ring holds zeros, and its front end is right.
 
-It is not written for each batch: the driver looks at that line as well. It is written after a batch
-with any chain of several slots, and every quarter of the ring; so what is not noted are chains of
-one slot, and they are passed over, for the ring says of each that it was returned. A used
-descriptor has both flags of its lap. One that was made available again for the next lap has the
-flags of one that lies inside a chain of the lap before, for of a chain only the first descriptor is
-marked as used (2.8.6). But the driver makes descriptors available in order. So of those that look
-like this, the ones with a used descriptor behind them were returned; and where there is none, all
-or none were, and all means that the ring is full: the next one is available as well.
+It is not written for each batch: the driver looks at that line as well. It is written after the
+first batch, after one with any chain of several slots, and every quarter of the ring; so what is
+not noted are chains of one slot, and they are passed over, for the ring says of each that it was
+returned. A used descriptor has both flags of its lap. One that was made available again for the
+next lap has the flags of one that lies inside a chain of the lap before, for of a chain only the
+first descriptor is marked as used (2.8.6). But the driver makes descriptors available in order. So
+of those that look like this, the ones with a used descriptor behind them were returned; and where
+there is none, all or none were, and all means that the ring is full: the next one is available as
+well.
 
 With IN_ORDER one used descriptor returns many buffers (2.8.8), and the ring tells nothing: the
 front end is to be believed. Only a process that is killed between returning longer chains and

@@ -75,6 +75,26 @@ def test_in_order_the_front_end_is_believed(tmp_path: Path) -> None:
         two.close()
 
 
+def test_back_ends_that_return_little_each(tmp_path: Path) -> None:
+    """Each returns less than a position is written after; together they go round the ring."""
+    with RunningSwitch(tmp_path, stepped=True) as switch:
+        switch.network()
+        switch.vhost("vm1", "vm2")
+        one = switch.guest("vm1", 1, packed=True, size=64)
+        two = switch.guest("vm2", 2, packed=True, size=64)
+        out = ethernet(two.mac, one.mac, TEST_ETHERTYPE, b"out")
+        back = ethernet(one.mac, two.mac, TEST_ETHERTYPE, b"back")
+        for _ in range(30):
+            assert (one.send([out] * 7), two.send([back] * 7)) == (7, 7)
+            switch.settle()
+            assert (one.receive(), two.receive()) == ([back] * 7, [out] * 7)
+            switch.call(switch.engine.remove_port, "vm1")
+            switch.vhost("vm1")
+            reconnect(switch, one)
+        one.close()
+        two.close()
+
+
 class Ring:
     """Descriptors with flags as told, and the word of the device's event suppression."""
 
