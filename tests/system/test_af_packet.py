@@ -7,6 +7,8 @@ come back, and take their namespace with them.
 """
 
 import json
+import os
+import resource
 import socket
 import struct
 import subprocess
@@ -255,6 +257,24 @@ def test_down_and_up(switch: RunningSwitch, left: Wire, right: Wire) -> None:
         switch.until(lambda: switch.port("left")["state"] == "up")
     assert switch.port("left")["last_trouble"] == 'the interface "e1" has no carrier'
     assert "5 packets received" in left.ping(RIGHT)
+
+
+def test_sockets_that_cannot_be_had_for_a_while(switch: RunningSwitch, left: Wire) -> None:
+    """No more news comes of the interface: the port tries again by itself."""
+    attach(switch, "left", left)
+    link = f"ip -n {left.outer} link set {left.ifname}"
+    shell(f"{link} down")
+    switch.until(lambda: switch.port("left")["state"] == "down")
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    with subprocess.Popen(["sh", "-c", f"sleep 0.5; {link} up"]):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, before[1]))
+        try:
+            switch.until(lambda: "Too many open files" in switch.port("left")["reason"])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    switch.until(lambda: switch.port("left")["state"] == "up")
 
 
 def test_an_interface_that_is_deleted_and_made_again(switch: RunningSwitch, left: Wire,

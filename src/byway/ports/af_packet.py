@@ -11,9 +11,11 @@ frame says. With several queues the kernel spreads what comes by flow over as ma
 
 The port is up while the interface exists, is up and has a carrier. When one of that ends, the port
 leaves the plan and gives sockets and rings back; when all of it is so again, they are made anew.
-Until the interface is there for the first time the port is waiting.
+Until the interface is there for the first time the port is waiting. Where sockets cannot be had
+though it is there (no memory, too many files) it is tried again every RETRY_SECONDS.
 """
 
+import asyncio
 import errno
 import os
 from collections.abc import Sequence
@@ -30,6 +32,7 @@ from byway.ports.packet_socket import PacketSocket, kernel_takes, open_sockets
 from byway.ports.port import Host, Port, PortError
 from byway.ports.record import Kind
 
+RETRY_SECONDS = 1.0
 _GONE = (errno.ENODEV, errno.ENXIO, errno.ENETDOWN)  # since we looked; more news will come
 
 
@@ -48,6 +51,7 @@ class AfPacketPort(Port):
         self._link: Link | None = None
         self._problem: PortError | None = None
         self._seen = False  # was it ever up?
+        self._timer: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
         try:
@@ -79,11 +83,17 @@ class AfPacketPort(Port):
                     self.reason = f'the interface "{link.name}" went away'
                     return
                 self._problem = _refusal(error)
+                self._timer = self.host.loop.call_later(RETRY_SECONDS, self._retry)
         if self._problem:
             self.reason = str(self._problem)
             return
         self._link, self._seen = link, True
         self._serve()
+
+    def _retry(self) -> None:
+        self._timer = None
+        if self._follower.link:
+            self._attach(self._follower.link)
 
     def _serve(self) -> None:
         takes = kernel_takes(os.uname().release)
@@ -101,6 +111,9 @@ class AfPacketPort(Port):
     def _leave(self, reason: str) -> None:
         """Workers first, then the sockets and their rings."""
         self.take_down(reason, "down" if self._seen else "waiting")
+        if self._timer:
+            self._timer.cancel()
+            self._timer = None
         for k, sock in enumerate(self._sockets):
             sock.close()
             self._lost_before += sock.dropped()
