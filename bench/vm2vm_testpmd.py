@@ -151,6 +151,7 @@ class Bench:
     queues: int = 1
     flows: bool = False
     ring: int = 1024
+    mbufs: int = 0
 
     @contextlib.contextmanager
     def start(self, name: str, folder: Path) -> Iterator[Meter]:
@@ -184,7 +185,7 @@ class Bench:
                 self.start(name, folder) as meter,
                 testpmd.Guest(
                     folder, (users[0], users[1]), cpu=self.cpus[1], frame=frame, huge=self.huge,
-                    flows=self.flows,
+                    flows=self.flows, mbufs=self.mbufs,
                 ) as guest,
             ):
                 guest.ready()

@@ -242,7 +242,7 @@ def gather(worker, moved, began, now):
     """
     w = worker_at(worker)
     w.streak += 1
-    if w.streak > 1 and 2 * w.gave <= moved and moved < FULL * w.gave:
+    if w.streak > 1 and 2 * w.gave <= moved and moved < FULL * w.nhot:
         end = began + min(PACE * w.nhot, LONGEST_PACE)
         while now < end:
             pause()

@@ -121,6 +121,8 @@ class Guest(Testpmd):
     """Two virtio_user ports that forward to each other: two virtual machines in one process.
 
     `flows`: what they send is of many flows, so that a switch can spread it over their queues.
+    `mbufs`: as many buffers share the two, if not plenty: they take turns, so how many there are
+    decides which caches they stay in.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Guest(Testpmd):
         huge: bool = False,
         name: str = "guest",
         flows: bool = False,
+        mbufs: int = 0,
     ) -> None:
         eal = ["--single-file-segments"]
         for index, port in enumerate(ports):
@@ -145,7 +148,7 @@ class Guest(Testpmd):
         if flows:  # the first frames differ in their source addresses
             app += ["--txonly-multi-flow"]
         # Every ring may be full of buffers, those for sending of such as nobody took back yet.
-        mbufs = max(MBUFS, 3 * size * 4 * ports[0].queues)
+        mbufs = mbufs or max(MBUFS, 3 * size * 4 * ports[0].queues)
         super().__init__(name, folder, cpu, 256, huge, eal, app, mbufs)
 
     def ping_pong(self, bursts: int = 1) -> None:
