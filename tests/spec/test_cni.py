@@ -385,26 +385,3 @@ def test_a_version_that_is_not_spoken(lab: FakeLab, version: Any) -> None:
     assert outcome.answer
     assert outcome.answer["code"] == 1
     assert json.dumps(outcome.answer)
-
-
-# ------------------------------------------------------------ rates
-def test_rates(lab: FakeLab) -> None:
-    """CONVENTIONS.md, bandwidth: rates in bits a second, bursts in bits; ingress is what the
-    container receives."""
-    runtime, netns = lab.runtime(), lab.namespace()
-    runtime.add("c1", netns, bandwidth={"ingressRate": 8_000_000, "ingressBurst": 16_000_000,
-                                        "egressRate": 4_000_000})
-    assert "root refcnt 2 rate 4Mbit burst 128Kb" in inside(
-        netns, "tc", "qdisc", "show", "dev", "eth0")
-    assert "rate 8Mbit burst 2000000b" in inside(netns, "tc", "qdisc", "show", "dev", "ifb-eth0")
-    assert "redirect to device ifb-eth0" in inside(
-        netns, "tc", "filter", "show", "dev", "eth0", "parent", "ffff:").lower()
-    runtime.check("c1", netns)
-    inside(netns, "tc", "qdisc", "del", "dev", "ifb-eth0", "root")
-    assert code_of(runtime.check, "c1", netns) == 103
-    runtime.delete("c1", netns)
-    assert interfaces(netns) == set()
-
-
-def test_a_burst_without_a_rate(lab: FakeLab) -> None:
-    assert code_of(lab.runtime().add, "c1", lab.namespace(), bandwidth={"egressBurst": 1}) == 7

@@ -46,6 +46,7 @@ _TUNSETSNDBUF, _TUNSETVNETHDRSZ = 0x400454D4, 0x400454D8
 _SIOCGIFHWADDR = 0x8927
 _IFF_TAP, _IFF_MULTI_QUEUE, _IFF_PERSIST, _IFF_NO_PI = 0x0002, 0x0100, 0x0800, 0x1000
 _IFF_VNET_HDR, _IFF_TUN_EXCL = 0x4000, 0x8000
+_IFA_F_NODAD = 0x02  # linux/if_addr.h
 _INT_MAX = 0x7FFFFFFF
 _RTMGRP_LINK = 1  # rtnetlink(7)
 
@@ -270,22 +271,25 @@ def _configure(wanted: Interface, found: bool) -> None:
             netlink.link("set", index=index, mtu=wanted.mtu, state="up", **link)
             for address in wanted.addresses:
                 host, _, length = address.partition("/")
-                _add(netlink.addr, found, index=index, address=host, prefixlen=int(length))
+                # Whoever gave it knows that it is free: IPv6 need not ask for a second first.
+                sure = {"flags": _IFA_F_NODAD} if ":" in host else {}
+                _add(netlink.addr, "add", found, index=index, address=host,
+                     prefixlen=int(length), **sure)
             key = "routes"
-            for to, via in wanted.routes:
-                _add(netlink.route, found, dst=to, gateway=via, oif=index)
+            for to, via in wanted.routes:  # behind those of other interfaces, if there are any
+                _add(netlink.route, "append", found, dst=to, gateway=via, oif=index)
     except NetlinkError as error:
         fix = "check address, mac and the network's mtu" if key == "address" else \
             "a gateway is reached through one of the port's addresses"
         raise TapError(key, f"the interface cannot be configured: {error.args[1]}", fix) from None
 
 
-def _add(call: Any, found: bool, **what: Any) -> None:
+def _add(call: Any, how: str, found: bool, **what: Any) -> None:
     """Add an address or a route; what a persistent interface has kept is there already."""
     from pyroute2.netlink.exceptions import NetlinkError
 
     try:
-        call("add", **what)
+        call(how, **what)
     except NetlinkError as error:
         if not found or error.code != errno.EEXIST:
             raise
