@@ -39,6 +39,7 @@ from byway.machine.copying import copy_frame
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import (
+    fence,
     ld8,
     ld32_acq,
     ld32_once,
@@ -391,4 +392,9 @@ def xdp_kick(queue):
         before = left
         left = (ld64(queue + XT.next) - ld32_acq(t.consumer)) & _COUNTER
         fruitless = fruitless + 1 if left == before else 0
-    t.stuck = 1 if left != 0 and t.copying != 0 else 0
+    if t.stuck != 0 and left == 0:
+        t.stuck = 0
+        fence()  # another worker may have set it since: then its frames are in the ring
+        left = (ld64(queue + XT.next) - ld32_acq(t.consumer)) & _COUNTER
+    if left != 0 and t.copying != 0:
+        t.stuck = 1
