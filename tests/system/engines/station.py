@@ -17,6 +17,13 @@ from tests.system.engines.namespace import checked
 from tests.system.peers.process import PeerError, wait_until
 
 INTERFACE = "eth0"
+# An address may need a second until it is used (IPv6, duplicate address detection).
+EXCHANGE = """
+n=0
+until ping -q -c 1 -W 1 {address} >/dev/null; do n=$((n + 1)); [ $n -lt 20 ] || exit 1; done
+ping -q -c {count} -i 0.02 -W 3 {address}
+nc {address} {port} </dev/null | md5sum
+"""
 
 
 class Station(ABC):
@@ -43,6 +50,14 @@ class Station(ABC):
     def fetch(self, address: str, port: int = image.SERVED, timeout: float = 60.0) -> str:
         """The MD5 sum of what is sent to us from there (`image.SUM` for another container)."""
         return self.run(f"nc {address} {port} </dev/null | md5sum", timeout).split()[0]
+
+    def exchange(self, address: str, count: int = 5) -> None:
+        """Reach a container, ping it, and fetch its file, whole: one command, as starting one in a
+        container takes long. PeerError where anything is missing."""
+        line = EXCHANGE.format(address=address, count=count, port=image.SERVED)
+        text = self.run(line)
+        if f" {count} packets received" not in text or image.SUM not in text:
+            raise PeerError(f"{self.name} and {address}: {text!r}")
 
     def serve(self, file: str, port: int) -> None:
         """Send a file to everybody who connects to a TCP port, from now on."""
