@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """One DPDK guest through Byway in several ways: split rings, packed rings, four queue pairs.
 
-    .venv/bin/python bench/variants.py [--rounds 3] [--seconds 4] [--json FILE]
+    .venv/bin/python bench/variants.py [--rounds 5] [--seconds 1.5] [--json FILE]
 
 The guest and the measurement are those of vm2vm_testpmd.py. The same number of frames, of many
-flows, is in flight each way, and the guest has the same number of buffers: 128 frames and 1024
-buffers in one pair of queues, or 32 and 256 in each of four, all served by one worker. The ways
-take turns in each round, so that what the machine does meanwhile hits all alike.
-Printed are the medians of the rounds and the claims; the exit status is 0 if all claims hold, 1 if
-not, 2 if nothing could be measured.
+flows, is in flight each way, over as many descriptors: 128 frames and 1024 descriptors in one pair
+of queues, or 32 and 256 in each of four, all served by one worker. The guest has no more buffers
+than these need, so each way works in as much memory. The ways take turns in each round. Printed is the least of the rounds, because what strangers do to a shared
+machine only ever adds, and the claims; the exit status is 0 if all claims hold, 1 if not, 2 if
+nothing could be measured.
 """
 
 import argparse
 import contextlib
 import json
 import os
-import statistics
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +26,7 @@ from tests.system.peers import hugepages
 from tests.system.peers.process import PeerError
 
 FRAMES = (64, 1514)
+MBUFS = 5120  # for two ports with 1024 descriptors each way
 # name: packed rings, queue pairs, bursts of 32 frames in each queue, entries of a ring.
 WAYS = {"split": (False, 1, 4, 1024), "packed": (True, 1, 4, 1024),
         "split, 4 pairs": (False, 4, 1, 256), "packed, 4 pairs": (True, 4, 1, 256)}
@@ -42,7 +42,7 @@ def measure(rounds: int, seconds: float, huge: bool) -> dict[tuple[int, str], li
         for frame in FRAMES:
             for name, (packed, queues, bursts, ring) in WAYS.items():
                 bench = Bench(seconds, bursts, (cpus[0], cpus[-1]), huge, packed, queues, True,
-                              ring)
+                              ring, MBUFS)
                 sample = bench.measure(number, frame, "byway")
                 samples.setdefault((frame, name), []).append(sample)
                 print(f"round {number}: {name}, {frame} bytes: {sample.cycles:.1f} cycles a frame, "
@@ -52,8 +52,8 @@ def measure(rounds: int, seconds: float, huge: bool) -> dict[tuple[int, str], li
 
 
 def claims(samples: dict[tuple[int, str], list[Sample]]) -> list[Claim]:
-    """The ratios of the medians that are held to a bound."""
-    cycles = {key: statistics.median(s.cycles for s in some) for key, some in samples.items()}
+    """The ratios of the least figures that are held to a bound."""
+    cycles = {key: min(s.cycles for s in some) for key, some in samples.items()}
     return [Claim(f"cycles {one} / {other}, {frame} bytes",
                   cycles[frame, one] / cycles[frame, other], bound, True)
             for frame in FRAMES for one, other, bound in CLAIMS]
@@ -62,8 +62,8 @@ def claims(samples: dict[tuple[int, str], list[Sample]]) -> list[Claim]:
 def main() -> int:
     """Run the bench; its exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4.0, help="per measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.5, help="per measurement")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     given = parser.parse_args()
     with contextlib.ExitStack() as stack:
@@ -79,8 +79,8 @@ def main() -> int:
             print(f"variants: {error}", file=sys.stderr)
             return 2
     for (frame, name), some in samples.items():
-        print(f"{frame:>6}  {name:<16} {statistics.median(s.cycles for s in some):>8.1f} cycles "
-              f"{statistics.median(s.mpps for s in some):>7.2f} Mpps")
+        print(f"{frame:>6}  {name:<16} {min(s.cycles for s in some):>8.1f} cycles "
+              f"{max(s.mpps for s in some):>7.2f} Mpps")
     found = claims(samples)
     for claim in found:
         print(f"{claim.name:<45} {claim.ratio:.3f} <= {claim.bound:.2f}  "
