@@ -6,9 +6,10 @@
 The guest and the measurement are those of vm2vm_testpmd.py. The same number of frames, of many
 flows, is in flight each way, over as many descriptors: 128 frames and 1024 descriptors in one pair
 of queues, or 32 and 256 in each of four, all served by one worker. The guest has no more buffers
-than these need, so each way works in as much memory. The ways take turns in each round. Printed is the least of the rounds, because what strangers do to a shared
-machine only ever adds, and the claims; the exit status is 0 if all claims hold, 1 if not, 2 if
-nothing could be measured.
+than these need, so each way works in as much memory. The ways take turns in each round.
+
+Printed is the least of the rounds, because what strangers do to a shared machine only ever adds,
+and the claims; the exit status is 0 if all claims hold, 1 if not, 2 if nothing could be measured.
 """
 
 import argparse
