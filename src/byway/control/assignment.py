@@ -64,8 +64,8 @@ class Assignment:
         """None of the port's event fds wakes a worker any more."""
         for queue in self._of(port):
             if queue.watched >= 0:
-                self._workers[queue.worker].unwatch(queue.watched)
-                queue.watched = -1
+                watched, queue.watched = queue.watched, -1  # also where that fails
+                self._workers[queue.worker].unwatch(watched)
 
     def forget(self, port: Port) -> None:
         """The port is gone for good; its numbers may be given again."""

@@ -140,17 +140,18 @@ class Engine:
             for network in self._networks.values() if len(network.fdb))
 
     def _on_ageing(self) -> None:
+        # First: whatever goes wrong below goes wrong once.
+        self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
         self.expire(int(tsc()))
         for name in self._unopened.due():
             again = AddPort(self._port(name).config, patient=True)
             self.apply([RemovePort(name), again])
-        self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
 
     def _on_watch(self) -> None:
+        self._timers["watch"] = self.loop.call_later(STALL_SECONDS, self._on_watch)
         for worker in self._workers:
             if worker.stalled():
                 worker.interrupt()
-        self._timers["watch"] = self.loop.call_later(STALL_SECONDS, self._on_watch)
 
     def _on_alarm(self) -> None:
         with suppress(BlockingIOError):

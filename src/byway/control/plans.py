@@ -94,12 +94,12 @@ class Plans:
         """Have all workers make the edits, if there are any; returns once they have."""
         if any(worker.plan.changed for worker in self._workers):
             self.settle()
-        self._unknown.clear()
 
     def settle(self) -> None:
-        """Returns when every worker has ended the pass it was in."""
+        """Returns when every worker has ended the pass it was in, and made the edits there were."""
         for worker in self._workers:
             worker.publish()
+        self._unknown.clear()
         self.wait()
 
     def wait(self) -> None:
