@@ -1,30 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the plugin looks up, and takes away, in other network namespaces.
 
-Used by reconcile and the network driver. Uses Linux: setns(2), netdevice(7), if_tun.h.
+Used by reconcile and the network driver. Uses machine.netns; Linux: netdevice(7), if_tun.h.
 
-The namespace of a thread is that in which it opens sockets and /dev/net/tun; work in another one
-is done by a thread of its own, which ends. A container's namespace is a file that dockerd mounts
-under its exec root (the *sandbox key*); what is no namespace (any more) has another file system.
+A container's namespace is a file that dockerd mounts under its exec root (the *sandbox key*); what
+is no namespace (any more) has another file system.
 """
 
-import ctypes
 import errno
 import fcntl
 import os
 import socket
 import struct
-import threading
-from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
-_CLONE_NEWNET = 0x40000000
+from byway.machine.netns import inside
+
 _SIOCGIFHWADDR = 0x8927
 _TUNSETIFF, _TUNSETPERSIST = 0x400454CA, 0x400454CB
 _TAP_FLAGS = 0x0002 | 0x1000 | 0x4000  # IFF_TAP, IFF_NO_PI, IFF_VNET_HDR: as the switch makes them
 _IFREQ = struct.Struct("=16sH22x")
-
-T = TypeVar("T")
 
 
 class AnyNamespaces(Protocol):
@@ -60,20 +55,20 @@ class Namespaces:
     def find(self, path: str, mac: str) -> str | None:
         """The interface with this MAC address in a namespace; None where there is none."""
         wanted = bytes.fromhex(mac.replace(":", ""))
-        return _inside(path, lambda: next(
+        return inside(path, lambda: next(
             (name for _, name in socket.if_nameindex() if _mac(name) == wanted), None))
 
     def has(self, path: str | None, interface: str) -> bool:
         """Is there an interface of that name?"""
-        return _inside(path, lambda: _is_there(interface))
+        return inside(path, lambda: _is_there(interface))
 
     def is_held(self, path: str | None, interface: str) -> bool:
         """Does a process hold the tap of that name? (So it is with what is no tap of ours.)"""
-        return _inside(path, lambda: not _try_tap(interface, remove=False))
+        return inside(path, lambda: not _try_tap(interface, remove=False))
 
     def remove_free(self, path: str | None, interface: str) -> bool:
         """Remove the tap of that name unless a process holds it; -> is there none now?"""
-        return _inside(path, lambda: not _is_there(interface) or _try_tap(interface, remove=True))
+        return inside(path, lambda: not _is_there(interface) or _try_tap(interface, remove=True))
 
 
 def _mac(interface: str) -> bytes:
@@ -109,35 +104,3 @@ def _try_tap(interface: str, remove: bool) -> bool:
     finally:
         os.close(file)
     return True
-
-
-def _inside(path: str | None, work: Callable[[], T]) -> T:
-    """What `work` answers, or raises, in the namespace `path`."""
-    if path is None:
-        return work()
-    answers: list[T] = []
-    problems: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            _enter(path)
-            answers.append(work())
-        except BaseException as error:  # raised again in the thread that asked
-            problems.append(error)
-
-    thread = threading.Thread(target=run, name="byway-docker-namespace")
-    thread.start()
-    thread.join()
-    if problems:
-        raise problems[0]
-    return answers[0]
-
-
-def _enter(path: str) -> None:
-    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        if ctypes.CDLL(None, use_errno=True).setns(file, _CLONE_NEWNET):
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), path)
-    finally:
-        os.close(file)

@@ -11,22 +11,20 @@ import os
 import random
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from byway.machine.jit import INTERPRETED
-from byway.machine.layout import address_of, alloc
+from byway.machine.layout import address_of
 from byway.machine.netns import inside
 from byway.packet.batch import MAX_FRAME
-from byway.packet.counters import COUNTERS, drops_by_name
 from byway.packet.offload import GSO_UDP, GSO_UDP_L4, NEEDS_CSUM
 from byway.ports.af_packet_kernels import PACKET
 from byway.ports.links import Links
 from byway.ports.packet_socket import PacketSocket, kernel_takes
-from byway.testing.finishing import PIECES, Finishing
+from byway.testing.finishing import PIECES
 from byway.testing.offload_frames import UDP, Shape
-from byway.testing.offload_kernels import begin, following, may_go
 from byway.testing.socket_kernels import packet_send
+from tests.hostile.finished_or_whole import Sending
 from tests.hostile.offload_sweep import MASKS, Sweep
 from tests.system.peers.veth import Wire, shell
 
@@ -37,40 +35,16 @@ CASES = 1000 if INTERPRETED else 20_000
 LONGEST = 65535 + 14  # what an interface with the largest MTU takes, and a VLAN tag
 
 
-class Sender:
-    """Sends frames by a packet socket as a worker does."""
+class Sender(Sending):
+    """Sends frames by a packet socket."""
 
     def __init__(self, made: PacketSocket) -> None:
-        self.place = Finishing()
-        self.place.batch.record["finisher"] = self.place.finisher.address
-        self.record, self.counters = alloc(PACKET, 1), alloc(COUNTERS, 1)
+        super().__init__(PACKET)
         self.record["fd"] = made.fileno()
-        self.record["tx"] = address_of(self.counters)
-        self.row = np.array([self.place.address], np.int64)
         self.takes = kernel_takes(os.uname().release)
 
-    def send(self, frame: bytes, header: bytes, pieces: int, takes: int) -> int:
-        """-> frames that the kernel took, -1 where the switch does not let it pass."""
-        place = self.place
-        place.place(frame, header)
-        if pieces > 1:
-            place.cut(pieces)
-        if place.check() is not None:
-            return -1
-        if may_go(place.address, takes):
-            return self._send(address_of(self.row), 1)
-        assert begin(place.finisher.address, place.address, takes) == 0
-        sent = 0
-        while n := int(following(place.finisher.address)):
-            sent += self._send(int(place.finisher.record["selected"][0]), n)
-        return sent
-
-    def _send(self, selected: int, n: int) -> int:
+    def deliver(self, selected: int, n: int) -> int:
         return int(packet_send(address_of(self.record), self.place.batch.address, selected, n))
-
-    @property
-    def drops(self) -> dict[str, int]:
-        return drops_by_name(self.counters[0])
 
 
 @pytest.fixture

@@ -10,22 +10,20 @@ port to a real tap, as it is or in the segments that it makes for one that takes
 import random
 from collections.abc import Iterator
 
-import numpy as np
 import pytest
 
 from byway.machine.jit import INTERPRETED
-from byway.machine.layout import address_of, alloc
+from byway.machine.layout import address_of
 from byway.packet.batch import MAX_FRAME
-from byway.packet.counters import COUNTERS, drops_by_name
 from byway.packet.offload import GSO_UDP, GSO_UDP_L4, NEEDS_CSUM, TAKES_VALID
 from byway.ports.tap import FEATURES, Interface, Tap
 from byway.ports.tap_kernels import HEADER, TAP
-from byway.testing.finishing import PIECES, Finishing, net_header
+from byway.testing.finishing import PIECES, net_header
 from byway.testing.offload_frames import UDP, Shape
-from byway.testing.offload_kernels import begin, following, may_go
 from byway.testing.tap_kernels import tap_send
 from byway.virtio.features import Feature, mask
 from byway.virtio.offloads import host_takes
+from tests.hostile.finished_or_whole import Sending
 from tests.hostile.offload_sweep import MASKS, Sweep
 from tests.system.peers.tapped import Tapped
 
@@ -35,39 +33,15 @@ SEED = 20264
 CASES = 1000 if INTERPRETED else 20_000
 
 
-class Writer:
-    """Writes frames to a tap as a worker does."""
+class Writer(Sending):
+    """Writes frames to a tap."""
 
     def __init__(self, tap: Tap) -> None:
-        self.place = Finishing()
-        self.place.batch.record["finisher"] = self.place.finisher.address
-        self.record, self.counters = alloc(TAP, 1), alloc(COUNTERS, 1)
+        super().__init__(TAP)
         self.record["file"] = tap.files[0]
-        self.record["tx"] = address_of(self.counters)
-        self.row = np.array([self.place.address], np.int64)
 
-    def write(self, frame: bytes, header: bytes, pieces: int, takes: int) -> int:
-        """-> frames that the kernel took, -1 where the switch does not let it pass."""
-        place = self.place
-        place.place(frame, header)
-        if pieces > 1:
-            place.cut(pieces)
-        if place.check() is not None:
-            return -1
-        if may_go(place.address, takes):
-            return self._send(address_of(self.row), 1)
-        assert begin(place.finisher.address, place.address, takes) == 0
-        sent = 0
-        while n := int(following(place.finisher.address)):
-            sent += self._send(int(place.finisher.record["selected"][0]), n)
-        return sent
-
-    def _send(self, selected: int, n: int) -> int:
+    def deliver(self, selected: int, n: int) -> int:
         return int(tap_send(address_of(self.record), self.place.batch.address, selected, n))
-
-    @property
-    def drops(self) -> dict[str, int]:
-        return drops_by_name(self.counters[0])
 
 
 @pytest.fixture
@@ -89,7 +63,7 @@ def test_no_frame_that_passed_is_refused(writer: Writer) -> None:
         frame, header = sweep.frame(rng)
         pieces = rng.randrange(1, PIECES + 1) if len(frame) > PIECES else 1
         takes = everything if rng.random() < 0.8 else rng.choice(MASKS)
-        sent = writer.write(frame, header, pieces, takes)
+        sent = writer.send(frame, header, pieces, takes)
         assert writer.drops == {}, f"case {number}: {frame.hex()} {header.hex()}"
         assert sent != 0, f"case {number}: {frame.hex()} {header.hex()}"
         refused += sent < 0
@@ -105,7 +79,7 @@ def test_any_number_of_segments(writer: Writer, segments: int, version: int) -> 
     shape = Shape(version, UDP, payload=bytes(100 * segments))
     takes = host_takes(mask(Feature.CSUM, Feature.HOST_USO))
     for gso in (GSO_UDP_L4, GSO_UDP):
-        assert writer.write(shape.build(), shape.header(gso, 104), 1, takes) > 0
+        assert writer.send(shape.build(), shape.header(gso, 104), 1, takes) > 0
     assert writer.drops == {}
 
 
@@ -118,5 +92,5 @@ def test_frames_of_any_length(writer: Writer) -> None:
             fits = 14 <= at <= min(length - 2, 0xFFFF)
             header = net_header(NEEDS_CSUM, 0, 0, at, 0) if fits else bytes(HEADER)
             for pieces in (1, 13):
-                assert writer.write(frame, header, min(pieces, length), 0xFF) > 0, (length, at)
+                assert writer.send(frame, header, min(pieces, length), 0xFF) > 0, (length, at)
     assert writer.drops == {}

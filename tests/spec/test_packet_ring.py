@@ -7,17 +7,15 @@ are installed, the compiler is asked too.
 """
 
 import ctypes
-import shutil
 import subprocess
 from pathlib import Path
-
-import pytest
 
 from byway.packet.batch import ROWS
 from byway.packet.offload import NEEDS_CSUM
 from byway.ports import af_packet_kernels as kernels
 from byway.ports import datagrams, packet_socket
 from byway.testing import packet_ring
+from tests.peers import find_program, need_peer
 
 U8, U16, U32, U64 = ctypes.c_uint8, ctypes.c_uint16, ctypes.c_uint32, ctypes.c_uint64
 
@@ -163,9 +161,9 @@ def test_a_ring_is_what_the_kernel_accepts() -> None:
 
 def test_the_kernels_headers_say_the_same(tmp_path: Path) -> None:
     """The numbers above by the compiler, from the headers that are installed."""
-    compiler = shutil.which("cc")
-    if compiler is None or not Path("/usr/include/linux/if_packet.h").exists():
-        pytest.skip("no C compiler with the kernel's headers; the layouts above hold without")
+    compiler = find_program("cc")
+    if not Path("/usr/include/linux/if_packet.h").exists():
+        need_peer("linux-libc-dev", "no headers of the kernel")
     lines = " ".join(f'printf("%ld\\n", (long)({name}));' for name in SIZES)
     source = tmp_path / "sizes.c"
     source.write_text(PROGRAM.format(lines=lines))

@@ -253,6 +253,13 @@ def cut(f, row):
 
 
 @kernel
+def being_finished(finisher, row):
+    """Is it a row of the finisher's own: all, or a part, of a frame that is being finished?"""
+    rows = finisher_at(finisher).rows
+    return rows <= row and row <= rows + 64 * ROWS
+
+
+@kernel
 def finish_next(finisher):
     """The next rows of the frame, listed at FINISHER.selected; -> how many (<= ROWS), 0: no more.
 

@@ -33,9 +33,8 @@ broken (XdpError). A frame longer than a chunk comes in several pieces, all but 
 CONTINUED.
 """
 
-from enum import IntEnum
-
 from byway.machine.copying import copy_frame
+from byway.machine.explained import Explained
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import (
@@ -86,16 +85,8 @@ CALLS = 1024  # system calls in one kick: others may add frames meanwhile
 _COUNTER = 0xFFFFFFFF
 
 
-class XdpError(IntEnum):
+class XdpError(Explained):
     """Why an AF_XDP socket is of no use any more."""
-
-    sentence: str
-
-    def __new__(cls, value: int, sentence: str = "") -> "XdpError":
-        made = int.__new__(cls, value)
-        made._value_ = value
-        made.sentence = sentence
-        return made
 
     JUMP = 101, "a ring's position is more than the ring ahead"
     STRANGE_PLACE = 102, "a ring names a place that is not the kernel's to use"

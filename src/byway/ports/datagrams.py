@@ -14,11 +14,11 @@ where its sender left it. All is described in BATCH.scratch, which is this worke
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, likely, st64, unlikely
 from byway.machine.system import syscall4
-from byway.packet.batch import HEAD, ROW, ROWS, SCRATCH_BYTES, SEGMENT, R, batch_at
+from byway.packet.batch import HEAD, ROWS, SCRATCH_BYTES, SEGMENT, R, batch_at
 from byway.packet.counters import C, count_drops, count_frames
 from byway.packet.offload import NEEDS_CSUM
 from byway.packet.reason import Reason
-from byway.packet.segment import finish_begin, finish_next, finisher_at
+from byway.packet.segment import being_finished, finish_begin, finish_next, finisher_at
 from byway.virtio.net_header import put_header
 
 SYS_RECVMSG, SYS_RECVMMSG, SYS_SENDMMSG = 47, 299, 307
@@ -29,7 +29,6 @@ MSG_TRUNC, MSG_DONTWAIT = 0x20, 0x40
 # Where things lie in the scratch memory: ROWS messages, ROWS virtio headers, then iovecs.
 HEADERS = ROWS * MESSAGE
 HEADER_ROOM = 16
-ROW_BYTES = ROW.itemsize
 VECTORS = HEADERS + ROWS * HEADER_ROOM
 
 EFAULT, EINVAL, EAGAIN, EMSGSIZE, EINTR = 14, 22, 11, 90, 4
@@ -188,8 +187,7 @@ def unfinished(row):
 def send_finished(fd, counters, batch, row, header):
     """Finish a frame that the kernel does not take as it is, and send what it becomes."""
     finisher = batch_at(batch).finisher
-    rows = finisher_at(finisher).rows
-    if rows <= row and row <= rows + ROW_BYTES * ROWS:  # it is being finished, for a reason
+    if being_finished(finisher, row):  # for a reason
         count_drops(counters, _REFUSED, 1)
         return
     reason = finish_begin(finisher, row, 0)

@@ -31,8 +31,7 @@ not looked at in between. So a frame that came after that read left an edge whic
 reported: no wake-up is lost, and no second look is needed.
 """
 
-from enum import IntEnum
-
+from byway.machine.explained import Explained
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import ld64, likely, st64, unlikely
@@ -41,7 +40,7 @@ from byway.packet.batch import BUFFER, HEAD, ROWS, SEGMENT, R, batch_at, set_row
 from byway.packet.counters import count_drops, count_frames
 from byway.packet.offload import NEEDS_CSUM, pieces_of
 from byway.packet.reason import Reason
-from byway.packet.segment import finish_begin, finish_next, finisher_at
+from byway.packet.segment import being_finished, finish_begin, finish_next, finisher_at
 from byway.ports.datagrams import put_vectors, reason_of
 from byway.virtio.borrow import MAX_OCTETS, MAX_PIECES
 from byway.virtio.net_header import put_header, read_offload
@@ -53,16 +52,8 @@ _INTERFACE_DOWN = int(Reason.INTERFACE_DOWN)
 _REFUSED = int(Reason.REFUSED)
 
 
-class Fault(IntEnum):
+class Fault(Explained):
     """What ends a tap's queue, as PORT.error has it."""
-
-    sentence: str
-
-    def __new__(cls, value: int, sentence: str = "") -> "Fault":
-        made = int.__new__(cls, value)
-        made._value_ = value
-        made.sentence = sentence
-        return made
 
     GONE = 1, "the interface was removed"
     UNREADABLE = 2, "the kernel gives no frames of the interface"
@@ -177,9 +168,8 @@ def write_finished(queue, batch, row):
 def not_written(queue, batch, row, answer):
     """What to do about a frame for which the kernel answered an error; -> frames written."""
     t = tap_at(queue)
-    rows = finisher_at(batch_at(batch).finisher).rows
-    being_finished = rows <= row and row <= rows + 64 * ROWS
-    if answer == -_EINVAL and ld64(row + R.offload) & NEEDS_CSUM != 0 and not being_finished:
+    if answer == -_EINVAL and ld64(row + R.offload) & NEEDS_CSUM != 0 \
+            and not being_finished(batch_at(batch).finisher, row):
         return write_finished(queue, batch, row)
     reason = why_not(answer)
     if reason == _PORT_DOWN:

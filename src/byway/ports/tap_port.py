@@ -29,7 +29,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from byway.machine.layout import address_of, alloc
+from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.machine.netns import identity
 from byway.ports.namespaces import process_of
 from byway.ports.port import Host, Port, PortError
@@ -43,7 +43,6 @@ from byway.virtio.offloads import host_takes
 # Seconds until it is tried again, each time twice as long; and after news of the namespace.
 FIRST_RETRY, LAST_RETRY = 0.5, 16.0
 SOON = 0.05
-CACHE_LINE = 64
 _BOTH = mask(Feature.GUEST_USO4, Feature.GUEST_USO6)
 
 

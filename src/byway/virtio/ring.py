@@ -6,8 +6,7 @@ VIRTIO 1.2, sections 2.7 (split) and 2.8 (packed). The offsets below are pinned 
 tests/spec/test_split_ring.py and tests/spec/test_packed_ring.py.
 """
 
-from enum import IntEnum
-
+from byway.machine.explained import Explained
 from byway.machine.layout import record
 
 # Both formats: flags of a descriptor.
@@ -35,16 +34,8 @@ WRAP = 1 << 15
 PACKED_START = WRAP
 
 
-class RingError(IntEnum):
+class RingError(Explained):
     """Why a virtqueue is broken for good (until its front end sets it up again)."""
-
-    sentence: str
-
-    def __new__(cls, value: int, sentence: str = "") -> "RingError":
-        made = int.__new__(cls, value)
-        made._value_ = value
-        made.sentence = sentence
-        return made
 
     AVAIL_JUMP = 1, "the available index is more than a ring ahead of what was taken"
     BAD_HEAD = 2, "the available ring names a descriptor outside the table"
