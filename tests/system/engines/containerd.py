@@ -92,7 +92,7 @@ class Containerd:
         text += f'[{plugins}.internal.v1.opt"]\npath = "{self.folder}/opt"\n'
         if self.cni is not None:
             cri = f'{plugins}.grpc.v1.cri"'
-            text += f'[{cri}]\nsandbox_image = "{image.NAME}"\nrestrict_oom_score_adj = true\n'
+            text += f'[{cri}]\nsandbox_image = "{image.PAUSE}"\nrestrict_oom_score_adj = true\n'
             text += f'[{cri}.cni]\nbin_dir = "{self.cni.plugins}"\n'
             text += f'conf_dir = "{self.cni.networks}"\nmax_conf_num = 1\n'
         return text

@@ -3,7 +3,12 @@
 
 Used by the engines; nothing is fetched. It is a `docker save` archive (one layer, its
 configuration, a manifest; image specification v1.2), which Docker, podman and containerd load.
-Its command serves the file to everybody who connects, answers iperf3, and ends at SIGTERM.
+Its command serves the file to everybody who connects, answers iperf3, and ends at SIGTERM; where
+it cannot serve, it fails.
+
+The same layer has a second name, whose command sleeps: a pod's first container, which holds the
+pod's network for the others. It must not serve: the ports are taken then, in a container whose
+files nobody may write.
 """
 
 import hashlib
@@ -18,16 +23,19 @@ from random import Random
 from tests import peers
 
 NAME = "localhost/station:1"
+PAUSE = "localhost/pause:1"
 BUSYBOX = Path("/bin/busybox")
 FILE = Random(7).randbytes(8 << 20)
 SUM = hashlib.md5(FILE).hexdigest()
 SERVED = 80  # the TCP port where every container sends the file
 COMMAND = ["/bin/station"]
+COMMANDS = {NAME: COMMAND, PAUSE: ["/bin/sleep", "infinity"]}
 STATION = f"""#!/bin/sh
 trap 'exit 0' TERM
 nc -ll -p {SERVED} -e cat /srv/file &
 iperf3 -s >/dev/null 2>&1 &
-while :; do wait; done
+wait
+exit 1
 """
 ACCOUNTS = {"etc/passwd": "root:x:0:0:root:/root:/bin/sh\n", "etc/group": "root:x:0:\n"}
 
@@ -90,25 +98,33 @@ def filesystem() -> bytes:
     return layer.content()
 
 
+def configuration(digest: str, command: list[str]) -> bytes:
+    """The configuration of an image of one layer, which has this SHA-256 sum."""
+    return json.dumps({
+        "architecture": "amd64",
+        "os": "linux",
+        "created": "2020-01-01T00:00:00Z",
+        "config": {"Env": ["PATH=/bin"], "Cmd": command},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        "history": [{"created": "2020-01-01T00:00:00Z"}],
+    }).encode()
+
+
 def build(archive: Path) -> Path:
-    """Write the image to ``archive``; ends the test where busybox is missing. -> ``archive``."""
+    """Write both images to ``archive``; ends the test where busybox is missing. -> ``archive``."""
     if not BUSYBOX.exists():
         peers.need_peer("busybox", f"no {BUSYBOX} (package busybox-static)")
     files = filesystem()
     digest = hashlib.sha256(files).hexdigest()
-    configuration = json.dumps({
-        "architecture": "amd64",
-        "os": "linux",
-        "created": "2020-01-01T00:00:00Z",
-        "config": {"Env": ["PATH=/bin"], "Cmd": COMMAND},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
-        "history": [{"created": "2020-01-01T00:00:00Z"}],
-    }).encode()
-    identity = f"{hashlib.sha256(configuration).hexdigest()}.json"
-    parts = [{"Config": identity, "RepoTags": [NAME], "Layers": [f"{digest}/layer.tar"]}]
+    layer = f"{digest}/layer.tar"
     whole = Layer()
-    whole.file(f"{digest}/layer.tar", files)
-    whole.file(identity, configuration)
+    whole.file(layer, files)
+    parts = []
+    for name, command in COMMANDS.items():
+        text = configuration(digest, command)
+        identity = f"{hashlib.sha256(text).hexdigest()}.json"
+        whole.file(identity, text)
+        parts.append({"Config": identity, "RepoTags": [name], "Layers": [layer]})
     whole.file("manifest.json", json.dumps(parts).encode())
     archive.write_bytes(whole.content())
     return archive
