@@ -6,7 +6,7 @@ access of an interpreted run (an address sanitizer: byway.testing.arena).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -26,6 +26,13 @@ class Watch:
     """Whoever wants to see the accesses of interpreted code: ``Watch.see(name, arguments)``."""
 
     see: Callable[[str, tuple[Any, ...]], None] | None = None
+
+
+class Interpreted:
+    """Functions that interpreted code calls by address, so that their exceptions arrive (they would
+    get lost in a C function)."""
+
+    functions: ClassVar[dict[int, Callable[..., int]]] = {}
 
 
 class Dual(_Intrinsic):  # type: ignore[misc]

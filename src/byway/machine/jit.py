@@ -45,6 +45,7 @@ from numba.core.compiler import Compiler
 from numba.core.types.functions import BaseFunction
 
 from byway.machine.cachedir import COMPILED_PACKAGES, TESTING, cache_root, sources_digest
+from byway.machine.dual import Interpreted
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 INTERPRETED = bool(config.DISABLE_JIT)
@@ -267,7 +268,8 @@ def is_cached(entry: Any) -> bool:
 
 
 class Native:
-    """A kernel as a C function of int64 arguments: reached by its address (mem.callN)."""
+    """A kernel as a C function of int64 arguments: reached by its address, by the operating system
+    or by other kernels (system.callN), which need not be compiled with it."""
 
     def __init__(self, function: Callable[..., int], arguments: int) -> None:
         self.function = function
@@ -275,6 +277,7 @@ class Native:
             proto = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arguments)
             self._code: Any = proto(function)
             self.address = int(ctypes.cast(self._code, ctypes.c_void_p).value or 0)
+            Interpreted.functions[self.address] = function
             return
         signature = (tuple([types.int64] * arguments), types.int64)
         self._code = CFunc(function, signature, {}, dict(OPTIONS), _EntryCompiler)

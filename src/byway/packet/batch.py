@@ -9,6 +9,8 @@ into the row's private head (``look``): what the switch checked there is what it
 room in front of the head takes headers that the switch adds. Nothing in a batch outlives a pass.
 """
 
+import numpy as np
+
 from byway.machine.copying import copy_frame
 from byway.machine.jit import kernel
 from byway.machine.layout import address_of, alloc, record
@@ -16,8 +18,8 @@ from byway.machine.mem import ld64, st64
 
 ROWS = 64
 HEAD = 128  # bytes of a frame that are copied out before anything looks at them
-ROOM = 64  # bytes in front of the head
-HEAD_STRIDE = ROOM + HEAD
+ROOM = 128  # bytes in front of the head: the outer headers of a tunnel
+HEAD_STRIDE = ROOM + HEAD + 64  # no power of two: heads would share few sets of the cache
 MAX_QUEUES = 32  # tx queues of a port that rows are spread over
 MAX_CHAIN = 128  # longest descriptor chain that is followed
 SEGMENTS = 1024  # for all frames of a batch together; a frame takes MAX_CHAIN at the most
@@ -42,9 +44,15 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # by tx queue. ``buffers``: private memory for what has none of its own. ``offloads``: not 0 where a
 # row has something left to do. ``finisher``: who does it where the destination does not
 # (packet.segment); the worker's.
+# Where the rows at hand come from and belong to: ``origin``, the number of a port or a tunnel;
+# ``network``, by number, and its ``vni`` (0: none). Where that differs from row to row ``origins``
+# says it, int64[ROWS] (origin_word). ``passed``: int64[ROWS], a list of rows. ``copies``:
+# ROW[ROWS] with heads of their own, and ``pieces``, COPIED segments: for rows that one destination
+# gets otherwise than others do.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
-    "buffers"])
+    "buffers", "origin", "network", "vni", "origins", "passed", "copies", "pieces"])
+COPIED = SEGMENTS + 2 * ROWS
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
 UNDECIDED = -1000
@@ -55,6 +63,24 @@ FLOOD = -1
 def dropped(reason):
     """The value of row.out for a frame dropped for ``reason`` (and back: it is its own inverse)."""
     return -1 - reason
+
+
+@kernel
+def origin_word(network, port):
+    """What stands in BATCH.origins for a row that came from a port of a network (numbers)."""
+    return network << 32 | port
+
+
+@kernel
+def origin_network(word):
+    """The number of the network."""
+    return word >> 32
+
+
+@kernel
+def origin_port(word):
+    """The number of the port."""
+    return word & 0xFFFFFFFF
 
 
 @kernel
@@ -153,6 +179,16 @@ class Batch:
         self.record["spread"] = address_of(self._spread)
         self._buffers = alloc(_BYTE, ROWS * BUFFER)  # 4 MiB, of which only what is used is there
         self.record["buffers"] = address_of(self._buffers)
+        self.copies = alloc(ROW, ROWS)
+        self._copied_heads = alloc(_BYTE, ROWS * HEAD_STRIDE)
+        self.copies["head"] = [
+            address_of(self._copied_heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
+        self.record["copies"] = address_of(self.copies)
+        self._origins, self._passed = alloc(np.dtype("<i8"), ROWS), alloc(np.dtype("<i8"), ROWS)
+        self.record["origins"] = address_of(self._origins)
+        self.record["passed"] = address_of(self._passed)
+        self._pieces = alloc(_BYTE, COPIED * SEGMENT)
+        self.record["pieces"] = address_of(self._pieces)
         self.address = address_of(self.record)
 
 

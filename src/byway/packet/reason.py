@@ -85,6 +85,65 @@ class Reason(IntEnum):
     FLOOD_BACKLOG = (
         23, "The frame was for all ports of a large network; its source had too many such waiting.",
         "Look for who sends so many broadcasts, or a loop behind the port.")
+    LOCAL_MAC = (
+        24, "A frame from a tunnel has the source address of a guest of this host.",
+        "Look on the remote host for who uses the address, or for a guest that was moved.")
+    UNKNOWN_VNI = (
+        25, "A frame from a tunnel is of a network (VNI) that this host does not have.",
+        "Nothing to do where it is rare; else compare the networks of the two hosts.")
+    UNKNOWN_TUNNEL = (
+        26, "A tunnelled frame came from an address that is no known host's.",
+        "Add the host, or look for who sends there.")
+    BAD_TUNNEL = (
+        27, "What came in the tunnel is malformed: its outer headers, VXLAN's, or their lengths.",
+        "Look at the sender.")
+    UNKNOWN_UNICAST = (
+        28, "Nobody with the destination address is known, and the network does not flood then.",
+        'Look for the destination in `byway population list`, or set unknown = "flood".')
+    VLAN_TAG = (
+        29, "The trunk port carries no network with this VLAN tag.",
+        "Add the tag to the port's vlans.")
+    SPOOFED_MAC = (
+        30, "The source address is not one that the port may use.",
+        "Add it to the port's allowed_address_pairs, or look at the guest.")
+    SPOOFED_IP = (
+        31, "The source IP address is not one that the port may use.",
+        "Add it to the port's ips or allowed_address_pairs, or look at the guest.")
+    SPOOFED_ARP = (
+        32, "ARP or neighbour discovery speaks of an address that the port may not use.",
+        "Add it to the port's ips or allowed_address_pairs, or look at the guest.")
+    DHCP_SERVER = (
+        33, "The port answers as a DHCP server and is not trusted to.",
+        'Put "dhcp" into the port\'s trusted, or look at the guest.')
+    ROUTER_ADVERT = (
+        34, "The port advertises itself as an IPv6 router and is not trusted to.",
+        'Put "ra" into the port\'s trusted, or look at the guest.')
+    NOT_ALLOWED = (
+        35, "No rule of the port's security groups allows the connection.",
+        "Add a rule, where it is wanted.")
+    BAD_STATE = (
+        36, "The frame belongs to no known connection, or does not fit its state.",
+        "Nothing to do where it is rare: the connection was closed or has aged out.")
+    CONNECTIONS = (
+        37, "The port has as many connections as it may have.",
+        "Look for who opens so many, or raise the limit.")
+    RATE = (38, "The port's rate limit is used up.", "Raise the port's limit, where it is wanted.")
+    BROADCAST_RATE = (
+        39, "The port's limit for broadcast and multicast frames is used up.",
+        "Look for who sends so many, or raise the port's limit.")
+    NO_ROUTE = (40, "The router has no route to the destination.", "Add a route.")
+    TTL_EXPIRED = (
+        41, "The frame's time to live (hop limit) ended at the router.",
+        "Nothing to do for traceroute; else look for a loop of routes.")
+    NO_NEIGHBOUR = (
+        42, "The router does not know the MAC address of the next hop yet, and asked for it.",
+        "Nothing to do for the first frames; else see whether the next hop is there.")
+    TOO_BIG = (
+        43, "The frame does not fit into the way out, and may not be cut.",
+        "Lower the network's mtu, or raise that of the underlay.")
+    SEND_REFUSED = (
+        44, "The Linux kernel would not send the tunnelled frame.",
+        "See `ip route get` for the remote host's address.")
 
 
-REASONS = 32  # room in the counters; more than there are reasons
+REASONS = 64  # room in the counters; more than there are reasons

@@ -23,16 +23,18 @@ class Kind(IntEnum):
     PACKET = 5  # AF_PACKET rings on an interface
     XDP = 6  # AF_XDP rings on a queue of an interface
     UDP = 7  # a socket: each datagram a frame
+    TUNNEL = 8  # frames to and from other hosts, in VXLAN
 
 
 # txqs: address of ntx TXQ records (at least one). first: the RXQ whose worker looks after the tx
 # queues when it wakes.
 # fault: set by the SIGBUS guard; error: a RingError; both mean that nobody touches the queues.
 # alarm, one: event fd that tells the control thread about an error, and what is written to it.
-# shared: several workers may deliver here, so a tx queue's lock is taken.
+# shared: several workers may deliver here, so a tx queue's lock is taken. stages: what is done with
+# its frames besides switching them (switch.stages), 0: nothing.
 PORT, port_at, P = record("port", [
     "index", "network", "txqs", "ntx", "fault", "error", "alarm", "one", "shared",
-    "first"], size=128)
+    "first", "stages"], size=128)
 
 # port: its PORT. queue: address of the kind's record (0: nothing ever comes). number: of this rx
 # queue in plans. counters: COUNTERS of what came in. discard: it is taken and dropped (a started

@@ -6,6 +6,9 @@ so that no guest can change what was checked.
 
 Consecutive frames of a batch mostly share their addresses: a source is learned, and a destination
 looked up, once for a run of frames with the same one.
+
+What comes out of a tunnel is learned from only where the network learns; and a source address that
+a guest of this host has is not believed.
 """
 
 from byway.machine.jit import kernel
@@ -14,14 +17,16 @@ from byway.packet.batch import FLOOD, MIN_FRAME, UNDECIDED, R, batch_at, dropped
 from byway.packet.ethernet import MAX_TAGS, VLAN_TAG
 from byway.packet.offload import wire_length
 from byway.packet.reason import Reason
-from byway.switch.fdb import learn, lookup
-from byway.switch.network import network_at
+from byway.switch.fdb import FIRST_TUNNEL, learn, lookup
+from byway.switch.network import DROP_UNKNOWN, LEARNING, network_at
 
 _RUNT = int(Reason.RUNT)
 _OVER_MTU = int(Reason.OVER_MTU)
 _BAD_SOURCE = int(Reason.BAD_SOURCE)
 _RESERVED = int(Reason.RESERVED)
 _SAME_PORT = int(Reason.SAME_PORT)
+_LOCAL_MAC = int(Reason.LOCAL_MAC)
+_UNKNOWN_UNICAST = int(Reason.UNKNOWN_UNICAST)
 
 GROUP_BIT = 1 << 56  # of MAC << 16 in an int64: the first bit on the wire (IEEE 802, 8.2)
 MAC_MASK = ~0xFFFF
@@ -50,17 +55,32 @@ def over_mtu(row, head, longest):
 
 
 @kernel
-def route(fdb, destination, port):
+def from_tunnel(network, source, tunnel, now):
+    """A frame with this source came out of a tunnel: learn where it is, if the network learns; ->
+    False where the address is a local guest's."""
+    net = network_at(network)
+    if net.flags & LEARNING != 0:
+        learn(net.fdb, source, tunnel, now)
+        return True
+    found = lookup(net.fdb, source)
+    return found < 0 or found >= FIRST_TUNNEL
+
+
+@kernel
+def route(network, destination, port):
     """Where frames for ``destination`` (MAC << 16) go: a port, FLOOD, or dropped(reason)."""
+    net = network_at(network)
     if destination & GROUP_BIT != 0:
         if unlikely(destination & RESERVED_MASK == RESERVED_FIRST):
             return dropped(_RESERVED)
         return FLOOD
-    found = lookup(fdb, destination)
+    found = lookup(net.fdb, destination)
     if found == port:
         return dropped(_SAME_PORT)
     if found < 0:
-        return FLOOD
+        return dropped(_UNKNOWN_UNICAST) if net.flags & DROP_UNKNOWN != 0 else FLOOD
+    if unlikely(found >= FIRST_TUNNEL and port >= FIRST_TUNNEL):
+        return dropped(_SAME_PORT)  # split horizon
     return found
 
 
@@ -70,7 +90,7 @@ def decide(batch, network, port):
     b = batch_at(batch)
     net = network_at(network)
     rows, n, now = b.rows, b.n, b.now
-    fdb, longest = net.fdb, net.max_frame
+    fdb, longest, tunnelled = net.fdb, net.max_frame, port >= FIRST_TUNNEL
     known_source = -1  # not an address that a row can have (0 is: it must be refused)
     known_destination = -1
     out = UNDECIDED
@@ -92,10 +112,15 @@ def decide(batch, network, port):
             if unlikely(source & GROUP_BIT != 0 or source == 0):
                 st64(row + R.out, dropped(_BAD_SOURCE))
                 continue
-            learn(fdb, source, port, now)
+            if unlikely(tunnelled):
+                if not from_tunnel(network, source, port, now):
+                    st64(row + R.out, dropped(_LOCAL_MAC))
+                    continue
+            else:
+                learn(fdb, source, port, now)
             known_source = source
             out = UNDECIDED  # what was learned may be what we look up
         if destination != known_destination or out == UNDECIDED:
-            out = route(fdb, destination, port)
+            out = route(network, destination, port)
             known_destination = destination
         st64(row + R.out, out)

@@ -45,6 +45,7 @@ WAYS = 8
 BUCKET = 8 * WAYS
 PORT_MASK = 0xFFFF
 MAX_PORTS = 0xFFFE
+FIRST_TUNNEL = 0xC000  # port numbers from here on are tunnels, remote hosts
 EVICTION_BUCKETS = 16
 GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, as int64: multiplicative hashing
 CLOCK_SHIFT = 26  # ages count 2^26 ticks of the time stamp counter (some 25 ms)

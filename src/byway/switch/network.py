@@ -8,10 +8,15 @@ from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import ld64
 
-# members: address of int64[nmembers], in the order in which they joined: stamp << PORT_BITS |
-# port number + 1. max_frame: bytes of the longest untagged frame (packet.ethernet); each of at
-# most two VLAN tags may add 4.
-NETWORK, network_at, N = record("network", ["fdb", "members", "nmembers", "max_frame"])
+# fdb: address of its FDB record. members: address of int64[nmembers], in the order in which they
+# joined: stamp << PORT_BITS | port number + 1. max_frame: bytes of the longest untagged frame
+# (packet.ethernet); each of at most two VLAN tags may add 4. number: of the network in plans. vni:
+# 0 where it ends at this host. population: address of the switch's POPULATION, 0 where the network
+# is not in it. flags: below.
+NETWORK, network_at, N = record("network", [
+    "fdb", "members", "nmembers", "max_frame", "number", "vni", "population", "flags"])
+LEARNING = 1  # where a MAC address is on other hosts is learned from what their tunnels bring
+DROP_UNKNOWN = 2  # frames to a MAC address that nobody is known to have are dropped, not flooded
 PORT_BITS = 16
 GONE = -1  # the port number of a member that has left
 

@@ -49,14 +49,16 @@ from byway.machine.mem import (
     xchg64,
 )
 from byway.machine.system import SYS_SCHED_YIELD, pause, rdtsc, syscall0
-from byway.packet.batch import R, copy_whole
+from byway.packet.batch import R, copy_whole, origin_word
 from byway.ports.dispatch import tell_tx
+from byway.ports.record import P, X
 from byway.ports.tx import port_tx
 from byway.switch.decide import decide
 from byway.switch.fdb import learn, lookup
 from byway.virtio.driver import reap
 from byway.worker.deliver import deliver
 from byway.worker.flood import AT_ONCE, flood, flood_on, may_spend
+from byway.worker.plan import enter
 
 # ---------------------------------------------------------------- machine
 LOADS, STORES = 15, 14
@@ -190,11 +192,19 @@ def decide_batch(batch, network, port):
     return 0
 
 
+@kernel
+def enter_from(plan, rxq, batch):
+    """The rows came in on the port of this rx queue."""
+    port = ld64(rxq + X.port)
+    enter(plan, batch, origin_word(ld64(port + P.network), ld64(port + P.index)))
+
+
 @kernel(entry=True)
-def deliver_batch(plan, port, batch, sort):
+def deliver_batch(plan, rxq, batch, sort):
     """Deliver a decided batch; floods may spend what they may in a pass."""
     may_spend(plan, AT_ONCE)
-    deliver(plan, port, batch, sort)
+    enter_from(plan, rxq, batch)
+    deliver(plan, rxq, batch, sort)
     return 0
 
 
@@ -202,6 +212,7 @@ def deliver_batch(plan, port, batch, sort):
 def flood_rows(plan, rxq, batch, selected, n, units):
     """Flood n rows, spending so much at once."""
     may_spend(plan, units)
+    enter_from(plan, rxq, batch)
     flood(plan, rxq, batch, selected, n)
     return 0
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Delivering a decided batch: rows are grouped by destination, one port_tx for each group.
 
-Used by loop.py. A group costs one publication and at most one notification, so grouping is what
-makes many destinations cheap: the sort is linear in the rows, however many ports there are.
+Used by loop.py and staged.py. A group costs one publication and at most one notification, so
+grouping is what makes many destinations cheap: the sort is linear in the rows, however many ports
+there are.
 
 Order: frames to one destination stay in order. A batch with a frame to flood is delivered in runs
 of equal destinations instead, so that flooded and directed frames do not overtake each other, as
@@ -16,8 +17,8 @@ from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
 from byway.ports.dispatch import tell_rx, tell_tx
 from byway.ports.record import X
-from byway.ports.tx import port_tx
 from byway.worker.flood import flood
+from byway.worker.out import out_tx
 from byway.worker.plan import plan_at
 
 _PORT_DOWN = int(Reason.PORT_DOWN)
@@ -37,7 +38,7 @@ def send(plan, rxq, out, batch, selected, n):
     if unlikely(destination == 0):
         count_drops(ld64(rxq + X.counters), _PORT_DOWN, n)
     else:
-        port_tx(destination, batch, selected, n)
+        out_tx(plan, destination, batch, selected, n)
 
 
 @kernel
@@ -151,9 +152,15 @@ def deliver(plan, rxq, batch, sort):
 
 
 @kernel
+def tell_lines(plan, sort, lines):
+    """Notify the destinations of a batch. After a full fence."""
+    for line in range(lines):
+        tell(plan, ld64(sort + DESTINATIONS + 8 * line))
+
+
+@kernel
 def tell_all(plan, rxq, sort, lines):
     """Notify the sender and the destinations of a batch, with one fence for all."""
     fence()
     tell_rx(rxq)
-    for line in range(lines):
-        tell(plan, ld64(sort + DESTINATIONS + 8 * line))
+    tell_lines(plan, sort, lines)

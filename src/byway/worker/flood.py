@@ -23,6 +23,9 @@ Order: the frames that one source floods stay in order, because those that come 
 wait behind them. A frame to one port may overtake an earlier one from the same source that is
 flooded and waits.
 
+Tunnels are members like ports, so a frame goes once to each host that has a port in its network.
+What came out of a tunnel goes into none (split horizon): all hosts send to all.
+
 Drops: a frame that would have to wait, and has no room, is counted at its source
 (FLOOD_BACKLOG), although some may have got it already. Whether there is anybody to flood to is
 asked at the beginning.
@@ -30,12 +33,12 @@ asked at the beginning.
 
 from byway.machine.jit import kernel
 from byway.machine.mem import fence, ld64, st64, unlikely
-from byway.packet.batch import R
+from byway.packet.batch import R, batch_at, origin_word
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
 from byway.ports.dispatch import tell_tx
 from byway.ports.record import Kind, P, T, X
-from byway.ports.tx import port_tx
+from byway.switch.fdb import FIRST_TUNNEL
 from byway.switch.network import (
     GONE,
     member_port,
@@ -45,13 +48,15 @@ from byway.switch.network import (
 )
 from byway.worker.backlog import B, C, advance, backlog_at, cell_of, keep, lay_out, source_of, waits
 from byway.worker.backlog import S as SOURCE
-from byway.worker.plan import plan_at
+from byway.worker.out import out_tx
+from byway.worker.plan import enter, plan_at
 
 _NO_DESTINATION = int(Reason.NO_DESTINATION)
 _PORT_DOWN = int(Reason.PORT_DOWN)
 _FLOOD_BACKLOG = int(Reason.FLOOD_BACKLOG)
 _TAP, _UDP = int(Kind.TAP), int(Kind.UDP)
 _PACKET, _XDP = int(Kind.PACKET), int(Kind.XDP)
+_TUNNEL = int(Kind.TUNNEL)
 
 AT_ONCE = 4096  # units that the floods of a pass may spend, before what is left waits
 PER_PASS = 1024  # units that a pass spends on what waits
@@ -68,7 +73,15 @@ def price(port, n, octets):
         units += CALL * n
     elif kind == _PACKET or kind == _XDP:
         units += CALL
+    elif kind == _TUNNEL:
+        units += CALL + CALL // 2 * n
     return units
+
+
+@kernel
+def gets(member, own):
+    """Does a member of the network (GONE: none) get what port ``own`` floods?"""
+    return member != GONE and member != own and (member < FIRST_TUNNEL or own < FIRST_TUNNEL)
 
 
 @kernel
@@ -94,8 +107,8 @@ def spread(plan, network, own, stamp, until, batch, selected, n):
                 return stamp
             b.spare -= 1
             destination = ld64(p.ports + 8 * member)
-            if member != own and destination != 0:
-                port_tx(destination, batch, selected, n)
+            if gets(member, own) and destination != 0:
+                out_tx(plan, destination, batch, selected, n)
                 fence()
                 tell_tx(destination)
                 b.spare -= price(destination, n, octets)
@@ -112,7 +125,7 @@ def nobody(plan, network, own):
     reason = _NO_DESTINATION
     for k in range(net.nmembers):
         member = member_port(ld64(net.members + 8 * k))
-        if member != GONE and member != own:
+        if gets(member, own):
             if ld64(ports + 8 * member) != 0:
                 return 0
             reason = _PORT_DOWN
@@ -133,9 +146,8 @@ def last_stamp(network):
 def flood(plan, rxq, batch, selected, n):
     """Deliver n rows to every other port of the network and notify them, now or later."""
     p = plan_at(plan)
-    port = ld64(rxq + X.port)
-    own = ld64(port + P.index)
-    number = ld64(port + P.network)
+    b = batch_at(batch)
+    own, number = b.origin, b.network
     network = p.networks + 64 * number
     reason = nobody(plan, network, own)
     if unlikely(reason != 0):
@@ -169,7 +181,7 @@ def flood_on(plan, batch, units):
     while b.spare > 0 and b.first != 0:
         own = b.first - 1
         frame = cell_of(p.backlog, ld64(source_of(p.backlog, own) + SOURCE.first))
-        network = p.networks + 64 * ld64(frame + C.network)
+        network = enter(plan, batch, origin_word(ld64(frame + C.network), own))
         stamp, until = ld64(frame + C.stamp), ld64(frame + C.until)
         n = lay_out(p.backlog, own, batch)
         stamp = spread(plan, network, own, stamp, until, batch, b.selected, n)

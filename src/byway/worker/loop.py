@@ -26,7 +26,7 @@ from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
 from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
-from byway.packet.batch import ROWS, batch_at, look, set_row
+from byway.packet.batch import ROWS, batch_at, look, origin_word, set_row
 from byway.packet.offload import check_offloads
 from byway.ports.dispatch import queue_give_back, queue_near, queue_rx, queue_sleep, queue_wake
 from byway.ports.record import P, X
@@ -34,7 +34,18 @@ from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
 from byway.worker.deliver import deliver, tell_all
 from byway.worker.flood import AT_ONCE, PER_PASS, flood_on, may_spend
-from byway.worker.plan import ABSENT, COLD, EDIT, HOT, LOOK, MAX_QUEUES, make_edits, plan_at
+from byway.worker.plan import (
+    ABSENT,
+    COLD,
+    EDIT,
+    HOT,
+    LOOK,
+    MAX_QUEUES,
+    enter,
+    make_edits,
+    plan_at,
+)
+from byway.worker.staged import send_staged
 
 # Written by the control thread. edits, nedits: what changes in the plan; stored before generation.
 # frame, length, origin: a frame to be sent as if it had come in on rx queue ``origin`` (length 0:
@@ -135,8 +146,10 @@ def send_batch(worker, rxq, now):
     if unlikely(b.offloads != 0):
         check_offloads(batch)
     port = ld64(rxq + X.port)
-    network = plan_at(w.plan).networks + 64 * ld64(port + P.network)
-    decide(batch, network, ld64(port + P.index))
+    if unlikely(ld64(port + P.stages) != 0):
+        return send_staged(w.plan, rxq, batch, w.sort)
+    network = enter(w.plan, batch, origin_word(ld64(port + P.network), ld64(port + P.index)))
+    decide(batch, network, b.origin)
     return deliver(w.plan, rxq, batch, w.sort)
 
 

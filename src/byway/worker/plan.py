@@ -39,6 +39,7 @@ import numpy as np
 from byway.machine.jit import kernel
 from byway.machine.layout import CACHE_LINE, address_of, alloc, record
 from byway.machine.mem import ld64, st64
+from byway.packet.batch import batch_at, origin_network, origin_port
 from byway.switch.fdb import MAX_PORTS
 from byway.switch.network import GONE, NETWORK, PORT_BITS, N
 from byway.worker.backlog import Backlog
@@ -48,7 +49,9 @@ from byway.worker.backlog import Backlog
 # NETWORK[] by number. groups: int64[] by port number, zero between batches (deliver). state:
 # int64[] by rx queue: ABSENT, COLD, or HOT + its place among the hot queues. backlog: BACKLOG of
 # frames to be flooded.
-PLAN, plan_at, L = record("plan", ["ports", "rxqs", "networks", "groups", "state", "backlog"])
+# rx_stages, tx_stages: the code of stages (staging.py), 0 as long as no port has any.
+PLAN, plan_at, L = record("plan", [
+    "ports", "rxqs", "networks", "groups", "state", "backlog", "rx_stages", "tx_stages"])
 ABSENT, COLD, HOT = 0, 1, 2
 
 MAX_QUEUES = 1 << 17  # rx queues of all ports
@@ -70,6 +73,19 @@ def make_edits(edits, n):
         where = ld64(edits + EDIT * k)
         if where != LOOK:
             st64(where, ld64(edits + EDIT * k + 8))
+
+
+@kernel
+def enter(plan, batch, word):
+    """The rows at hand belong to the network, and came from the port, that an origin word names;
+    -> the NETWORK."""
+    b = batch_at(batch)
+    number = origin_network(word)
+    network = plan_at(plan).networks + _ROW * number
+    b.network = number
+    b.origin = origin_port(word)
+    b.vni = ld64(network + N.vni)
+    return network
 
 
 class _Members:
@@ -113,11 +129,22 @@ class Plan:
         self._store(self._tables["rxqs"] + 8 * number, address)
         self._store(LOOK, number)
 
-    def set_network(self, number: int, fdb: int, longest: int) -> None:
-        """Network ``number`` is new: its FDB record, the bytes of its longest frame."""
+    def set_stages(self, rx: int, tx: int) -> None:
+        """The code of stages: addresses of what staging.py has compiled."""
+        self._store(self.address + L.rx_stages, rx)
+        self._store(self.address + L.tx_stages, tx)
+
+    def set_network(self, number: int, fdb: int, longest: int, vni: int = 0,
+                    flags: int = 0) -> None:
+        """Network ``number`` is new: its FDB record, the bytes of its longest frame, its VNI (0: it
+        ends at this host), and flags of switch.network."""
         self._members[number] = members = _Members()
+        self._put(number, N.number, number)
         self._put(number, N.fdb, fdb)
         self._put(number, N.max_frame, longest)
+        self._put(number, N.vni, vni)
+        self._put(number, N.flags, flags)
+        self._put(number, N.population, 0)
         self._put(number, N.nmembers, 0)
         self._put(number, N.members, address_of(members.list))
 
@@ -125,6 +152,10 @@ class Plan:
         """Network ``number``, which has no members, is no more."""
         self._put(number, N.nmembers, 0)
         self._replaced.append(self._members.pop(number).list)
+
+    def set_population(self, number: int, address: int) -> None:
+        """Where others' addresses in network ``number`` stand: the POPULATION record, or 0."""
+        self._put(number, N.population, address)
 
     def join(self, network: int, port: int) -> None:
         """Port number ``port`` becomes a member of the network, the last."""

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done with a port's frames besides switching them: which stages it has.
+
+Used by worker (staging.py calls the stages, staged.py and deliver.py the rest) and by control,
+which fills the record. A port without stages has none, and costs nothing for them.
+
+trunk, meter, security, responder, groups, router, uplink: the address of that stage's own record
+for this port, 0 where it has none. mirror_rx, mirror_tx: the number + 1 of the port that gets a
+copy of what comes in, or goes out.
+"""
+
+from byway.machine.layout import record
+
+STAGES, stages_at, S = record("stages", [
+    "trunk", "meter", "security", "responder", "groups", "router", "uplink",
+    "mirror_rx", "mirror_tx"])

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Out of the switch: rows to one port, through its stages where it has any.
+
+Used by deliver.py and flood.py; uses ports (delivering) and, by their address in the plan, the
+stages of staging.py.
+
+Stages may drop rows, or put others in their place; the list that they are given is a private one,
+because whoever floods goes on with the same rows to the next port. Where several workers deliver to
+a port, its first tx queue's lock is held for the stages: the counters are that queue's.
+
+A mirror's copies go without the stages of the port that gets them, so mirrors make no loops.
+"""
+
+from byway.machine.jit import kernel
+from byway.machine.mem import fence, ld64, likely, st64, st64_rel
+from byway.machine.system import call5
+from byway.packet.batch import batch_at
+from byway.ports.dispatch import tell_tx
+from byway.ports.record import P, T, port_at
+from byway.ports.tx import acquire, port_tx
+from byway.switch.stages import stages_at
+from byway.worker.plan import plan_at
+
+
+@kernel
+def mirror_to(plan, number, batch, selected, n):
+    """Have port ``number`` get a copy of n rows, and know of it."""
+    destination = ld64(plan_at(plan).ports + 8 * number)
+    if destination != 0 and n > 0:
+        port_tx(destination, batch, selected, n)
+        fence()
+        tell_tx(destination)
+
+
+@kernel
+def staged_tx(plan, destination, batch, selected, n):
+    """Deliver what the stages of a port leave of n rows."""
+    p = port_at(destination)
+    passed = batch_at(batch).passed
+    for k in range(n):
+        st64(passed + 8 * k, ld64(selected + 8 * k))
+    lock = p.txqs + T.lock
+    if p.shared != 0:
+        acquire(lock)
+    kept = call5(plan_at(plan).tx_stages, p.stages, batch, passed, n, ld64(p.txqs + T.counters))
+    if p.shared != 0:
+        st64_rel(lock, 0)
+    if kept > 0:
+        mirror = stages_at(p.stages).mirror_tx
+        if mirror != 0:
+            mirror_to(plan, mirror - 1, batch, passed, kept)
+        port_tx(destination, batch, passed, kept)
+
+
+@kernel
+def out_tx(plan, destination, batch, selected, n):
+    """Deliver n rows to the PORT at ``destination``; what it does not take is counted there."""
+    if likely(ld64(destination + P.stages) == 0):
+        port_tx(destination, batch, selected, n)
+    else:
+        staged_tx(plan, destination, batch, selected, n)

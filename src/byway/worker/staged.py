@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A batch from a port with stages, or out of a tunnel: its rows may belong to several networks.
+
+Used by loop.py; uses, by its address in the plan, the unit of stages (staging.py), then decide and
+deliver as for any batch, once for each run of rows with the same origin.
+"""
+
+from byway.machine.jit import kernel
+from byway.machine.mem import fence, ld64, st64
+from byway.machine.system import call3
+from byway.packet.batch import FLOOD, UNDECIDED, R, batch_at
+from byway.ports.record import P
+from byway.switch.decide import decide
+from byway.switch.stages import stages_at
+from byway.worker.deliver import deliver, tell_lines
+from byway.worker.out import mirror_to
+from byway.worker.plan import enter, plan_at
+
+
+@kernel
+def mirror_rows(plan, batch):
+    """Who is to get a copy of what the port at hand sends has it: of all that was not dropped."""
+    b = batch_at(batch)
+    port = ld64(plan_at(plan).ports + 8 * b.origin)
+    if port == 0 or ld64(port + P.stages) == 0:
+        return
+    mirror = stages_at(ld64(port + P.stages)).mirror_rx
+    if mirror == 0:
+        return
+    n = 0
+    for k in range(b.n):
+        row = b.rows + 64 * k
+        out = ld64(row + R.out)
+        if out >= FLOOD or out == UNDECIDED:
+            st64(b.passed + 8 * n, row)
+            n += 1
+    mirror_to(plan, mirror - 1, batch, b.passed, n)
+
+
+@kernel
+def send_staged(plan, rxq, batch, sort):
+    """Have the stages look at a batch, then decide and deliver it run by run; -> destinations of
+    the last run, which are still to be told."""
+    call3(plan_at(plan).rx_stages, plan, rxq, batch)
+    b = batch_at(batch)
+    rows, origins, n = b.rows, b.origins, b.n
+    lines = 0
+    k = 0
+    while k < n:
+        if lines > 0:
+            fence()
+            tell_lines(plan, sort, lines)
+        first = k
+        word = ld64(origins + 8 * k)
+        while k < n and ld64(origins + 8 * k) == word:
+            k += 1
+        b.rows = rows + 64 * first
+        b.n = k - first
+        network = enter(plan, batch, word)
+        mirror_rows(plan, batch)
+        decide(batch, network, b.origin)
+        lines = deliver(plan, rxq, batch, sort)
+    b.rows = rows
+    b.n = n
+    return lines
