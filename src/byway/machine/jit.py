@@ -269,18 +269,32 @@ def is_cached(entry: Any) -> bool:
 
 class Native:
     """A kernel as a C function of int64 arguments: reached by its address, by the operating system
-    or by other kernels (system.callN), which need not be compiled with it."""
+    or by other kernels (system.callN), which need not be compiled with it. Lives as long as who
+    calls it."""
 
     def __init__(self, function: Callable[..., int], arguments: int) -> None:
         self.function = function
-        if INTERPRETED:
-            proto = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * arguments)
-            self._code: Any = proto(function)
-            self.address = int(ctypes.cast(self._code, ctypes.c_void_p).value or 0)
-            Interpreted.functions[self.address] = function
-            return
-        signature = (tuple([types.int64] * arguments), types.int64)
-        self._code = CFunc(function, signature, {}, dict(OPTIONS), _EntryCompiler)
-        self._code._cache = _Cache(function)
-        self._code.compile()
-        self.address = int(self._code.address)
+        self._arguments = arguments
+        self._code: Any = None
+        if not INTERPRETED:
+            signature = (tuple([types.int64] * arguments), types.int64)
+            self._code = CFunc(function, signature, {}, dict(OPTIONS), _EntryCompiler)
+            self._code._cache = _Cache(function)
+
+    @functools.cached_property
+    def address(self) -> int:
+        """Where its code is; it is loaded or compiled when this is first asked for."""
+        if not INTERPRETED:
+            with _remembered_operators(), _no_collection():
+                self._code.compile()
+            return int(self._code.address)
+        proto = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * self._arguments)
+        self._code = proto(self.function)
+        address = int(ctypes.cast(self._code, ctypes.c_void_p).value or 0)
+        Interpreted.functions[address] = self.function
+        return address
+
+    @property
+    def cached(self) -> bool:
+        """Need it not be compiled?"""
+        return INTERPRETED or is_cached(self._code)

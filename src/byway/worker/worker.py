@@ -36,6 +36,7 @@ from byway.worker.loop import (
     worker_step,
 )
 from byway.worker.plan import EDIT, MAX_QUEUES, Plan
+from byway.worker.units import Background
 
 IDLE_SECONDS = 100e-6  # a port that gave nothing for so long goes to sleep
 LATE_SECONDS = 0.02  # a pass longer than this is worth asking why
@@ -51,7 +52,11 @@ class WorkerStuckError(RuntimeError):
 
 def prepare(progress: Callable[[str], None] | None = None) -> float:
     """Compile or load everything a switch runs; -> seconds."""
-    return prepare_entries((tsc, worker_loop, *FDB_ENTRIES), progress)
+    background = Background(progress)
+    try:
+        return prepare_entries((tsc, worker_loop, *FDB_ENTRIES), progress)
+    finally:
+        background.wait()
 
 
 class Worker:
