@@ -46,12 +46,13 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # (packet.segment); the worker's.
 # Where the rows at hand come from and belong to: ``origin``, the number of a port or a tunnel;
 # ``network``, by number, and its ``vni`` (0: none). Where that differs from row to row ``origins``
-# says it, int64[ROWS] (origin_word). ``passed``: int64[ROWS], a list of rows. ``copies``:
-# ROW[ROWS] with heads of their own, and ``pieces``, COPIED segments: for rows that one destination
-# gets otherwise than others do.
+# says it, int64[ROWS] (origin_word). ``counters``: COUNTERS of the rx queue, for a stage that puts
+# another frame into the place of one that it drops. ``passed``: int64[ROWS], a list of rows.
+# ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED segments: for rows that one
+# destination gets otherwise than others do.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
-    "buffers", "origin", "network", "vni", "origins", "passed", "copies", "pieces"])
+    "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces"])
 COPIED = SEGMENTS + 2 * ROWS
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).

@@ -90,7 +90,8 @@ def decide(batch, network, port):
     b = batch_at(batch)
     net = network_at(network)
     rows, n, now = b.rows, b.n, b.now
-    fdb, longest, tunnelled = net.fdb, net.max_frame, port >= FIRST_TUNNEL
+    fdb, longest, gateway = net.fdb, net.max_frame, net.gateway
+    tunnelled = port >= FIRST_TUNNEL
     known_source = -1  # not an address that a row can have (0 is: it must be refused)
     known_destination = -1
     out = UNDECIDED
@@ -112,7 +113,9 @@ def decide(batch, network, port):
             if unlikely(source & GROUP_BIT != 0 or source == 0):
                 st64(row + R.out, dropped(_BAD_SOURCE))
                 continue
-            if unlikely(tunnelled):
+            if unlikely(source == gateway):
+                known_source = source  # a router's: it is everywhere, and nowhere
+            elif unlikely(tunnelled):
                 if not from_tunnel(network, source, port, now):
                     st64(row + R.out, dropped(_LOCAL_MAC))
                     continue

@@ -12,9 +12,10 @@ from byway.machine.mem import ld64
 # joined: stamp << PORT_BITS | port number + 1. max_frame: bytes of the longest untagged frame
 # (packet.ethernet); each of at most two VLAN tags may add 4. number: of the network in plans. vni:
 # 0 where it ends at this host. population: address of the switch's POPULATION, 0 where the network
-# is not in it. flags: below.
+# is not in it. flags: below. gateway: the router's MAC << 16, the same on all hosts, so nobody
+# learns it (0: the network has none).
 NETWORK, network_at, N = record("network", [
-    "fdb", "members", "nmembers", "max_frame", "number", "vni", "population", "flags"])
+    "fdb", "max_frame", "members", "nmembers", "vni", "population", "flags", "gateway", "number"])
 LEARNING = 1  # where a MAC address is on other hosts is learned from what their tunnels bring
 DROP_UNKNOWN = 2  # frames to a MAC address that nobody is known to have are dropped, not flooded
 PORT_BITS = 16

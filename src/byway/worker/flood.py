@@ -41,6 +41,7 @@ from byway.ports.record import Kind, P, T, X
 from byway.switch.fdb import FIRST_TUNNEL
 from byway.switch.network import (
     GONE,
+    NETWORK,
     member_port,
     member_stamp,
     members_after,
@@ -57,6 +58,7 @@ _FLOOD_BACKLOG = int(Reason.FLOOD_BACKLOG)
 _TAP, _UDP = int(Kind.TAP), int(Kind.UDP)
 _PACKET, _XDP = int(Kind.PACKET), int(Kind.XDP)
 _TUNNEL = int(Kind.TUNNEL)
+NETWORK_SIZE = NETWORK.itemsize
 
 AT_ONCE = 4096  # units that the floods of a pass may spend, before what is left waits
 PER_PASS = 1024  # units that a pass spends on what waits
@@ -148,7 +150,7 @@ def flood(plan, rxq, batch, selected, n):
     p = plan_at(plan)
     b = batch_at(batch)
     own, number = b.origin, b.network
-    network = p.networks + 64 * number
+    network = p.networks + NETWORK_SIZE * number
     reason = nobody(plan, network, own)
     if unlikely(reason != 0):
         count_drops(ld64(rxq + X.counters), reason, n)

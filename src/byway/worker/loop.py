@@ -26,7 +26,7 @@ from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
 from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
-from byway.packet.batch import ROWS, batch_at, look, origin_word, set_row
+from byway.packet.batch import ROWS, R, batch_at, look, origin_word, set_row
 from byway.packet.offload import check_offloads
 from byway.ports.dispatch import queue_give_back, queue_near, queue_rx, queue_sleep, queue_wake
 from byway.ports.record import P, X
@@ -49,9 +49,9 @@ from byway.worker.staged import send_staged
 
 # Written by the control thread. edits, nedits: what changes in the plan; stored before generation.
 # frame, length, origin: a frame to be sent as if it had come in on rx queue ``origin`` (length 0:
-# none, or sent).
+# none, or sent); where ``out`` is not 0, to port number out - 1 and nowhere else.
 CONTROL, control_at, C = record("control", [
-    "generation", "edits", "nedits", "stop", "frame", "length", "origin"])
+    "generation", "edits", "nedits", "stop", "frame", "length", "origin", "out"])
 # Written by the worker; read by the control thread at any time.
 # seen: generation in use. turn: where the next pass begins among the hot queues. asleep: blocked in
 # the kernel. gave: queues that the last pass found frames in. streak: passes with frames since one
@@ -162,6 +162,8 @@ def send_one(worker, now):
     b.n = 1
     b.offloads = 0
     set_row(b.rows, ld64(w.control + C.frame), ld64(w.control + C.length))
+    if ld64(w.control + C.out) != 0:
+        st64(b.rows + R.out, ld64(w.control + C.out) - 1)
     lines = send_batch(worker, rxq, now)
     tell_all(w.plan, rxq, w.sort, lines)
     st64(w.control + C.length, 0)

@@ -134,17 +134,16 @@ class Plan:
         self._store(self.address + L.rx_stages, rx)
         self._store(self.address + L.tx_stages, tx)
 
-    def set_network(self, number: int, fdb: int, longest: int, vni: int = 0,
-                    flags: int = 0) -> None:
+    def set_network(self, number: int, fdb: int, longest: int, vni: int = 0) -> None:
         """Network ``number`` is new: its FDB record, the bytes of its longest frame, its VNI (0: it
-        ends at this host), and flags of switch.network."""
+        ends at this host)."""
         self._members[number] = members = _Members()
         self._put(number, N.number, number)
         self._put(number, N.fdb, fdb)
         self._put(number, N.max_frame, longest)
         self._put(number, N.vni, vni)
-        self._put(number, N.flags, flags)
-        self._put(number, N.population, 0)
+        for field in (N.flags, N.gateway, N.population):
+            self._put(number, field, 0)
         self._put(number, N.nmembers, 0)
         self._put(number, N.members, address_of(members.list))
 
@@ -153,9 +152,12 @@ class Plan:
         self._put(number, N.nmembers, 0)
         self._replaced.append(self._members.pop(number).list)
 
-    def set_population(self, number: int, address: int) -> None:
-        """Where others' addresses in network ``number`` stand: the POPULATION record, or 0."""
-        self._put(number, N.population, address)
+    def set_policy(self, number: int, population: int, flags: int, gateway: int) -> None:
+        """How network ``number`` decides: the POPULATION in which others' addresses stand, or 0;
+        flags of switch.network; its gateway's MAC (a number of 48 bits), or 0."""
+        self._put(number, N.population, population)
+        self._put(number, N.flags, flags)
+        self._put(number, N.gateway, gateway << 16)
 
     def join(self, network: int, port: int) -> None:
         """Port number ``port`` becomes a member of the network, the last."""

@@ -9,7 +9,7 @@ from byway.machine.jit import kernel
 from byway.machine.mem import fence, ld64, st64
 from byway.machine.system import call3
 from byway.packet.batch import FLOOD, UNDECIDED, R, batch_at
-from byway.ports.record import P
+from byway.ports.record import P, X
 from byway.switch.decide import decide
 from byway.switch.stages import stages_at
 from byway.worker.deliver import deliver, tell_lines
@@ -41,8 +41,9 @@ def mirror_rows(plan, batch):
 def send_staged(plan, rxq, batch, sort):
     """Have the stages look at a batch, then decide and deliver it run by run; -> destinations of
     the last run, which are still to be told."""
-    call3(plan_at(plan).rx_stages, plan, rxq, batch)
     b = batch_at(batch)
+    b.counters = ld64(rxq + X.counters)
+    call3(plan_at(plan).rx_stages, plan, rxq, batch)
     rows, origins, n = b.rows, b.origins, b.n
     lines = 0
     k = 0

@@ -119,12 +119,12 @@ class Worker:
         row["generation"] += 1  # x86-64 keeps the order of stores
         os.eventfd_write(self._wake_fd, 1)
 
-    def give(self, rxq: int, frame: bytes) -> None:
+    def give(self, rxq: int, frame: bytes, out: int = -1) -> None:
         """With the next change goes a frame, sent as if it had come in on the rx queue at address
-        ``rxq``."""
+        ``rxq``; to port number ``out``, where that is not -1."""
         self._given = np.frombuffer(frame, np.uint8)  # lives until the next one
         row = self.control[0]
-        row["origin"], row["frame"] = rxq, address_of(self._given)
+        row["origin"], row["frame"], row["out"] = rxq, address_of(self._given), out + 1
         row["length"] = len(frame)
 
     def wait(self, late: Callable[[], None]) -> None:
