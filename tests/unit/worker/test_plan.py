@@ -6,7 +6,7 @@ import ctypes
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byway.switch.network import GONE, PORT_BITS
+from byway.switch.network import GONE, NETWORK, PORT_BITS, N
 from byway.testing.plans import settle
 from byway.worker.plan import EDIT, LOOK, Plan
 
@@ -16,9 +16,14 @@ def words(address: int, n: int) -> list[int]:
     return list((ctypes.c_int64 * n).from_address(address))
 
 
+def field(plan: Plan, network: int, offset: int) -> int:
+    """A field of a network's record."""
+    return words(int(plan.record[0]["networks"]) + NETWORK.itemsize * network + offset, 1)[0]
+
+
 def members(plan: Plan, network: int) -> list[tuple[int, int]]:
     """The list of members of a network: stamp, port."""
-    address, n = words(int(plan.record[0]["networks"]) + 64 * network, 3)[1:]
+    address, n = field(plan, network, N.members), field(plan, network, N.nmembers)
     return [(entry >> PORT_BITS, (entry & 0xFFFF) - 1) for entry in words(address, n)]
 
 
@@ -43,8 +48,7 @@ def test_what_edits_make() -> None:
     assert words(int(row["ports"]), 6) == [1000, 0, 0, 4000, 0, 0]
     assert words(int(row["rxqs"]), 5) == [0, 0, 0, 9000, 0]
     assert words(int(row["groups"]), 6) == [0] * 6
-    fdb, _, n, longest = words(int(row["networks"]) + 64, 4)
-    assert (fdb, n, longest) == (77, 3, 1514)
+    assert [field(plan, 1, f) for f in (N.fdb, N.nmembers, N.max_frame)] == [77, 3, 1514]
     assert members(plan, 1) == [(1, 3), (2, 0), (3, 5)]
     plan.set_port(3, 0)
     plan.leave(1, 3)
