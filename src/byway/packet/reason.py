@@ -144,6 +144,16 @@ class Reason(IntEnum):
     SEND_REFUSED = (
         44, "The Linux kernel would not send the tunnelled frame.",
         "See `ip route get` for the remote host's address.")
+    TO_GATEWAY = (
+        45, "The frame was for the gateway itself, and ended there.",
+        "Nothing to do: answers to the router's own ARP and ND requests end so.")
+    BAD_IP = (
+        46, "The IP or ND headers of a frame to the gateway are malformed, or a checksum is wrong.",
+        "Look at the sender.")
+    MARTIAN = (
+        47, "The packet's IP addresses are not ones that a router forwards (loopback, link-local,"
+        " multicast, a subnet's broadcast), or it is source-routed.",
+        "Look at the sender.")
 
 
 REASONS = 64  # room in the counters; more than there are reasons
