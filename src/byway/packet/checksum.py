@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Internet checksum (RFC 1071): a ones' complement sum of 16-bit words.
 
-Used by segment.py; uses machine only.
+Used by segment.py and by the router in switch; uses machine only.
 
 The sum does not depend on the byte order (RFC 1071, 2 (B)), so words are added as they are loaded
 and the result is stored as it is; only numbers that do not come from the frame are ``swapped``.
@@ -73,3 +73,12 @@ def ipv4_checksum(header, n):
     """Set the checksum of the IPv4 header of n bytes (RFC 791, 3.1)."""
     st16(header + 10, 0)
     st16(header + 10, finished(sum_bytes(header, n), False))
+
+
+@kernel
+def adjusted(field, old, new):
+    """The checksum in ``field`` after a word that it covers has changed (RFC 1624, 3, equation 3).
+
+    All of 16 bits, as they are loaded from the frame.
+    """
+    return folded((field ^ 0xFFFF) + (old ^ 0xFFFF) + new) ^ 0xFFFF
