@@ -85,6 +85,24 @@ def route(network, destination, port):
 
 
 @kernel
+def learn_sources(batch, network, port):
+    """Learn where the undecided rows of a batch come from, as ``decide`` would: for those that a
+    stage answers, or takes to another network, before they come there."""
+    b = batch_at(batch)
+    net = network_at(network)
+    if port >= FIRST_TUNNEL and net.flags & LEARNING == 0:
+        return
+    known = 0
+    for k in range(b.n):
+        row = b.rows + 64 * k
+        if ld64(row + R.out) == UNDECIDED and ld64(row + R.len) >= MIN_FRAME:
+            source = ld64be(ld64(row + R.head) + 6) & MAC_MASK
+            if source != known and source & GROUP_BIT == 0 and source != net.gateway:
+                learn(net.fdb, source, port, b.now)
+                known = source
+
+
+@kernel
 def decide(batch, network, port):
     """Decide about every undecided row of a batch that came in on ``port`` of ``network``."""
     b = batch_at(batch)

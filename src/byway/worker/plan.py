@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from byway.machine.dual import signed
 from byway.machine.jit import kernel
 from byway.machine.layout import CACHE_LINE, address_of, alloc, record
 from byway.machine.mem import ld64, st64
@@ -157,7 +158,7 @@ class Plan:
         flags of switch.network; its gateway's MAC (a number of 48 bits), or 0."""
         self._put(number, N.population, population)
         self._put(number, N.flags, flags)
-        self._put(number, N.gateway, gateway << 16)
+        self._put(number, N.gateway, signed(gateway << 16))
 
     def join(self, network: int, port: int) -> None:
         """Port number ``port`` becomes a member of the network, the last."""
