@@ -64,7 +64,8 @@ def configuration(
 class Switch:
     """A running `byway run`. `kill` and `start` again as often as a test likes.
 
-    `prefix` comes before its command (`nsenter ...`); `state` is where it keeps what it was told.
+    `prefix` comes before its command (`nsenter ...`); `state` is where it keeps what it was told;
+    `text` is a whole configuration instead of one made here, whose API is at `folder`/api.sock.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class Switch:
         mtus: Mapping[str, int] | None = None,
         prefix: Sequence[str] = (),
         state: Path | None = None,
+        text: str = "",
     ) -> None:
         self.folder = folder
         self.prefix = list(prefix)
         self.api = folder / "api.sock"
         self.file = folder / "lab.toml"
-        self.file.write_text(configuration(self.api, ports, workers, mtus or {}, state))
+        self.file.write_text(
+            text or configuration(self.api, ports, workers, mtus or {}, state))
         self.client = Client(str(self.api), timeout=START)
         self.starts = 0
         self.process = self.start()
