@@ -88,6 +88,9 @@ class Port:
         # never sleeps, or nothing ever comes).
         self.serving: list[int] = [0]
         self.wake_fds = [-1] * self.queues
+        # Further port numbers that workers know as long as this port is attached, with the address
+        # of a PORT of each (the sub-ports of a trunk).
+        self.sub_ports: list[tuple[int, int]] = []
         self.record = alloc(PORT, 1, CACHE_LINE)
         self.rxqs = alloc(RXQ, self.queues, CACHE_LINE)
         self.txqs = alloc(TXQ, self.queues, CACHE_LINE)

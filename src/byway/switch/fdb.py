@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from byway.machine.dual import signed
 from byway.machine.jit import kernel
 from byway.machine.layout import address_of, alloc, record
 from byway.machine.mem import (
@@ -196,6 +197,18 @@ def fdb_forget(fdb, port):
     return removed
 
 
+@kernel(entry=True)
+def fdb_forget_mac(fdb, key):
+    """Remove the entry of ``key`` (MAC << 16); -> 1 where there was one."""
+    bucket = home(fdb, key)
+    removed = 0
+    for j in range(WAYS):
+        word = ld64_once(bucket + 8 * j)
+        if (word ^ key) & ~PORT_MASK == 0 and word != 0 and remove_word(fdb, bucket + 8 * j, word):
+            removed = 1
+    return removed
+
+
 class Fdb:
     """The memory of one table, and Python's view of it."""
 
@@ -238,10 +251,14 @@ class Fdb:
             return 0
         return int(fdb_forget(self.address, port))
 
+    def forget_mac(self, mac: int) -> bool:
+        """Remove what was learned of an address (a 48-bit number); -> whether there was any."""
+        return bool(fdb_forget_mac(self.address, signed(mac << 16)))
+
 
 def mac_text(mac: int) -> str:
     """02:00:00:00:00:01"""
     return mac.to_bytes(6, "big").hex(":")
 
 
-ENTRIES: tuple[Any, ...] = (fdb_expire, fdb_forget)
+ENTRIES: tuple[Any, ...] = (fdb_expire, fdb_forget, fdb_forget_mac)

@@ -18,7 +18,7 @@ from byway.packet.reason import Reason
 from byway.ports.dispatch import tell_rx, tell_tx
 from byway.ports.record import X
 from byway.worker.flood import flood
-from byway.worker.out import out_tx
+from byway.worker.out import out_tx, real_port
 from byway.worker.plan import plan_at
 
 _PORT_DOWN = int(Reason.PORT_DOWN)
@@ -46,7 +46,7 @@ def tell(plan, out):
     """Notify port number ``out`` of what was delivered. After a full fence."""
     destination = ld64(plan_at(plan).ports + 8 * out)
     if destination != 0:
-        tell_tx(destination)
+        tell_tx(real_port(destination))
 
 
 @kernel

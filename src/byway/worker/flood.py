@@ -49,7 +49,7 @@ from byway.switch.network import (
 )
 from byway.worker.backlog import B, C, advance, backlog_at, cell_of, keep, lay_out, source_of, waits
 from byway.worker.backlog import S as SOURCE
-from byway.worker.out import out_tx
+from byway.worker.out import out_tx, real_port
 from byway.worker.plan import enter, plan_at
 
 _NO_DESTINATION = int(Reason.NO_DESTINATION)
@@ -112,7 +112,7 @@ def spread(plan, network, own, stamp, until, batch, selected, n):
             if gets(member, own) and destination != 0:
                 out_tx(plan, destination, batch, selected, n)
                 fence()
-                tell_tx(destination)
+                tell_tx(real_port(destination))
                 b.spare -= price(destination, n, octets)
             stamp = member_stamp(entry)
         k += 1

@@ -33,6 +33,16 @@ def mirror_to(plan, number, batch, selected, n):
 
 
 @kernel
+def real_port(destination):
+    """The PORT whose queues the frames for a PORT go to."""
+    stages = ld64(destination + P.stages)
+    if likely(stages == 0):
+        return destination
+    parent = stages_at(stages).parent
+    return parent if parent != 0 else destination
+
+
+@kernel
 def staged_tx(plan, destination, batch, selected, n):
     """Deliver what the stages of a port leave of n rows."""
     p = port_at(destination)
@@ -49,7 +59,7 @@ def staged_tx(plan, destination, batch, selected, n):
         mirror = stages_at(p.stages).mirror_tx
         if mirror != 0:
             mirror_to(plan, mirror - 1, batch, passed, kept)
-        port_tx(destination, batch, passed, kept)
+        port_tx(real_port(destination), batch, passed, kept)
 
 
 @kernel

@@ -21,7 +21,10 @@ from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
 from byway.packet.batch import batch_at, origin_port, origin_word
 from byway.ports.record import Kind, P, X
+from byway.switch.decide import learn_sources
+from byway.switch.meter import meter_rx, meter_tx
 from byway.switch.stages import stages_at
+from byway.switch.trunk import trunk_rx, trunk_tx
 from byway.worker.plan import enter, plan_at
 
 _TUNNEL = int(Kind.TUNNEL)
@@ -37,12 +40,19 @@ def find_origins(rxq, batch):
     word = origin_word(ld64(port + P.network), ld64(port + P.index))
     for k in range(b.n):
         st64(b.origins + 8 * k, word)
+    trunk = stages_at(ld64(port + P.stages)).trunk
+    if trunk != 0:
+        trunk_rx(trunk, batch)
 
 
 @kernel
-def run_stages(stages, batch):
+def run_stages(stages, batch, network, port):
     """Have one run go through the stages of the port that it came from."""
-    stages_at(stages)
+    s = stages_at(stages)
+    if s.meter != 0:
+        meter_rx(s.meter, batch)
+    if s.responder != 0 or s.router != 0:
+        learn_sources(batch, network, port)
 
 
 def rx_stages(plan, rxq, batch):
@@ -62,8 +72,8 @@ def rx_stages(plan, rxq, batch):
             b.rows = rows + 64 * first
             b.origins = origins + 8 * first
             b.n = k - first
-            enter(plan, batch, word)
-            run_stages(ld64(port + P.stages), batch)
+            network = enter(plan, batch, word)
+            run_stages(ld64(port + P.stages), batch, network, b.origin)
     b.rows, b.origins, b.n = rows, origins, n
     return 0
 
@@ -71,5 +81,9 @@ def rx_stages(plan, rxq, batch):
 def tx_stages(stages, batch, selected, n, counters):
     """Have n rows of a list go through the stages of the port that they are for; -> how many are
     left of the list."""
-    stages_at(stages)
+    s = stages_at(stages)
+    if s.meter != 0:
+        n = meter_tx(s.meter, batch, selected, n, counters)
+    if s.trunk != 0:
+        n = trunk_tx(s.trunk, batch, selected, n, counters)
     return n

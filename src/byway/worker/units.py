@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine code that is compiled apart from the loop, and loaded only where it is needed.
+"""The machine code that is compiled apart from the loop: stages, loaded where a port has any, and
+the tables that the control thread changes.
 
 Used by worker.py (has it ready before the switch starts) and control (tells the workers where it
 is). Uses staging.py.
@@ -13,11 +14,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
-from byway.machine.jit import Native
+from byway.machine.jit import INTERPRETED, Native, is_cached, prepare
+from byway.switch import fdb, population
 from byway.worker.staging import rx_stages, tx_stages
 
-_COMPILE = "from byway.worker.units import stages; [code.address for code in stages()]"
+TABLES: tuple[Any, ...] = (*fdb.ENTRIES, *population.ENTRIES)  # what control calls
+_COMPILE = "from byway.worker.units import compile_all; compile_all()"
 
 
 @functools.cache
@@ -26,15 +30,23 @@ def stages() -> tuple[Native, Native]:
     return Native(rx_stages, 3), Native(tx_stages, 5)
 
 
+def compile_all() -> None:
+    """Have everything that is not the loop in the cache."""
+    for code in stages():
+        assert code.address
+    prepare(TABLES)
+
+
 class Background:
     """Has the units compiled by another process, if they are not in the cache."""
 
     def __init__(self, progress: Callable[[str], None] | None = None) -> None:
         self._process: subprocess.Popen[bytes] | None = None
-        if all(code.cached for code in stages()):
+        cached = [INTERPRETED or is_cached(entry) for entry in TABLES]
+        if all(cached) and all(code.cached for code in stages()):
             return
         if progress:
-            progress("compiling worker.staging (first run with these sources)")
+            progress("compiling stages and tables beside (first run with these sources)")
         self._process = subprocess.Popen(
             [sys.executable, "-c", _COMPILE], stdin=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
