@@ -7,8 +7,12 @@ so that no guest can change what was checked.
 Consecutive frames of a batch mostly share their addresses: a source is learned, and a destination
 looked up, once for a run of frames with the same one.
 
-What comes out of a tunnel is learned from only where the network learns; and a source address that
-a guest of this host has is not believed.
+Where an address is that no port of this host has, the population says, and where it does not, what
+was learned from tunnels. The population is large, and a batch's destinations may be all over it: so
+its lines are asked for, for the whole batch, before the first row is decided.
+
+What comes out of a tunnel is learned from only where the network learns, and not against the
+population; and a source address that a guest of this host has is not believed.
 """
 
 from byway.machine.jit import kernel
@@ -19,6 +23,7 @@ from byway.packet.offload import wire_length
 from byway.packet.reason import Reason
 from byway.switch.fdb import FIRST_TUNNEL, learn, lookup
 from byway.switch.network import DROP_UNKNOWN, LEARNING, network_at
+from byway.switch.population import remote_near, remote_port
 
 _RUNT = int(Reason.RUNT)
 _OVER_MTU = int(Reason.OVER_MTU)
@@ -59,6 +64,10 @@ def from_tunnel(network, source, tunnel, now):
     """A frame with this source came out of a tunnel: learn where it is, if the network learns; ->
     False where the address is a local guest's."""
     net = network_at(network)
+    if net.population != 0:
+        told = remote_port(net.population, net.number, source)
+        if told >= 0:
+            return told >= FIRST_TUNNEL
     if net.flags & LEARNING != 0:
         learn(net.fdb, source, tunnel, now)
         return True
@@ -75,6 +84,10 @@ def route(network, destination, port):
             return dropped(_RESERVED)
         return FLOOD
     found = lookup(net.fdb, destination)
+    if (found < 0 or found >= FIRST_TUNNEL) and net.population != 0:
+        told = remote_port(net.population, net.number, destination)
+        if told >= 0:
+            found = told
     if found == port:
         return dropped(_SAME_PORT)
     if found < 0:
@@ -82,6 +95,20 @@ def route(network, destination, port):
     if unlikely(found >= FIRST_TUNNEL and port >= FIRST_TUNNEL):
         return dropped(_SAME_PORT)  # split horizon
     return found
+
+
+@kernel
+def population_near(batch, network, address):
+    """The population will be asked for addresses in the frames of a batch: that at ``address`` (0:
+    destination, 6: source)."""
+    b = batch_at(batch)
+    net = network_at(network)
+    known = 0
+    for k in range(b.n):
+        key = ld64be(ld64(b.rows + 64 * k + R.head) + address) & MAC_MASK
+        if key != known and key & GROUP_BIT == 0:
+            remote_near(net.population, net.number, key)
+            known = key
 
 
 @kernel
@@ -97,8 +124,12 @@ def learn_sources(batch, network, port):
         row = b.rows + 64 * k
         if ld64(row + R.out) == UNDECIDED and ld64(row + R.len) >= MIN_FRAME:
             source = ld64be(ld64(row + R.head) + 6) & MAC_MASK
-            if source != known and source & GROUP_BIT == 0 and source != net.gateway:
-                learn(net.fdb, source, port, b.now)
+            if source != known and source & GROUP_BIT == 0 and source != 0 \
+                    and source != net.gateway:
+                if port >= FIRST_TUNNEL:
+                    from_tunnel(network, source, port, b.now)
+                else:
+                    learn(net.fdb, source, port, b.now)
                 known = source
 
 
@@ -110,6 +141,8 @@ def decide(batch, network, port):
     rows, n, now = b.rows, b.n, b.now
     fdb, longest, gateway = net.fdb, net.max_frame, net.gateway
     tunnelled = port >= FIRST_TUNNEL
+    if net.population != 0:
+        population_near(batch, network, 6 if tunnelled else 0)
     known_source = -1  # not an address that a row can have (0 is: it must be refused)
     known_destination = -1
     out = UNDECIDED

@@ -7,6 +7,7 @@ Used by tests and bench/population.py. See the function that each one calls.
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
 from byway.machine.system import rdtsc
+from byway.switch.decide import learn_sources
 from byway.switch.population import neighbour, neighbour_near, remote_near, remote_port
 
 LOT = 64  # searches that are announced together, as for a batch
@@ -24,6 +25,13 @@ def find_mac(population, network, high, low):
     """-> the MAC address of an IP address, or 0."""
     neighbour_near(population, network, high, low)
     return neighbour(population, network, high, low)
+
+
+@kernel(entry=True)
+def learn_run(batch, network, port):
+    """Learn where the undecided rows of a batch come from."""
+    learn_sources(batch, network, port)
+    return 0
 
 
 @kernel(entry=True)
