@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's gateway: its addresses, and its answers to ARP requests and echo requests.
+"""A network's gateway: its addresses, and its answers to ARP, neighbour solicitations and echo.
 
-Used by router.py, gateway_nd.py and icmp_errors.py; uses packet. Works on private heads only.
+Used by router.py and icmp_errors.py; uses arp.py, nd.py. Works on private heads only.
 
 Theory of operation
 -------------------
@@ -9,15 +9,17 @@ The gateway has the same MAC and IP addresses on every host (a distributed anyca
 guest finds it wherever it is moved. Whoever asks for one of its addresses on a local port is
 answered by its own host, at once and at that port only (BATCH.origin): the row becomes the answer.
 
-ARP (RFC 826): requests for our addresses, broadcast or to our MAC, are answered; probes of who
-wants an address for itself (RFC 5227, 2.1) as well, for it is taken. Who says on a local port that
-one of our addresses is its own is not heard (SPOOFED_ARP), or other guests' packets to the gateway
-would go to it.
+Requests (RFC 826) and solicitations (RFC 4861, 7.2.3) for our addresses are answered, sent to all
+or to our MAC; so is who wants an address for itself (RFC 5227, 2.1; RFC 4862, 5.4), for it is
+taken. Who says on a local port that one of our addresses is its own is not heard (SPOOFED_ARP), or
+other guests' packets to the gateway would go to it.
 
-Echo requests (RFC 792): the reply is the frame with other headers; its data stays where it is. So
-the data of a request may have any length, and a wrong checksum stays wrong in the reply.
+Echo requests (RFC 792; RFC 4443, 4.2): the reply is the frame with other headers; its data stays
+where it is. So the data of a request may have any length, and a wrong checksum stays wrong in the
+reply.
 
-Limits: requests in fragments are not answered; IPv4 options are in the reply as they came.
+Limits: requests in fragments, or with IPv6 extension headers, are not answered; IPv4 options are in
+the reply as they came.
 """
 
 from byway.machine.jit import kernel
@@ -29,23 +31,52 @@ from byway.machine.mem import (
     ld32be,
     ld64,
     ld64be,
-    memzero,
     shr64,
     st8,
     st16,
-    st16be,
     st32,
-    st32be,
     st64,
-    st64be,
 )
 from byway.packet.batch import R, batch_at, dropped
 from byway.packet.checksum import adjusted, ipv4_checksum
-from byway.packet.ethernet import MIN_FRAME
 from byway.packet.offload import NEEDS_CSUM
 from byway.packet.reason import Reason
+from byway.switch.arp import (
+    L3,
+    OPERATION,
+    REPLY,
+    REQUEST,
+    SENDER_IP,
+    SENDER_MAC,
+    TARGET_IP,
+    set_macs,
+    write_arp,
+)
+from byway.switch.nd import (
+    ADVERTISEMENT,
+    DESTINATION,
+    IS_ROUTER,
+    L4,
+    ND_FRAME,
+    NODES_HIGH,
+    NODES_LOW,
+    NODES_MAC,
+    NODES_MASK,
+    OVERRIDE,
+    REDIRECT,
+    ROUTER_SOLICITATION,
+    SOLICITATION,
+    SOURCE,
+    TARGET,
+    advertise,
+    icmpv6_type,
+    is_valid,
+    send_message,
+    write_message,
+)
 from byway.switch.routes import MAPPED
 
+_BAD_IP = int(Reason.BAD_IP)
 _SPOOFED_ARP = int(Reason.SPOOFED_ARP)
 
 # number: of the network. port: the router's port number there. mac: MAC << 16. mtu: the longest IP
@@ -56,14 +87,9 @@ GATEWAY, gateway_at, G = record("gateway", [
 # An own address, then the mask of its subnet: four words (IPv4 as ::ffff:a.b.c.d).
 ADDRESS = 32
 
-L3 = 14  # where IP begins: the gateway speaks no VLAN tags
-ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
-ARP_ETHERNET_IPV4 = 0x000108000604  # hardware Ethernet, protocol IPv4, address lengths 6 and 4
-ARP_BYTES = 42
-REQUEST, REPLY = 1, 2
-OPERATION, SENDER_MAC, SENDER_IP, TARGET_MAC, TARGET_IP = 20, 22, 28, 32, 38  # in the frame
 TTL = 64
 ECHO, ECHO_REPLY = 8, 0
+ECHO6, ECHO6_REPLY = 128, 129
 
 
 # ---------------------------------------------------------------- addresses
@@ -105,48 +131,7 @@ def own_mac(gateway):
     return shr64(ld64(gateway + G.mac), 16)
 
 
-@kernel
-def set_macs(head, destination, source):
-    """Write a frame's addresses, numbers of 48 bits."""
-    st64be(head, destination << 16 | source >> 32)
-    st32be(head + 8, source)
-
-
-# ---------------------------------------------------------------- a row becomes another frame
-@kernel
-def replace(row, n):
-    """The row's frame is now the n bytes in its head, with nothing left to do."""
-    st64(row + R.len, n)
-    st64(row + R.addr, ld64(row + R.head))
-    st64(row + R.nsegs, 0)
-    st64(row + R.offload, 0)
-
-
-@kernel
-def write_arp(row, gateway, operation, destination, target_mac, target_ip, own_ip):
-    """The row becomes an ARP message of the gateway (RFC 826); MACs of 48 bits, IPs of 32."""
-    head = ld64(row + R.head)
-    mac = own_mac(gateway)
-    memzero(head, MIN_FRAME)
-    set_macs(head, destination, mac)
-    st16be(head + 12, ARP)
-    st64be(head + 14, ARP_ETHERNET_IPV4 << 16 | operation)
-    st64be(head + SENDER_MAC, mac << 16)
-    st32be(head + SENDER_IP, own_ip)
-    st64be(head + TARGET_MAC, target_mac << 16)
-    st32be(head + TARGET_IP, target_ip)
-    replace(row, MIN_FRAME)
-
-
 # ---------------------------------------------------------------- ARP
-@kernel
-def is_arp(row):
-    """Does the row hold an ARP message for IPv4 over Ethernet?"""
-    head = ld64(row + R.head)
-    return ld64(row + R.len) >= ARP_BYTES and ld16be(head + 12) == ARP \
-        and shr64(ld64be(head + 14), 16) == ARP_ETHERNET_IPV4
-
-
 @kernel
 def arp_claims(row, gateway, tunnelled):
     """Does somebody else say that one of the gateway's addresses is its own?"""
@@ -167,11 +152,48 @@ def arp_heard(row, batch, gateway, tunnelled, serves):
     if not serves or ld16be(head + OPERATION) != REQUEST \
             or not is_own(gateway, 0, MAPPED | wanted):
         return False
-    sender = shr64(ld64be(head + SENDER_MAC), 16)
-    write_arp(row, gateway, REPLY, shr64(ld64be(head + 6), 16), sender,
-              ld32be(head + SENDER_IP), wanted)
+    write_arp(row, REPLY, shr64(ld64be(head + 6), 16), own_mac(gateway), wanted,
+              shr64(ld64be(head + SENDER_MAC), 16), ld32be(head + SENDER_IP))
     st64(row + R.out, batch_at(batch).origin)
     return True
+
+
+# ---------------------------------------------------------------- neighbour discovery
+@kernel
+def nd_heard(row, batch, gateway, tunnelled, serves):
+    """An untagged IPv6 frame to a group or to the gateway: answer it if it solicits us; -> is the
+    row decided?"""
+    kind = icmpv6_type(row)
+    if kind < ROUTER_SOLICITATION or kind > REDIRECT:
+        return False
+    head = ld64(row + R.head)
+    if not tunnelled and is_own(gateway, ld64be(head + SOURCE), ld64be(head + SOURCE + 8)):
+        st64(row + R.out, dropped(_SPOOFED_ARP))
+        return True
+    if (kind != SOLICITATION and kind != ADVERTISEMENT) or ld64(row + R.len) < ND_FRAME \
+            or not is_own(gateway, ld64be(head + TARGET), ld64be(head + TARGET + 8)):
+        return False
+    if kind == ADVERTISEMENT:
+        st64(row + R.out, dropped(_SPOOFED_ARP))
+        return True
+    if not serves:
+        return False
+    if is_valid(row, kind):
+        advertise(row, own_mac(gateway), IS_ROUTER | OVERRIDE)
+        st64(row + R.out, batch_at(batch).origin)
+    else:
+        st64(row + R.out, dropped(_BAD_IP))
+    return True
+
+
+@kernel
+def write_solicitation(row, gateway, source, high, low):
+    """The row becomes a neighbour solicitation for an address, from our own ADDRESS ``source``
+    (RFC 4861, 7.2.2)."""
+    write_message(row, own_mac(gateway), SOLICITATION, 0, high, low)
+    node = low & ~NODES_MASK
+    send_message(row, NODES_MAC | node, ld64(source), ld64(source + 8), NODES_HIGH,
+                 NODES_LOW | node)
 
 
 # ---------------------------------------------------------------- echo
@@ -197,4 +219,19 @@ def echo_reply(row, batch, gateway, l4):
     st8(ip + 8, TTL)
     ipv4_checksum(ip, l4 - L3)
     echo_type(row, head + l4, ECHO_REPLY)
+    st64(row + R.out, batch_at(batch).origin)
+
+
+@kernel
+def echo_reply_ipv6(row, batch, gateway):
+    """The ICMPv6 echo request in the row becomes the reply (RFC 4443, 4.2). The pseudo-header's sum
+    stays what it was, whichever way round its addresses are."""
+    head = ld64(row + R.head)
+    set_macs(head, shr64(ld64be(head + 6), 16), own_mac(gateway))
+    for k in range(2):
+        source, destination = ld64(head + SOURCE + 8 * k), ld64(head + DESTINATION + 8 * k)
+        st64(head + SOURCE + 8 * k, destination)
+        st64(head + DESTINATION + 8 * k, source)
+    st8(head + L3 + 7, TTL)
+    echo_type(row, head + L4, ECHO6_REPLY)
     st64(row + R.out, batch_at(batch).origin)

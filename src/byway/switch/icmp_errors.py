@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """ICMP and ICMPv6 errors of the gateway: the row of a packet that cannot go on becomes the error.
 
-Used by router.py; uses gateway.py, gateway_nd.py, router_limits.py.
+Used by router.py; uses gateway.py, nd.py, router_limits.py.
 
 Theory of operation
 -------------------
@@ -48,15 +48,9 @@ from byway.packet.layers import (
     protocol_of,
 )
 from byway.packet.offload import word_gso
-from byway.switch.gateway import (
-    L3,
-    TTL,
-    own_mac,
-    replace,
-    set_macs,
-    speaks_from,
-)
-from byway.switch.gateway_nd import ICMPV6, icmpv6_sum
+from byway.switch.arp import L3, replace, set_macs
+from byway.switch.gateway import TTL, own_mac, speaks_from
+from byway.switch.nd import ICMPV6, REDIRECT, icmpv6_sum
 from byway.switch.router_limits import may_send_error
 from byway.switch.routes import MAPPED
 
@@ -66,7 +60,6 @@ UNREACHABLE, TIME_EXCEEDED = 3, 11
 NET_UNREACHABLE, PROTOCOL_UNREACHABLE, PORT_UNREACHABLE, TOO_BIG = 0x300, 0x302, 0x303, 0x304
 EXPIRED = 0xB00
 NO_ROUTE6, BEYOND_SCOPE6, PORT_UNREACHABLE6, TOO_BIG6, EXPIRED6 = 0x100, 0x102, 0x104, 0x200, 0x300
-REDIRECT6 = 137
 FIRST_QUERY6 = 128  # the types below are errors
 ERRORS = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 11 | 1 << 12  # ICMP's, by type
 
@@ -101,7 +94,7 @@ def may_be_about_ipv6(head, n):
     if l4 >= n or is_fragment(found):
         return False
     kind = ld8(head + l4)
-    return kind >= FIRST_QUERY6 and kind != REDIRECT6
+    return kind >= FIRST_QUERY6 and kind != REDIRECT
 
 
 @kernel

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The router: what a guest sends to its gateway goes on into the network where its destination is.
 
-Used by worker (a stage of ports; ``router_rx``); uses router_checks.py, gateway.py and
-gateway_nd.py (what the gateway answers itself), icmp_errors.py, router_limits.py, routes.py (the
+Used by worker (a stage of ports; ``router_rx``); uses router_checks.py, gateway.py (what
+the gateway answers itself), icmp_errors.py, router_limits.py, routes.py (the
 way), population.py (MAC addresses). routing.py makes the records.
 
 Theory of operation
@@ -62,41 +62,31 @@ from byway.packet.batch import (
 )
 from byway.packet.checksum import adjusted
 from byway.packet.counters import count_drops
+from byway.packet.layers import IPV4, IPV6, TCP, UDP
 from byway.packet.reason import Reason
-from byway.switch.decide import GROUP_BIT, MAC_MASK
-from byway.switch.fdb import FIRST_TUNNEL
-from byway.switch.gateway import (
+from byway.switch.arp import (
     ARP,
-    ECHO,
-    IPV4,
-    IPV6,
     L3,
     OPERATION,
     REPLY,
     REQUEST,
     SENDER_IP,
-    G,
-    arp_heard,
-    echo_reply,
-    gateway_at,
     is_arp,
-    is_own,
-    own_mac,
     set_macs,
     write_arp,
 )
-from byway.switch.gateway_nd import (
-    ADVERTISEMENT,
+from byway.switch.decide import GROUP_BIT, MAC_MASK
+from byway.switch.fdb import FIRST_TUNNEL
+from byway.switch.gateway import (
+    ECHO,
     ECHO6,
-    ICMPV6,
-    L4,
-    REDIRECT,
-    ROUTER_SOLICITATION,
-    TARGET,
+    G,
+    arp_heard,
+    echo_reply,
     echo_reply_ipv6,
-    icmpv6_type,
-    is_valid,
+    is_own,
     nd_heard,
+    own_mac,
     write_solicitation,
 )
 from byway.switch.icmp_errors import (
@@ -113,6 +103,16 @@ from byway.switch.icmp_errors import (
     TOO_BIG6,
     send_error,
 )
+from byway.switch.nd import (
+    ADVERTISEMENT,
+    ICMPV6,
+    L4,
+    REDIRECT,
+    ROUTER_SOLICITATION,
+    TARGET,
+    icmpv6_type,
+    is_valid,
+)
 from byway.switch.population import neighbour
 from byway.switch.router_checks import checked_ipv4, checked_ipv6, packet_length
 from byway.switch.router_limits import X, may_ask, may_send_request, router_at, was_asked
@@ -126,7 +126,6 @@ _SPOOFED_MAC = int(Reason.SPOOFED_MAC)
 _TO_GATEWAY = int(Reason.TO_GATEWAY)
 _TTL_EXPIRED = int(Reason.TTL_EXPIRED)
 
-TCP, UDP = 6, 17
 MORE_OR_OFFSET = 0x3FFF  # of a fragment
 LINK_LOCAL6 = 0x3FA  # the first 10 bits of fe80::/10
 BROADCAST = (1 << 48) - 1
@@ -172,14 +171,13 @@ def ask(row, batch, router, route, high, low):
     """The packet is dropped; the row becomes the request for its next hop's MAC address."""
     q = route_at(route)
     b = batch_at(batch)
-    out = gateway_at(q.gateway)
-    if not may_ask(router, batch, out.number, high, low):
+    if not may_ask(router, batch, ld64(q.gateway + G.number), high, low):
         st64(row + R.out, dropped(_NO_NEIGHBOUR))
         return False
     count_drops(b.counters, _NO_NEIGHBOUR, 1)
     if high == 0:
-        write_arp(row, q.gateway, REQUEST, BROADCAST, 0, low & 0xFFFFFFFF,
-                  ld64(q.source + 8) & 0xFFFFFFFF)
+        write_arp(row, REQUEST, BROADCAST, own_mac(q.gateway), ld64(q.source + 8) & 0xFFFFFFFF, 0,
+                  low & 0xFFFFFFFF)
     else:
         write_solicitation(row, q.gateway, q.source, high, low)
     return True

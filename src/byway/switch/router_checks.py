@@ -14,8 +14,8 @@ from byway.packet.batch import R
 from byway.packet.checksum import folded, sum_bytes
 from byway.packet.offload import wire_length, word_gso
 from byway.packet.reason import Reason
-from byway.switch.gateway import L3
-from byway.switch.gateway_nd import L4
+from byway.switch.arp import L3
+from byway.switch.nd import L4
 
 _BAD_IP = int(Reason.BAD_IP)
 _MARTIAN = int(Reason.MARTIAN)
