@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from byway.control.diff import Action
+from byway.control.actions import Action
 from byway.control.engine import Engine, prepare
 from byway.control.model import KINDS, NetworkConfig, SwitchConfig
 from byway.machine.jit import prepare as prepare_entries

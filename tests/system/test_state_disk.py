@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from byway.control.diff import AddNetwork, AddPort, RemovePort
+from byway.control.actions import AddNetwork, AddPort, RemovePort
 from byway.control.model import NetworkConfig, NullPort
 from byway.control.store import Store, StoreError
 from tests import peers

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from byway.control.diff import AddPort, RemovePort
+from byway.control.actions import AddPort, RemovePort
 from byway.control.model import Route
 from byway.control.problem import EngineError
 from tests.running import RunningSwitch

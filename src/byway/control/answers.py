@@ -75,12 +75,93 @@ class NetworkAnswer(_Answer):
     fdb_limit: int
 
 
-class FdbAnswer(_Answer):
-    """One learned address; `age` in seconds since its last frame."""
+class HostAnswer(_Answer):
+    """Another host: where its tunnels end, and the networks whose floods go to it."""
+
+    name: str
+    address: str
+    networks: list[str]
+
+
+class EntryAnswer(_Answer):
+    """A static entry: what was said to be behind another host."""
 
     network: str
     mac: str
+    ips: list[str]
+    host: str
+
+
+class RuleAnswer(_Answer):
+    """A rule, as configured."""
+
+    direction: Literal["ingress", "egress"]
+    ethertype: Literal["ipv4", "ipv6"] | None
+    protocol: str | int | None
+    ports: str | None
+    icmp_type: int | None
+    icmp_code: int | None
+    remote: str | None
+    remote_group: str | None
+
+
+class GroupAnswer(_Answer):
+    """A security group, and the names of the ports that have it."""
+
+    name: str
+    rules: list[RuleAnswer]
+    ports: list[str]
+
+
+class RouterAnswer(_Answer):
+    """A router, as configured."""
+
+    name: str
+    networks: list[str]
+    routes: list[dict[str, str]]
+
+
+class PopulationAnswer(_Answer):
+    """One address and where it is: at a local port (`host` is null), or behind a host."""
+
+    network: str
+    mac: str
+    ips: list[str]
+    host: str | None
+    port: str | None
+
+
+class ConnectionAnswer(_Answer):
+    """One connection of a port. `direction` is the guest's; `idle` and `left` in seconds: since
+    its last frame, and until it is forgotten."""
+
     port: str
+    direction: Literal["ingress", "egress"]
+    protocol: int
+    source: str
+    destination: str
+    state: str
+    idle: float
+    left: float
+
+
+class ClusterAnswer(_Answer):
+    """How the cluster is; `synced`: everything that etcd has is known here."""
+
+    etcd: list[str]
+    host: str
+    connected: bool
+    synced: bool
+
+
+class FdbAnswer(_Answer):
+    """One learned address; `age` in seconds since its last frame. `port` is null where it is behind
+    another `host`."""
+
+    network: str
+    mac: str
+    port: str | None
+    host: str | None = None
     age: float
 
 
@@ -110,10 +191,13 @@ class SwitchAnswer(_Answer):
     api: str
     networks: int
     ports: int
+    underlay: dict[str, str | int | bool | None] | None
+    cluster: bool
 
 
 class ChangesAnswer(_Answer):
-    """The names that a change touched; all empty: there was nothing to do."""
+    """The names that a change touched; all empty: there was nothing to do. Also `changed_ports`,
+    `changed_networks`, and the same of other things, where there are any."""
 
     added_networks: list[str]
     removed_networks: list[str]

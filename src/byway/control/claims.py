@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What no two parts of a switch may share: sockets, files, interfaces, VNIs.
+"""What no two parts of a switch may share: sockets, files, interfaces, VNIs, MACs, addresses.
 
-Used by config (a whole configuration) and inventory (a change of a running switch). Uses model.
+Used by fitting (a whole configuration) and inventory (a change of a running switch). Uses the model
+and parts.
 
-A *claim* is one such thing that a network or a port names. Claims on different things never meet;
-two on the same thing with the same value do not go together.
+A *claim* is one such thing that a part names. Claims on different things never meet; two on the
+same thing with the same value do not go together. An address that a port has here ("near") may be
+that of an entry ("far") meanwhile: a guest that moves is at both for a moment.
 """
 
 import os
@@ -14,18 +16,25 @@ from typing import NamedTuple
 from byway.control.model import (
     AfPacketPort,
     AfXdpPort,
+    EntryConfig,
+    GroupConfig,
+    HostConfig,
     NetworkConfig,
     PcapPort,
     PortConfig,
+    RouterConfig,
     SwitchConfig,
     TapPort,
     UdpPort,
+    UnderlayConfig,
     VhostKernelPort,
     VhostUserPort,
     VirtioUserPort,
 )
+from byway.control.parts import Part
 from byway.control.problem import Problem, shown
 
+_ANOTHER_IP = "give each its own address"
 Place = tuple[str, str | int]  # what is claimed, and which of them
 
 
@@ -49,14 +58,45 @@ def switch_claims(switch: SwitchConfig) -> Iterator[Claim]:
         yield _path("switch: api", switch.api)
 
 
-def network_claims(network: NetworkConfig, label: str) -> Iterator[Claim]:
-    """What a network needs for itself."""
+def claims(part: Part, label: str) -> Iterator[Claim]:
+    """What a part needs for itself; ``label`` names it in messages."""
+    match part:
+        case UnderlayConfig(address=address):
+            yield Claim("tunnels", address, f"{label}: address", "name other hosts only")
+        case HostConfig(address=address):
+            yield Claim("tunnels", address, f"{label}: address",
+                        "each host has one of its own; name other hosts only")
+        case NetworkConfig():
+            yield from _of_network(part, label)
+        case EntryConfig(network=network, ips=ips):
+            for ip in ips:
+                yield Claim(f"address far in {network}", ip, f"{label}: ips", _ANOTHER_IP)
+        case RouterConfig(networks=networks):
+            for network in networks:
+                yield Claim("router of", network, f"{label}: networks",
+                            "a network has one router")
+        case GroupConfig():
+            return
+        case port:
+            yield from _of_port(port, label)
+
+
+def _of_network(network: NetworkConfig, label: str) -> Iterator[Claim]:
     if network.vni is not None:
         yield Claim("vni", network.vni, f"{label}: vni", "give it another vni")
+    if network.gateway_mac:
+        yield _mac(network.name, network.gateway_mac, f"{label}: gateway_mac")
+    for one in network.gateway:
+        for where in ("near", "far"):  # neither a port nor an entry has it
+            yield Claim(f"address {where} in {network.name}", one.split("/")[0],
+                        f"{label}: gateway", _ANOTHER_IP)
 
 
-def port_claims(port: PortConfig, label: str) -> Iterator[Claim]:
-    """What a port needs for itself."""
+def _of_port(port: PortConfig, label: str) -> Iterator[Claim]:
+    if port.mac:
+        yield _mac(port.network, port.mac, f"{label}: mac")
+    for ip in port.ips:
+        yield Claim(f"address near in {port.network}", ip, f"{label}: ips", _ANOTHER_IP)
     if isinstance(port, VhostUserPort | VirtioUserPort):
         yield _path(f"{label}: socket", port.socket)
     elif isinstance(port, PcapPort) and port.write is not None:
@@ -70,6 +110,10 @@ def port_claims(port: PortConfig, label: str) -> Iterator[Claim]:
                     "attach to an interface once")
     elif isinstance(port, UdpPort):
         yield Claim("local", port.local, f"{label}: local", "give it another port number")
+
+
+def _mac(network: str, mac: str, key: str) -> Claim:
+    return Claim(f"mac in {network}", mac, key, "give each port of a network a mac of its own")
 
 
 def _path(key: str, path: str) -> Claim:

@@ -28,12 +28,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Protocol
 
-from byway.control.config import api_socket, check_machine, load
+from byway.control.config import load
 from byway.control.diff import needs_restart, rebase
 from byway.control.lasting import Lasting
 from byway.control.model import Config, SwitchConfig
 from byway.control.problem import ConfigError, EngineError, Problem
 from byway.control.store import Store, StoreError
+from byway.control.thishost import api_socket, check_machine
 from byway.control.wanted import SwitchEngine, Wanted
 from byway.machine import unixsocket
 

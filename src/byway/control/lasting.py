@@ -14,9 +14,11 @@ name that came through the API, for good.
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
+from byway.control.actions import Action, AddPort, ChangePort, RemovePort
 from byway.control.gateways import Gateways
-from byway.control.model import Config, NetworkConfig, PortConfig, TapPort
+from byway.control.model import Config, TapPort
+from byway.control.outcome import outcome
+from byway.control.parts import Key, Part, key_of, parts_of
 from byway.control.store import Store
 
 
@@ -27,8 +29,7 @@ class Lasting:
         self._store = store
         self._gateways = Gateways(switch)
         self._masquerading: dict[str, TapPort] = {}
-        self._networks_of_file: set[str] = set()
-        self._ports_of_file: set[str] = set()
+        self._of_file: set[Key] = set()
 
     @contextlib.contextmanager
     def change(self, actions: Sequence[Action], keep: bool) -> Iterator[None]:
@@ -41,9 +42,11 @@ class Lasting:
             match action:
                 case RemovePort(name):
                     after.pop(name, None)
-                case AddPort(TapPort() as port) if port.masquerade:
-                    after[port.name] = port
-        ours = [action for action in actions if not self._of_file(action)]
+                case AddPort(TapPort() as port) | ChangePort(_, TapPort() as port):
+                    if port.masquerade:
+                        after[port.name] = port
+        ours = [action for action in actions
+                if not any(key in self._of_file for key in outcome([action]))]
         kept = self._store.keeping(ours) if self._store and keep else contextlib.nullcontext()
         self._gateways.follow(after.values())
         try:
@@ -54,32 +57,20 @@ class Lasting:
             raise
         self._masquerading = after
 
-    def load(self) -> tuple[list[NetworkConfig], list[PortConfig], list[str]]:
+    def load(self) -> tuple[list[Part], list[str]]:
         """What is in the state file, and sentences on what of it cannot be used."""
-        return self._store.load() if self._store else ([], [], [])
+        return self._store.load() if self._store else ([], [])
 
     def file_says(self, file: Config) -> list[str]:
         """The configuration file speaks of these from now on; -> sentences on what of the API's it
         takes the place. StoreError: the state file still has that."""
-        self._networks_of_file = {network.name for network in file.networks}
-        self._ports_of_file = {port.name for port in file.ports}
-        networks, ports, _ = self.load()
-        gone: list[Action] = [RemovePort(p.name) for p in ports if p.name in self._ports_of_file]
-        gone += [RemoveNetwork(n.name) for n in networks if n.name in self._networks_of_file]
-        if self._store and gone:
-            self._store.keep(gone)
-        return [f'{"port" if isinstance(action, RemovePort) else "network"} "{action.name}" stands'
-                " in the file now: what came through the API is forgotten"
-                for action in gone if isinstance(action, RemovePort | RemoveNetwork)]
-
-    def _of_file(self, action: Action) -> bool:
-        match action:
-            case AddNetwork(NetworkConfig(name=name)) | RemoveNetwork(name):
-                return name in self._networks_of_file
-            case AddPort(port):
-                return port.name in self._ports_of_file
-            case RemovePort(name):
-                return name in self._ports_of_file
+        self._of_file = set(parts_of(file))
+        kept = dict.fromkeys(
+            key for part in self.load()[0] if (key := key_of(part)) in self._of_file)
+        if self._store and kept:
+            self._store.forget(kept)
+        return [f"{key} stands in the file now: what came through the API is forgotten"
+                for key in kept]
 
     def notes(self) -> list[str]:
         """What is to be said since the last time: settings of the kernel that were changed."""

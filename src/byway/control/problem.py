@@ -7,16 +7,21 @@ it becomes what a user did and can do about it, with the nearest known word wher
 
 import difflib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 _EXAMPLES = {
     "name": 'add one, such as name = "blue"',
-    "network": "name the network that the port belongs to",
+    "network": "name the network that it belongs to",
+    "address": 'add one, such as address = "192.0.2.1"',
+    "mac": 'add one, such as mac = "02:00:00:00:00:01"',
+    "host": "name the host that it is behind",
+    "direction": 'write direction = "ingress" (to the guest) or "egress" (from it)',
+    "etcd": 'add one, such as etcd = ["10.0.0.9:2379"]',
     "socket": 'add the path of a Unix socket, such as socket = "/tmp/vm1.sock"',
 }
 _WANTED = {
@@ -78,15 +83,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f'did you mean "{found[0]}"?' if found else ""
 
 
-def no_network(label: str, name: str, known: Iterable[str]) -> Problem:
-    """The port ``label`` names a network that is not there; ``known`` are."""
-    known = set(known)
-    fix = nearest(name, known) or (
-        f"the networks are: {', '.join(sorted(known))}" if known
-        else "define one with a line [[network]] and its name")
-    return Problem(f"{label}: network", f'there is no network "{name}"', fix)
-
-
 def kind_of_value(value: object) -> str:
     """What a TOML or JSON value is, in words."""
     if value is None:
@@ -102,15 +98,15 @@ def from_validation(
 
 
 def _one(found: dict[str, Any], model: type[BaseModel], what: str, where: str) -> Problem:
-    key = f"{where}: {_key_path(found['loc'])}"
+    key = ": ".join(part for part in (where, _key_path(found["loc"])) if part)
     kind, value, context = found["type"], found["input"], found.get("ctx", {})
     if kind == "byway":
         return Problem(key, context["problem"], context["fix"])
     if kind == "extra_forbidden":
-        *path, word = map(str, found["loc"])
+        *path, word = found["loc"]
         keys = list(_table(model, path).model_fields)
-        fix = nearest(word, keys) or f"the keys are: {', '.join(keys)}"
-        return Problem(key, f"{'.'.join(path) or what} has no such key", fix)
+        fix = nearest(str(word), keys) or f"the keys are: {', '.join(keys)}"
+        return Problem(key, f"{_key_path(path) or what} has no such key", fix)
     if kind == "missing":
         name = str(found["loc"][-1])
         return Problem(key, "is missing", _EXAMPLES.get(name, "add it"))
@@ -126,13 +122,20 @@ def _one(found: dict[str, Any], model: type[BaseModel], what: str, where: str) -
     return Problem(key, f"is {shown(value)}", str(found["msg"]))
 
 
-def _table(model: type[BaseModel], path: Iterable[str]) -> type[BaseModel]:
+def _table(model: type[BaseModel], path: Iterable[int | str]) -> type[BaseModel]:
     """The model of the table that stands at ``path`` in one of ``model``."""
     for step in path:
-        inner = model.model_fields[step].annotation
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            model = inner
+        if isinstance(step, str) and step in model.model_fields:
+            model = next(_models(model.model_fields[step].annotation), model)
     return model
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models in a type such as ``tuple[Route, ...]`` or ``Limit | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
 
 
 def _key_path(location: Sequence[int | str]) -> str:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The state file: networks and ports that came through the API, so that they outlive the switch.
+"""The state file: what came through the API (networks, ports, ...), so that it outlives the switch.
 
 Used by lasting (which has every change kept before it is carried out, and restores what is there).
-Uses SQLite, diff, the parsers of config.
+Uses SQLite, outcome, the parsers of tables.py.
 
 Theory of operation
 -------------------
@@ -19,33 +19,36 @@ process ends in whatever way. A file of another program, of a newer Byway, or wi
 refused and stays as it is. An entry that cannot be used (its network is gone, a key is unknown)
 is left out, said, and stays in the file.
 
-An entry is what the user wrote, in JSON, without the defaults: they may change as in a TOML file.
+A row is what the user wrote, in JSON, without the defaults: they may change as in a TOML file.
+A file of an older Byway gets the tables that it lacks when it is opened, and is of this version
+from then on.
 """
 
 import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
 
-from byway.control.config import parse_network, parse_port
-from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
-from byway.control.model import NetworkConfig, PortConfig
+from byway.control.actions import Action
+from byway.control.outcome import outcome
+from byway.control.parts import Key, Kind, Part
 from byway.control.problem import ConfigError, EngineError
+from byway.control.tables import PARSERS
 
 APPLICATION = 0x42797761  # "Bywa": PRAGMA application_id, which file(1) shows
-VERSION = 1  # PRAGMA user_version: what the tables below are
-_TABLES = """
-CREATE TABLE networks (name TEXT PRIMARY KEY, body TEXT NOT NULL);
-CREATE TABLE ports (name TEXT PRIMARY KEY, body TEXT NOT NULL);
-"""
+VERSION = 2  # PRAGMA user_version: what the tables below are
+# The tables in the order in which their parts are restored, with the version they came with.
+_TABLES: dict[Kind, tuple[str, int]] = {
+    "group": ("security_groups", 2), "network": ("networks", 1), "host": ("hosts", 2),
+    "entry": ("entries", 2), "router": ("routers", 2), "port": ("ports", 1)}
+_CREATE = "CREATE TABLE {} (name TEXT PRIMARY KEY, body TEXT NOT NULL)"
 _PUT = "INSERT INTO {} VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"
 _GET = "SELECT body FROM {} WHERE name = ?"
 _REMOVE = "DELETE FROM {} WHERE name = ?"
 _AWAY = "restore it from a backup, or move it away and start without what is in it"
 
-Entry = TypeVar("Entry", NetworkConfig, PortConfig)
 Row: TypeAlias = tuple[str, str, str | None]  # table, name, body; without a body: it goes
 
 
@@ -90,9 +93,11 @@ class Store:
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("BEGIN EXCLUSIVE")  # from now on the lock is ours
         if fresh:
-            for statement in _TABLES.split(";")[:-1]:
-                self._database.execute(statement)
             self._database.execute(f"PRAGMA application_id = {APPLICATION}")
+        if version < VERSION:
+            for table, since in _TABLES.values():
+                if since > version:
+                    self._database.execute(_CREATE.format(table))
             self._database.execute(f"PRAGMA user_version = {VERSION}")
         self._database.execute("COMMIT")
         if fresh:
@@ -107,7 +112,7 @@ class Store:
         """Have these changes on the disk, all or none, before the body is run; and what there was
         before them again where the body raises. StoreError: none of it was done."""
         before: list[Row] = []
-        rows = [_row(action) for action in actions]
+        rows = _rows(actions)
         with self._told():
             before = [(table, name, self._body(table, name)) for table, name, _ in rows]
         self._write(rows)
@@ -119,7 +124,11 @@ class Store:
 
     def keep(self, actions: Sequence[Action]) -> None:
         """Have these changes on the disk, all or none. StoreError: none."""
-        self._write([_row(action) for action in actions])
+        self._write(_rows(actions))
+
+    def forget(self, keys: Iterable[Key]) -> None:
+        """Have these no longer on the disk. StoreError: all of them are."""
+        self._write([(_TABLES[key.kind][0], key.name, None) for key in keys])
 
     def _write(self, rows: Sequence[Row]) -> None:
         with self._told():
@@ -140,26 +149,23 @@ class Store:
         found = self._database.execute(_GET.format(table), (name,)).fetchone()
         return found and str(found[0])
 
-    def load(self) -> tuple[list[NetworkConfig], list[PortConfig], list[str]]:
-        """What is in the file, in the order of its coming; and sentences on what cannot be used."""
+    def load(self) -> tuple[list[Part], list[str]]:
+        """What is in the file, kind by kind in the order of its coming, what others need first;
+        and sentences on what cannot be used."""
+        parts: list[Part] = []
         problems: list[str] = []
         with self._told():
-            networks = self._entries("networks", parse_network, problems)
-            ports: list[PortConfig] = self._entries("ports", parse_port, problems)
-        return networks, ports, problems
-
-    def _entries(self, table: str, parse: Callable[[object, str], Entry],
-                 problems: list[str]) -> list[Entry]:
-        rows = self._database.execute(f"SELECT name, body FROM {table} ORDER BY rowid")
-        entries = []
-        for name, body in rows:
-            try:
-                entries.append(parse(json.loads(body), f'{self.path}: {table[:-1]} "{name}"'))
-            except ValueError as error:
-                problems.append(f'{self.path}: {table[:-1]} "{name}" is no JSON ({error})')
-            except ConfigError as error:
-                problems += [str(problem) for problem in error.problems]
-        return entries
+            for kind, (table, _) in _TABLES.items():
+                rows = self._database.execute(f"SELECT name, body FROM {table} ORDER BY rowid")
+                for name, body in rows:
+                    label = f"{self.path}: {Key(kind, name)}"
+                    try:
+                        parts.append(PARSERS[kind](json.loads(body), label))
+                    except ValueError as error:
+                        problems.append(f"{label} is no JSON ({error})")
+                    except ConfigError as error:
+                        problems += [str(problem) for problem in error.problems]
+        return parts, problems
 
     def close(self) -> None:
         """Give the file up. Idempotent."""
@@ -174,16 +180,11 @@ class Store:
             raise _refusal(self.path, error) from None
 
 
-def _row(action: Action) -> Row:
-    match action:
-        case AddNetwork(network):
-            return "networks", network.name, network.model_dump_json(exclude_unset=True)
-        case AddPort(port):
-            return "ports", port.name, port.model_dump_json(exclude_unset=True)
-        case RemoveNetwork(name):
-            return "networks", name, None
-        case RemovePort(name):
-            return "ports", name, None
+def _rows(actions: Sequence[Action]) -> list[Row]:
+    """What becomes of the rows; the underlay is a matter of configuration files."""
+    return [(_TABLES[key.kind][0], key.name,
+             None if part is None else part.model_dump_json(exclude_unset=True))
+            for key, part in outcome(actions).items() if key.kind in _TABLES]
 
 
 def _refusal(path: str, error: sqlite3.Error) -> StoreError:

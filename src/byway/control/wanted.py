@@ -13,14 +13,20 @@ file and the rules of gateways, is done around the engine's part (lasting.py).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
-from byway.control.config import check_port, cross_check
-from byway.control.diff import Action, AddNetwork, AddPort, Change, diff
+from byway.control.actions import Action, AddPort
+from byway.control.diff import Change, diff
+from byway.control.fitting import cross_check
 from byway.control.inventory import Inventory
 from byway.control.lasting import Lasting
-from byway.control.model import Config, SwitchConfig
+from byway.control.model import ClusterConfig, Config, NetworkConfig, SwitchConfig
+from byway.control.mtus import Ask, with_mtu, with_mtus
+from byway.control.parts import Key, Part, key_of
 from byway.control.problem import ConfigError, EngineError
+from byway.control.thishost import check_port
+from byway.machine.addresses import mtu_of_address
 
 
 class SwitchEngine(Protocol):
@@ -50,18 +56,29 @@ class SwitchEngine(Protocol):
     def fdb(self, network: str | None) -> list[dict[str, Any]]:
         """The learned addresses of one network, or of all."""
 
+    def hosts(self) -> list[dict[str, Any]]:
+        """Every other host with its address, its networks and counters."""
+
+    def population(self, network: str | None) -> list[dict[str, Any]]:
+        """Who is known to be where, in one network, or in all."""
+
+    def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
+        """The connections of one port, or of all; at most so many."""
+
     def workers(self) -> list[dict[str, Any]]:
         """The counters of every worker."""
 
 
 class Wanted:
-    """Keeps what the engine has, and changes both together."""
+    """Keeps what the engine has, and changes both together. ``ask``: see mtus.py."""
 
     def __init__(self, engine: SwitchEngine, switch: SwitchConfig,
-                 lasting: Lasting | None = None) -> None:
+                 lasting: Lasting | None = None, cluster: ClusterConfig | None = None,
+                 ask: Ask = mtu_of_address) -> None:
         self.engine = engine
         self.lasting = lasting or Lasting(switch.name)
-        self.has = Inventory(switch)
+        self.has = Inventory(switch, cluster)
+        self._ask = ask
 
     @property
     def config(self) -> Config:
@@ -75,17 +92,18 @@ class Wanted:
         new port names, and what the engine raises; the switch is then as it was. Pauses no
         worker: plans change between two passes.
         """
+        new = with_mtus(new, self._ask)
         if problems := cross_check(new):
             raise ConfigError(problems)
         return self._carry_out(diff(self.config, new), keep=False)
 
-    def alter(self, change: Change) -> list[Action]:
+    def alter(self, change: Change, keep: bool = True) -> list[Action]:
         """Remove and add what `change` says; -> and raises as `change`. What is to go and is not
-        there is passed over."""
-        actions = self.has.actions(change)
+        there is passed over. ``keep``: it is to outlive the switch, in the state file."""
+        actions = self.has.actions(self._filled(change))
         if problems := self.has.problems(actions):
             raise ConfigError(problems)
-        return self._carry_out(actions, keep=True)
+        return self._carry_out(actions, keep)
 
     def restore(self) -> list[str]:
         """Have what the state file has besides; -> sentences on what of it is left out.
@@ -93,9 +111,11 @@ class Wanted:
         A port that cannot be opened is there, and down. What does not fit to the rest, or is
         refused for another reason, stays in the file.
         """
-        networks, ports, left_out = self.lasting.load()
-        found: list[Action] = [AddNetwork(n) for n in networks if n.name not in self.has.networks]
-        found += [AddPort(p, patient=True) for p in ports if p.name not in self.has.ports]
+        parts, left_out = self.lasting.load()
+        after: dict[Key, Part | None] = {
+            key_of(part): part for part in parts if self.has.parts.get(key_of(part)) is None}
+        found = [replace(action, patient=True) if isinstance(action, AddPort) else action
+                 for action in self.has.new(self._filled_parts(after))]
         actions = found
         if self.has.problems(found):
             actions = []
@@ -118,6 +138,15 @@ class Wanted:
             except EngineError as error:
                 refused.append(f"not restored: {error}")
         return refused
+
+    def _filled(self, change: Change) -> Change:
+        """The change with the MTUs that nobody wrote."""
+        return replace(change, add_networks=[
+            with_mtu(network, self.has.underlay) for network in change.add_networks])
+
+    def _filled_parts(self, after: dict[Key, Part | None]) -> dict[Key, Part | None]:
+        return {key: with_mtu(part, self.has.underlay) if isinstance(part, NetworkConfig) else part
+                for key, part in after.items()}
 
     def _carry_out(self, actions: list[Action], keep: bool) -> list[Action]:
         problems = [

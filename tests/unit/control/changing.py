@@ -5,9 +5,14 @@ Used by the tests of control.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 from byway.control.diff import Change
 from byway.control.model import Config, NetworkConfig, PortConfig
+from byway.control.parts import Kind, parts_of
+
+FIELDS: dict[str, Kind] = {"networks": "network", "hosts": "host", "entries": "entry",
+                           "routers": "router", "groups": "group", "ports": "port"}
 
 
 def merged(
@@ -31,5 +36,12 @@ def without(config: Config, networks: Iterable[str] = (), ports: Iterable[str] =
 
 def changed(config: Config, change: Change) -> Config:
     """`config` after a change: first what goes, then what comes."""
-    left = without(config, change.remove_networks, change.remove_ports)
-    return merged(left, change.add_networks, change.add_ports)
+    parts = parts_of(config)
+    for key, part in change.after().items():
+        if part is None:
+            parts.pop(key, None)
+        else:
+            parts[key] = part
+    made: dict[str, Any] = {field: tuple(part for key, part in parts.items() if key.kind == kind)
+                            for field, kind in FIELDS.items()}
+    return Config(switch=config.switch, underlay=config.underlay, **made)

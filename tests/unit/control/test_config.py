@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from byway.control import model
-from byway.control.config import api_socket, check_machine, cross_check, load, parse
+from byway.control.config import load, parse
+from byway.control.fitting import cross_check
 from byway.control.model import Config, NullPort, PcapPort, VhostUserPort, VirtioUserPort
 from byway.control.problem import ConfigError
+from byway.control.thishost import api_socket, check_machine
 from byway.machine.cpulist import format_cpu_list, online_cpus
 
 ROOT = Path(__file__).parents[3]
@@ -86,14 +88,16 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
         "[[ports]]\n", ['"ports": there is no such section; did you mean "port"?']),
     "far section": (
         "[qqq]\n",
-        ['"qqq": there is no such section; the sections are: [switch], [[network]], [[port]]']),
+        ['"qqq": there is no such section; the sections are: [switch], [cluster], [underlay],'
+         ' [[network]], [[host]], [[entry]], [[router]], [[security_group]], [[port]]']),
     "unknown key": (
         BLUE + vhost(soket='"/tmp/x"'),
         ['port[1] "vm1": soket: a vhost-user port has no such key; did you mean "socket"?']),
     "far key": (
         BLUE + '[[port]]\nname = "n"\nnetwork = "blue"\nkind = "null"\nqqq = 1\n',
         ['port[1] "n": qqq: a null port has no such key;'
-         " the keys are: name, network, mac, queues, kind"]),
+         " the keys are: name, network, mac, ips, allowed_address_pairs, port_security, trusted,"
+         " security_groups, limit, vlans, mirror, queues, kind"]),
     "unknown key of the switch": (
         "[switch]\nworker = [0]\n",
         ['switch: worker: the switch has no such key; did you mean "workers"?']),

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from byway.control import config
-from byway.control.config import check_port, cross_check
+from byway.control import thishost
+from byway.control.fitting import cross_check
 from byway.control.model import Config, NetworkConfig, VhostKernelPort
+from byway.control.thishost import check_port
 
 
 def kernel_port(**keys: object) -> VhostKernelPort:
@@ -56,7 +57,7 @@ def test_two_ports_want_one_interface() -> None:
 
 
 def test_the_namespace_of_a_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(config, "NETNS_FOLDER", str(tmp_path))
+    monkeypatch.setattr(thishost, "NETNS_FOLDER", str(tmp_path))
     port = kernel_port(netns="red")
     assert [str(p) for p in check_port(port, "port")] == [
         'port: netns: there is no network namespace "red"; create it: ip netns add red']

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from byway.control.config import check_port, cross_check
+from byway.control.fitting import cross_check
 from byway.control.model import Config, NetworkConfig, TapPort
+from byway.control.thishost import check_port
 from byway.ports.tap import FEATURES
 from byway.virtio.features import names
 from byway.virtio.negotiation import BY_NAME

@@ -4,7 +4,7 @@
 import pytest
 from pydantic import ValidationError
 
-from byway.control.config import cross_check
+from byway.control.fitting import cross_check
 from byway.control.model import AfPacketPort, AfXdpPort, Config, NetworkConfig
 
 

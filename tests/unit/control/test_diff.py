@@ -4,15 +4,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from byway.control.diff import (
-    AddNetwork,
-    AddPort,
-    RemoveNetwork,
-    RemovePort,
-    diff,
-    needs_restart,
-    rebase,
-)
+from byway.control.actions import AddNetwork, AddPort, RemoveNetwork, RemovePort
+from byway.control.diff import diff, needs_restart, rebase
 from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig
 from tests.unit.control.changing import merged, without
 from tests.unit.control.fake_engine import FakeEngine

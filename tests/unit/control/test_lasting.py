@@ -87,8 +87,8 @@ def test_an_entry_of_the_file_takes_the_place_of_one_of_the_api_for_good(start: 
     again, said = start(Config(networks=(RED,), ports=(mine,)))
     assert again.config.ports == (mine,)
     assert said == [
-        'port "a" stands in the file now: what came through the API is forgotten',
-        'network "red" stands in the file now: what came through the API is forgotten']
+        'network "red" stands in the file now: what came through the API is forgotten',
+        'port "a" stands in the file now: what came through the API is forgotten']
     last, said = start()
     assert names(last) == ["blue", "f"]
     assert said == []

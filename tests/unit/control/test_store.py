@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
+from byway.control.actions import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
 from byway.control.model import NetworkConfig, PcapPort, VhostUserPort
 from byway.control.store import Store, StoreError
 
@@ -31,16 +31,16 @@ def kept(path: str, *actions: Action) -> None:
 def found(path: str) -> list[str]:
     """The names of what is in the file, in order."""
     store = Store(path)
-    networks, ports, problems = store.load()
+    parts, problems = store.load()
     store.close()
     assert problems == []
-    return [entry.name for entry in (*networks, *ports)]
+    return [part.name for part in parts]
 
 
 def test_what_was_kept_is_there_at_the_next_start(path: str) -> None:
     kept(path, AddNetwork(BLUE), AddPort(VM1), AddPort(TAPE))
     store = Store(path)
-    assert store.load() == ([BLUE], [VM1, TAPE], [])
+    assert store.load() == ([BLUE, VM1, TAPE], [])
     store.close()
 
 
@@ -49,7 +49,7 @@ def test_what_was_removed_is_gone_and_what_was_changed_is_changed(path: str) -> 
     changed = VM1.model_copy(update={"socket": "/tmp/other.sock"})
     kept(path, RemovePort("tape"), RemovePort("vm1"), AddPort(changed))
     store = Store(path)
-    assert store.load() == ([BLUE], [changed], [])
+    assert store.load() == ([BLUE, changed], [])
     store.close()
 
 
@@ -97,7 +97,7 @@ def test_a_newer_file_is_left_alone(path: str) -> None:
     other.execute("PRAGMA user_version = 7")
     other.close()
     before = Path(path).read_bytes()
-    with pytest.raises(StoreError, match=r"a newer Byway \(its version is 7, this one knows 1\)"):
+    with pytest.raises(StoreError, match=r"a newer Byway \(its version is 7, this one knows 2\)"):
         Store(path)
     assert Path(path).read_bytes() == before
 
@@ -145,10 +145,10 @@ def test_an_entry_that_cannot_be_used_is_said_and_stays(path: str) -> None:
     other.close()
     for _ in range(2):
         store = Store(path)
-        networks, ports, problems = store.load()
+        parts, problems = store.load()
         store.keep([AddPort(TAPE)])
         store.close()
-        assert (networks, ports[:1]) == ([BLUE], [VM1])
+        assert parts[:2] == [BLUE, VM1]
         assert len(problems) == 2
         assert f'{path}: port "vm2": kind: "warp" is no kind of port' in problems[0]
         assert f'{path}: port "vm3" is no JSON' in problems[1]
@@ -162,11 +162,11 @@ def test_what_the_engine_refuses_is_as_it_was_before(path: str) -> None:
 
     def engine() -> None:
         with store.keeping([RemovePort("vm1"), AddPort(changed), AddPort(TAPE)]):
-            seen.extend(store.load()[1])
+            seen.extend(store.load()[0])
             raise RuntimeError("refused")
 
     with pytest.raises(RuntimeError):
         engine()
-    assert seen == [changed, TAPE]  # it was there before the engine was asked
-    assert store.load() == ([BLUE], [VM1], [])
+    assert seen == [BLUE, changed, TAPE]  # it was there before the engine was asked
+    assert store.load() == ([BLUE, VM1], [])
     store.close()

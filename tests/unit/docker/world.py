@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from byway.control.diff import Action, AddPort, RemovePort
+from byway.control.actions import Action, AddPort, RemovePort
 from byway.control.model import SwitchConfig, TapPort
 from byway.machine import unixsocket
 from byway_docker.model import Endpoint, Network, Refused

@@ -1,28 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The wanted state of a switch as passive, frozen data: switch, networks, ports.
+"""Ports: what every kind of them has, and what each kind has besides.
 
-Used by config (which reads it from TOML), diff, the API (which reads it from JSON) and the
-engine. Uses pydantic, values and problem: nothing here opens a file, looks at the machine or
-knows a worker. What one value alone can say is checked here; what values say together in
-config.cross_check, and what the machine says about them in config.check_machine.
+Used through byway.control.model. Uses base, policy and the values.
 """
 
 from typing import Annotated, Literal, Self, TypeAlias
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, StrictBool, model_validator
 
+from byway.control.model.base import Model
+from byway.control.model.policy import AddressPair, LimitConfig, MirrorConfig
+from byway.control.network_values import GroupNames, Ips, Vlans, once
 from byway.control.problem import shown, wrong
 from byway.control.values import (
     Addresses,
-    Cpus,
     Destination,
     Endpoint,
     FeatureNames,
@@ -44,44 +35,57 @@ _TAP_FEATURES = ("csum", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", 
                  "host_tso6", "host_ecn", "guest_uso4", "guest_uso6", "host_uso")
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+# Keys that are changed in a port that goes on: no file of it is closed.
+IN_PLACE = frozenset({"ips", "allowed_address_pairs", "port_security", "trusted",
+                      "security_groups", "limit", "mirror"})
+_Trusted = Annotated[tuple[Literal["dhcp", "ra"], ...], AfterValidator(once("service"))]
 
 
-class SwitchConfig(_Model):
-    """The switch itself. `workers`: CPUs, one worker each; None: one worker, not pinned.
+class _Port(Model):
+    """What every kind of port has.
 
-    `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket). `state`:
-    the file in which what comes through the API outlives the switch; None: it does not."""
-
-    name: Name = "byway"
-    workers: Cpus | None = None
-    api: SocketPath | None = None
-    state: FilePath | None = None
-
-
-class NetworkConfig(_Model):
-    """One Ethernet segment, isolated from all others. `mtu` in bytes, `ageing` in seconds.
-
-    `vni` (RFC 7348: 24 bits) names the network between hosts. `fdb_limit` bounds the learned
-    addresses, so that one guest cannot fill the memory of the switch."""
-
-    name: Name
-    vni: Annotated[StrictInt, Field(ge=1, le=0xFFFFFF)] | None = None
-    mtu: Annotated[StrictInt, Field(ge=68, le=9216)] = 1500
-    fdb_limit: Annotated[StrictInt, Field(ge=1, le=1_048_576)] = 8192
-    ageing: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 300
-
-
-class _Port(_Model):
-    """What every kind of port has."""
+    `mac`, `ips`: the guest's. `port_security`: it may use these and `allowed_address_pairs` only,
+    and may be a DHCP server or router only where `trusted` says so. `security_groups`: what may
+    reach it and what it may reach; () and no key: all. `vlans`: a trunk, its tags with the network
+    of each; `network` is that of frames without a tag."""
 
     name: Name
     network: Name
     mac: Mac | None = None
+    ips: Ips = ()
+    allowed_address_pairs: Annotated[
+        tuple[AddressPair, ...], AfterValidator(once("address pair"))] = ()
+    port_security: StrictBool = False
+    trusted: _Trusted = ()
+    security_groups: GroupNames = ()
+    limit: LimitConfig | None = None
+    vlans: Vlans = ()
+    mirror: MirrorConfig | None = None
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """All networks that it is in: the native one first, then those of its tags."""
+        return self.network, *(network for _, network in self.vlans)
+
+    @property
+    def known_ips(self) -> tuple[str, ...]:
+        """The IPs of whoever is behind it: `ips`, or those that are configured on it."""
+        return self.ips or tuple(one.split("/")[0] for one in getattr(self, "address", ()))
+
+    @model_validator(mode="after")
+    def _policy_fits(self) -> Self:
+        if self.port_security and self.mac is None:
+            raise wrong("port_security is true, but the port has no mac",
+                        "add the mac that the guest is to have")
+        if self.network in self.networks[1:]:
+            raise wrong(f'vlans: "{self.network}" is the native network already',
+                        "give each network one tag, or none")
+        if self.mirror and self.mirror.to == self.name:
+            raise wrong("mirror: to is the port itself", "name another port")
+        return self
 
 
-class FeatureChoice(_Model):
+class FeatureChoice(Model):
     """What the user decided about virtio features. ``off``: those not to offer or to take, by
     name, in lower case."""
 
@@ -136,7 +140,7 @@ class VhostKernelPort(_VirtioPort):
     address: Addresses = ()
 
 
-class Route(_Model):
+class Route(Model):
     """A route of an interface: what goes ``to`` a network, or "default", takes gateway ``via``."""
 
     to: Destination
@@ -263,10 +267,3 @@ KINDS: dict[str, type[AnyPort]] = {
     "pcap": PcapPort,
 }
 
-
-class Config(_Model):
-    """Everything a configuration file says, in its order."""
-
-    switch: SwitchConfig = SwitchConfig()
-    networks: tuple[NetworkConfig, ...] = ()
-    ports: tuple[PortConfig, ...] = ()

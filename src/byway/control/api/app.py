@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application: which path is which handler's, and what OpenAPI is told about it.
+
+Used by the daemon and the tests. Uses handlers, bodies, refusals and answers.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Response
+
+from byway import __version__
+from byway.control.answers import (
+    ChangesAnswer,
+    ClusterAnswer,
+    ConnectionAnswer,
+    EntryAnswer,
+    FdbAnswer,
+    GroupAnswer,
+    HostAnswer,
+    NetworkAnswer,
+    PopulationAnswer,
+    PortAnswer,
+    ProblemAnswer,
+    RouterAnswer,
+    SwitchAnswer,
+    WorkerAnswer,
+)
+from byway.control.api.bodies import request_bodies
+from byway.control.api.handlers import Api, ClusterStatus
+from byway.control.api.refusals import add_error_handlers
+from byway.control.wanted import Wanted
+
+Route = tuple[str, str, Callable[..., Awaitable[Response]], Any, dict[int, str]]
+# Paths of things that can be put and deleted, by the handlers' word, with their answer.
+_RESOURCES: tuple[tuple[str, str, Any, Any], ...] = (
+    ("port", "/v1/ports", PortAnswer, list[PortAnswer]),
+    ("network", "/v1/networks", NetworkAnswer, list[NetworkAnswer]),
+    ("host", "/v1/hosts", HostAnswer, list[HostAnswer]),
+    ("group", "/v1/security-groups", GroupAnswer, list[GroupAnswer]),
+    ("router", "/v1/routers", RouterAnswer, list[RouterAnswer]))
+
+
+def _routes(api: Api) -> list[Route]:
+    """Method, path, handler, the answer's shape, and the statuses beside 200 with their reason."""
+    absent = {404: "there is none of that name"}
+    change = {400: "no JSON object", 409: "the engine refuses it", 413: "body too large",
+              422: "invalid values"}
+    put, delete = {201: "added"} | change, {204: "removed", 409: "still in use"} | absent
+    routes: list[Route] = [("GET", "/v1/switch", api.switch, SwitchAnswer, {})]
+    for word, path, shape, shapes in _RESOURCES:
+        routes += [
+            ("GET", path, getattr(api, f"{word}s"), shapes, {}),
+            ("GET", f"{path}/{{name}}", getattr(api, word), shape, absent),
+            ("PUT", f"{path}/{{name}}", getattr(api, f"put_{word}"), shape, put),
+            ("DELETE", f"{path}/{{name}}", getattr(api, f"delete_{word}"), None, delete)]
+    return [
+        *routes,
+        ("GET", "/v1/entries", api.entries, list[EntryAnswer], {}),
+        ("GET", "/v1/entries/{network}/{mac}", api.entry, EntryAnswer, absent),
+        ("PUT", "/v1/entries/{network}/{mac}", api.put_entry, EntryAnswer, put),
+        ("DELETE", "/v1/entries/{network}/{mac}", api.delete_entry, None, delete),
+        ("POST", "/v1/changes", api.changes, ChangesAnswer, absent | change),
+        ("GET", "/v1/fdb", api.fdb, list[FdbAnswer], absent),
+        ("GET", "/v1/population", api.population, list[PopulationAnswer], absent),
+        ("GET", "/v1/connections", api.connections, list[ConnectionAnswer], absent),
+        ("GET", "/v1/cluster", api.cluster, ClusterAnswer, {404: "the switch is in no cluster"}),
+        ("GET", "/v1/workers", api.workers, list[WorkerAnswer], {}),
+        ("GET", "/metrics", api.metrics, None, {}),
+    ]
+
+
+def make_app(wanted: Wanted, cluster: ClusterStatus | None = None) -> FastAPI:
+    """The application over one switch; its handlers must run on the engine's thread.
+
+    ``cluster`` says how the cluster is; None: the switch is in none."""
+    app = FastAPI(title="Byway", version=__version__, docs_url=None, redoc_url=None,
+                  description="The API of a running switch. No call pauses a worker.")
+    api = Api(wanted, cluster)
+    bodies = request_bodies()
+    for method, path, handler, shape, others in _routes(api):
+        responses: dict[int | str, dict[str, Any]] = {
+            status: {"description": text, **({"model": ProblemAnswer} if status >= 400 else
+                                             {"model": shape} if status == 201 else {})}
+            for status, text in others.items()
+        }
+        if shape is not None:
+            responses[200] = {"model": shape, "description": "done"}
+        app.add_api_route(
+            path, handler, methods=[method], operation_id=handler.__name__,
+            response_model=None, responses=responses,
+            status_code=204 if method == "DELETE" else 200,
+            openapi_extra=bodies.get(handler.__name__),
+        )
+    add_error_handlers(app)
+    return app

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What comes in with a call: read, bounded, parsed; and its schema for the OpenAPI description.
+
+Used by app and handlers. Uses tables (the same parsers as for files), the model and problem.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import Request
+from pydantic import BaseModel
+
+from byway.control.api.refusals import ApiError
+from byway.control.diff import Change
+from byway.control.model import (
+    KINDS,
+    EntryConfig,
+    GroupConfig,
+    HostConfig,
+    NetworkConfig,
+    RouterConfig,
+)
+from byway.control.parts import Kind
+from byway.control.problem import ConfigError, Problem, kind_of_value, nearest
+from byway.control.tables import PARSERS
+
+MAX_BODY = 1 << 20  # bytes; some thousands of ports
+# What a body may add and remove, in the words of paths: /v1/security-groups, add_security_groups.
+PLURALS: dict[Kind, str] = {
+    "network": "networks", "port": "ports", "host": "hosts", "entry": "entries",
+    "group": "security_groups", "router": "routers"}
+FIELDS: dict[Kind, str] = {**PLURALS, "group": "groups"}  # of Change
+CHANGES = tuple(f"{verb}_{plural}" for verb in ("add", "remove") for plural in PLURALS.values())
+_MODELS: dict[Kind, type[BaseModel]] = {
+    "network": NetworkConfig, "host": HostConfig, "entry": EntryConfig, "group": GroupConfig,
+    "router": RouterConfig}
+
+
+async def read_body(request: Request) -> dict[str, Any]:
+    """The JSON object of a request, at most MAX_BODY bytes of it."""
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY:
+            raise ApiError(413, "too-large", f"the body has more than {MAX_BODY} bytes",
+                           "send fewer entries at once")
+    try:
+        body = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ApiError(400, "bad-request", f"the body is not JSON: {error}",
+                       "send a JSON object") from None
+    if not isinstance(body, dict):
+        raise ApiError(400, "bad-request", f"the body is {kind_of_value(body)}",
+                       "send a JSON object")
+    return body
+
+
+async def named_body(request: Request, path: Mapping[str, str]) -> dict[str, Any]:
+    """The body of a PUT: what the path says may be left out, but may not be said otherwise."""
+    body = await read_body(request)
+    problems = [
+        Problem(key, f"is {body[key]!r}, in the path it is {value!r}", "write it the same way")
+        for key, value in path.items() if body.get(key, value) != value]
+    if problems:
+        raise ConfigError(problems)
+    return {**body, **path}
+
+
+def parse_change(body: Mapping[str, Any]) -> Change:
+    """The body of many changes; raises one ConfigError with all problems."""
+    lists = {key: body.get(key, []) for key in CHANGES}
+    problems = [Problem(key, "there is no such key",
+                        nearest(key, CHANGES) or f"the keys are: {', '.join(CHANGES)}")
+                for key in body if key not in CHANGES]
+    problems += [Problem(key, f"is {kind_of_value(value)}", "write a list")
+                 for key, value in lists.items() if not isinstance(value, list)]
+    problems += [Problem(f"{key}[{number}]", f"is {kind_of_value(name)}", "write a name")
+                 for key, value in lists.items() if key.startswith("remove_")
+                 and isinstance(value, list)
+                 for number, name in enumerate(value, 1) if not isinstance(name, str)]
+    if problems:
+        raise ConfigError(problems)
+    found: dict[str, Any] = {}
+    for kind, plural in PLURALS.items():
+        found[f"add_{FIELDS[kind]}"] = _parse_all(kind, f"add_{plural}", lists[f"add_{plural}"],
+                                                   problems)
+        found[f"remove_{FIELDS[kind]}"] = lists[f"remove_{plural}"]
+    if problems:
+        raise ConfigError(problems)
+    return Change(**found)
+
+
+def _parse_all(kind: Kind, key: str, tables: list[object], problems: list[Problem]) -> list[Any]:
+    """Every table as a model; with what is wrong with them, also names given twice."""
+    made: list[Any] = []
+    for number, table in enumerate(tables, 1):
+        try:
+            made.append(PARSERS[kind](table, f"{key}[{number}]"))
+        except ConfigError as error:
+            problems += error.problems
+    times = Counter(part.name for part in made)
+    problems += [Problem(f'{key} "{name}"', "is given more than once", "give it once")
+                 for name, n in times.items() if n > 1]
+    return made
+
+
+def request_bodies() -> dict[str, dict[str, Any]]:
+    """The schemas of the bodies, for the OpenAPI description, by the name of the handler."""
+    schemas: dict[str, Any] = {kind: _schema(model) for kind, model in _MODELS.items()}
+    schemas["port"] = {"oneOf": [_schema(model) for model in KINDS.values()]}
+    names = {"type": "array", "items": {"type": "string"}}
+    changes = {
+        "type": "object", "additionalProperties": False,
+        "properties": {
+            **{f"add_{plural}": {"type": "array", "items": schemas[kind]}
+               for kind, plural in PLURALS.items()},
+            **{f"remove_{plural}": names for plural in PLURALS.values()}},
+    }
+    bodies = {**{f"put_{kind}": schema for kind, schema in schemas.items()}, "changes": changes}
+    return {
+        name: {"requestBody": {"required": True, "content": {"application/json": {
+            "schema": schema}}}}
+        for name, schema in bodies.items()
+    }
+
+
+def _schema(model: type[BaseModel]) -> dict[str, Any]:
+    """A schema without references, which would point into another document; name optional."""
+    schema = model.model_json_schema()
+    schema["required"] = [key for key in schema["required"] if key != "name"]
+    schema["properties"] = _filled_in(schema["properties"], schema.pop("$defs", {}))
+    return schema
+
+
+def _filled_in(part: Any, parts: Mapping[str, Any]) -> Any:
+    """A part of a schema with what it refers to in place of the references."""
+    if isinstance(part, list):
+        return [_filled_in(one, parts) for one in part]
+    if not isinstance(part, dict):
+        return part
+    if reference := part.get("$ref", ""):
+        return _filled_in(parts[reference.rsplit("/", 1)[-1]], parts)
+    return {key: _filled_in(value, parts) for key, value in part.items()}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks, and the routers that join them.
+
+Used through byway.control.model. Uses base and the values.
+"""
+
+import ipaddress
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StrictBool, StrictInt, model_validator
+
+from byway.control.model.base import Model
+from byway.control.network_values import (
+    MachineIp,
+    Networks,
+    OwnAddresses,
+    Subnets,
+    Vni,
+    overlapping,
+)
+from byway.control.problem import wrong
+from byway.control.values import Destination, Mac, Name
+
+MIN_MTU, MAX_MTU = 68, 9216  # bytes; the least that IPv4 asks of a link (RFC 791 3.2)
+
+
+class NetworkConfig(Model):
+    """One Ethernet segment, isolated from all others. `mtu` in bytes, `ageing` in seconds.
+
+    `vni` names the network between hosts. `fdb_limit` bounds the learned addresses, so that one
+    guest cannot fill the memory of the switch. `mtu`, where it is not written and there is a vni,
+    is what the underlay leaves (fitting.py puts it in).
+
+    `learning`: addresses behind tunnels are learned from their frames; None: where hosts are
+    static. `unknown`: what becomes of frames to an address that nobody knows. `subnets`: addresses
+    of its ports are in them. `gateway`: addresses that every host answers for, with `gateway_mac`.
+    `responder`: ARP and neighbour solicitations are answered from the population; None: where
+    there is a vni or a gateway."""
+
+    name: Name
+    vni: Vni | None = None
+    mtu: Annotated[StrictInt, Field(ge=MIN_MTU, le=MAX_MTU)] = 1500
+    fdb_limit: Annotated[StrictInt, Field(ge=1, le=1_048_576)] = 8192
+    ageing: Annotated[StrictInt, Field(ge=1, le=1_000_000)] = 300
+    learning: StrictBool | None = None
+    unknown: Literal["flood", "drop"] = "flood"
+    subnets: Subnets = ()
+    gateway: OwnAddresses = ()
+    gateway_mac: Mac | None = None
+    responder: StrictBool | None = None
+
+    @property
+    def responds(self) -> bool:
+        """ARP and neighbour solicitations are answered for the guests."""
+        if self.responder is None:
+            return self.vni is not None or bool(self.gateway)
+        return self.responder
+
+    def learns(self, in_cluster: bool) -> bool:
+        """Addresses behind tunnels are learned: a cluster tells them, so there it is off."""
+        return not in_cluster if self.learning is None else self.learning
+
+    @property
+    def reach(self) -> tuple[str, ...]:
+        """The subnets whose addresses are here: `subnets`, or else those of the gateways."""
+        return self.subnets or tuple(dict.fromkeys(
+            str(ipaddress.ip_interface(one).network) for one in self.gateway))
+
+    @model_validator(mode="after")
+    def _gateways_fit(self) -> Self:
+        if pair := overlapping(self.subnets):
+            raise wrong(f'subnets: "{pair[0]}" and "{pair[1]}" overlap', "leave one of them out")
+        if self.gateway_mac and not self.gateway:
+            raise wrong("gateway_mac is there, but no gateway", 'add gateway = ["10.0.0.1/24"]')
+        for one in self.gateway:
+            subnet = str(ipaddress.ip_interface(one).network)
+            if self.subnets and subnet not in self.subnets:
+                raise wrong(f'gateway: "{one}" is in the subnet {subnet}, which is not among'
+                            f" subnets ({', '.join(self.subnets)})",
+                            "give it an address and prefix length of one of them")
+        return self
+
+
+class StaticRoute(Model):
+    """What goes ``to`` a network, or "default", takes the machine at ``via``."""
+
+    to: Destination
+    via: MachineIp
+
+    @model_validator(mode="after")
+    def _one_family(self) -> Self:
+        if self.to != "default" and (":" in self.to) != (":" in self.via):
+            raise wrong(f'"{self.to}" and "{self.via}" are not of one family',
+                        "name a machine with an address of the same kind")
+        return self
+
+
+class RouterConfig(Model):
+    """Joins networks of one tenant: each of them has a gateway, which is this router's there."""
+
+    name: Name
+    networks: Annotated[Networks, Field(min_length=1)]
+    routes: tuple[StaticRoute, ...] = ()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        ways = [(route.to, ":" in route.via) for route in self.routes]
+        for number, way in enumerate(ways):
+            if way in ways[:number]:
+                raise wrong(f'routes: there are two to "{way[0]}"', "leave one of them out")
+        return self

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The switch itself, and the whole of a configuration.
+
+Used through byway.control.model. Uses the other modules of it.
+"""
+
+from byway.control.model.base import Model
+from byway.control.model.network import NetworkConfig, RouterConfig
+from byway.control.model.overlay import ClusterConfig, EntryConfig, HostConfig, UnderlayConfig
+from byway.control.model.policy import GroupConfig
+from byway.control.model.ports import PortConfig
+from byway.control.values import Cpus, FilePath, Name, SocketPath
+
+
+class SwitchConfig(Model):
+    """The switch itself. `workers`: CPUs, one worker each; None: one worker, not pinned.
+
+    `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket). `state`:
+    the file in which what comes through the API outlives the switch; None: it does not."""
+
+    name: Name = "byway"
+    workers: Cpus | None = None
+    api: SocketPath | None = None
+    state: FilePath | None = None
+
+
+class Config(Model):
+    """Everything a configuration file says, in its order."""
+
+    switch: SwitchConfig = SwitchConfig()
+    cluster: ClusterConfig | None = None
+    underlay: UnderlayConfig | None = None
+    networks: tuple[NetworkConfig, ...] = ()
+    hosts: tuple[HostConfig, ...] = ()
+    entries: tuple[EntryConfig, ...] = ()
+    routers: tuple[RouterConfig, ...] = ()
+    groups: tuple[GroupConfig, ...] = ()
+    ports: tuple[PortConfig, ...] = ()
