@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from byway.control.diff import AddPort, RemovePort
+from byway.control.actions import AddPort, RemovePort
 from byway.machine.clock import tsc
 from byway.packet.batch import ROWS
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet

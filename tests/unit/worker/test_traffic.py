@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from byway.control.diff import AddPort, RemovePort
+from byway.control.actions import AddPort, RemovePort
 from byway.virtio.features import Feature, mask
 from tests.exchanging import both, chain, exchanging, introduce
 from tests.running import RunningSwitch
