@@ -154,6 +154,12 @@ class Reason(IntEnum):
         47, "The packet's IP addresses are not ones that a router forwards (loopback, link-local,"
         " multicast, a subnet's broadcast), or it is source-routed.",
         "Look at the sender.")
+    CONGESTED = (
+        48, "A router on the tunnel's way was congested, and the frame cannot say so (RFC 6040).",
+        "Nothing to do where it is rare; else relieve the underlay.")
+    TO_UPLINK = (
+        49, "The frame was for the switch's own address on its uplink, and ended there.",
+        "Nothing to do: answers to its ARP and ND requests end so, and what it does not speak.")
 
 
 REASONS = 64  # room in the counters; more than there are reasons
