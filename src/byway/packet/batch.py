@@ -47,12 +47,14 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # Where the rows at hand come from and belong to: ``origin``, the number of a port or a tunnel;
 # ``network``, by number, and its ``vni`` (0: none). Where that differs from row to row ``origins``
 # says it, int64[ROWS] (origin_word). ``counters``: COUNTERS of the rx queue, for a stage that puts
-# another frame into the place of one that it drops. ``passed``: int64[ROWS], a list of rows.
-# ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED segments: for rows that one
-# destination gets otherwise than others do.
+# another frame into the place of one that it drops. ``here``: the NETWORK (switch.network) at hand.
+# ``events``: the RING (switch.events) in which control is told, 0: nobody listens. ``passed``:
+# int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED
+# segments: for rows that one destination gets otherwise than others do.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
-    "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces"])
+    "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
+    "here", "events"])
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).

@@ -16,12 +16,13 @@ population; and a source address that a guest of this host has is not believed.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld16be, ld64, ld64be, st64, unlikely
+from byway.machine.mem import ld16be, ld64, ld64be, shr64, st64, unlikely
 from byway.packet.batch import FLOOD, MIN_FRAME, UNDECIDED, R, batch_at, dropped
 from byway.packet.ethernet import MAX_TAGS, VLAN_TAG
 from byway.packet.offload import wire_length
 from byway.packet.reason import Reason
-from byway.switch.fdb import FIRST_TUNNEL, learn, lookup
+from byway.switch.events import LEARNED, MOVED, tell
+from byway.switch.fdb import FIRST_TUNNEL, NEW, SAME, learn, lookup
 from byway.switch.network import DROP_UNKNOWN, LEARNING, network_at
 from byway.switch.population import remote_near, remote_port
 
@@ -98,6 +99,16 @@ def route(network, destination, port):
 
 
 @kernel
+def tell_learned(batch, network, source, port, changed):
+    """Have control know what was learned on a local port, where others must hear of it."""
+    b = batch_at(batch)
+    net = network_at(network)
+    if net.population != 0:
+        kind = LEARNED if changed == NEW else MOVED
+        tell(b.events, b.now, kind, net.number, port, shr64(source, 16), 0, 0)
+
+
+@kernel
 def population_near(batch, network, address):
     """The population will be asked for addresses in the frames of a batch: that at ``address`` (0:
     destination, 6: source)."""
@@ -129,7 +140,9 @@ def learn_sources(batch, network, port):
                 if port >= FIRST_TUNNEL:
                     from_tunnel(network, source, port, b.now)
                 else:
-                    learn(net.fdb, source, port, b.now)
+                    changed = learn(net.fdb, source, port, b.now)
+                    if changed != SAME:
+                        tell_learned(batch, network, source, port, changed)
                 known = source
 
 
@@ -171,7 +184,9 @@ def decide(batch, network, port):
                     st64(row + R.out, dropped(_LOCAL_MAC))
                     continue
             else:
-                learn(fdb, source, port, now)
+                changed = learn(fdb, source, port, now)
+                if unlikely(changed != SAME):
+                    tell_learned(batch, network, source, port, changed)
             known_source = source
             out = UNDECIDED  # what was learned may be what we look up
         if destination != known_destination or out == UNDECIDED:

@@ -49,6 +49,7 @@ MAX_PORTS = 0xFFFE
 FIRST_TUNNEL = 0xC000  # port numbers from here on are tunnels, remote hosts
 EVICTION_BUCKETS = 16
 GOLDEN = -0x61C8864680B583EB  # 2^64 / golden ratio, as int64: multiplicative hashing
+SAME, NEW, ELSEWHERE = 0, 1, 2  # what learning an address changed
 CLOCK_SHIFT = 26  # ages count 2^26 ticks of the time stamp counter (some 25 ms)
 
 FDB, fdb_at, F = record("fdb", [
@@ -136,23 +137,26 @@ def insert(fdb, bucket, key, port, now):
 
 @kernel
 def learn_new(fdb, bucket, key, port, now):
-    """An address that is not in its bucket (slow lane of learn)."""
+    """An address that is not in its bucket (slow lane of learn); -> NEW, or SAME: no room."""
     f = fdb_at(fdb)
     if ld64_once(fdb + F.count) >= f.limit:
         if not make_room(fdb, bucket, min(EVICTION_BUCKETS, f.buckets), port):
             add64(fdb + F.refused, 1)
-            return
+            return SAME
     if insert(fdb, bucket, key, port, now):
-        return
+        return NEW
     if make_room(fdb, bucket, 1, port) and insert(fdb, bucket, key, port, now):
-        return
+        return NEW
     add64(fdb + F.refused, 1)
+    return SAME
 
 
 @kernel
 def learn(fdb, key, port, now):
-    """``key`` (MAC << 16) was seen as a source on ``port`` at coarse time ``now``."""
+    """``key`` (MAC << 16) was seen as a source on ``port`` at coarse time ``now``; -> what that
+    changed: SAME (nothing), NEW, ELSEWHERE (it was behind another port)."""
     f = fdb_at(fdb)
+    changed = SAME
     bucket = home(fdb, key)
     for j in range(WAYS):
         at = bucket + 8 * j
@@ -163,11 +167,12 @@ def learn(fdb, key, port, now):
                     add64(f.per_port + 8 * ((word & PORT_MASK) - 1), -1)
                     add64(f.per_port + 8 * port, 1)
                     add64(fdb + F.moved, 1)
+                    changed = ELSEWHERE
             age = f.ages + (at - f.words)
             if unlikely(ld64(age) != now):
                 st64_once(age, now)
-            return
-    learn_new(fdb, bucket, key, port, now)
+            return changed
+    return learn_new(fdb, bucket, key, port, now)
 
 
 @kernel(entry=True)

@@ -18,6 +18,7 @@ NETWORK, network_at, N = record("network", [
     "fdb", "max_frame", "members", "nmembers", "vni", "population", "flags", "gateway", "number"])
 LEARNING = 1  # where a MAC address is on other hosts is learned from what their tunnels bring
 DROP_UNKNOWN = 2  # frames to a MAC address that nobody is known to have are dropped, not flooded
+RESPONDS = 4  # who asks for an address that the population knows is answered by the switch
 PORT_BITS = 16
 GONE = -1  # the port number of a member that has left
 

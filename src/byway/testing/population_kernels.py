@@ -5,9 +5,10 @@ Used by tests and bench/population.py. See the function that each one calls.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, st64
+from byway.machine.mem import ld64, ld64_acq, st64
 from byway.machine.system import rdtsc
 from byway.switch.decide import learn_sources
+from byway.switch.events import LEARNED, SHARE, G, tell
 from byway.switch.population import neighbour, neighbour_near, remote_near, remote_port
 
 LOT = 64  # searches that are announced together, as for a batch
@@ -32,6 +33,28 @@ def learn_run(batch, network, port):
     """Learn where the undecided rows of a batch come from."""
     learn_sources(batch, network, port)
     return 0
+
+
+@kernel(entry=True)
+def tell_one(ring, now, kind, network, port, mac, high, low):
+    """Write one event."""
+    tell(ring, now, kind, network, port, mac, high, low)
+    return 0
+
+
+@kernel(entry=True)
+def tell_many(ring, first, n, port):
+    """Learn n addresses behind a port, SHARE a tick, as fast as they are taken; -> ticks."""
+    now = 1
+    told = 0
+    while told < n:
+        tail = ld64_acq(ring + G.tail)
+        if ld64(ring + G.head) - tail <= ld64(ring + G.mask):
+            tell(ring, now, LEARNED, 1, port, first + told, 0, 0)
+            told += 1
+            if told % SHARE == 0:
+                now += 1
+    return now
 
 
 @kernel(entry=True)

@@ -84,6 +84,7 @@ def enter(plan, batch, word):
     number = origin_network(word)
     network = plan_at(plan).networks + _ROW * number
     b.network = number
+    b.here = network
     b.origin = origin_port(word)
     b.vni = ld64(network + N.vni)
     return network
