@@ -130,11 +130,10 @@ def test_dpdks_front_end(folder: Path, cpus: tuple[int, int]) -> None:
 class ListeningOvs(ovs.Ovs):
     """Open vSwitch whose ports listen (`dpdkvhostuser`), as sockets in its run directory."""
 
-    def _configure(self, sockets: tuple[Path, Path], cpu: int, other: int) -> None:
-        super()._configure((), cpu, other)  # type: ignore[arg-type]
+    def add_ports(self, sockets: tuple[Path, Path]) -> None:
         for port in ("p0", "p1"):
-            self._vsctl("add-port", "br0", port, "--", "set", "interface", port,
-                        "type=dpdkvhostuser")
+            self.vsctl("--no-wait", "add-port", "br0", port, "--", "set", "interface", port,
+                       "type=dpdkvhostuser")
 
 
 @pytest.mark.usefixtures("dpdk")
