@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: networks, ports and workers of a running switch, and the plans that tie them.
 
-Used by the daemon, through wanted; uses worker, ports, switch. All of it belongs to the control
-thread (the event loop's); nothing here is thread-safe.
+Used by the daemon, through wanted; uses its parts beside it, ports and worker. All of it belongs to
+the control thread (the event loop's); nothing here is thread-safe.
 
 Theory of operation
 -------------------
-The engine keeps what exists (networks, ports by number). Which ports are *attached*, that is up,
+The engine keeps what exists: ports by number, and through its parts networks, the overlay (tunnels,
+who is behind which) and the policy (the stages of ports). Which ports are *attached*, that is up,
 with queues that workers may touch, stands in the workers' plans (plans.py). A change is published
 to all workers and waited for; then whatever left the plans is nobody's any more. Inside ``apply``
 changes are gathered, so that hundreds of ports cost two exchanges: one without what goes, one with
@@ -27,23 +28,32 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from byway.control.assignment import Assignment
-from byway.control.closing import Closing
-from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
+from byway.control.actions import (
+    Action,
+    AddEntry,
+    AddHost,
+    AddNetwork,
+    AddPort,
+    ChangeNetwork,
+    ChangePort,
+    RemoveEntry,
+    RemoveHost,
+    RemoveNetwork,
+    RemovePort,
+    SetUnderlay,
+)
 from byway.control.model import NetworkConfig, PortConfig, SwitchConfig
+from byway.control.networks import Network
 from byway.control.numbers import Numbers
 from byway.control.opening import PORT_CLASSES, Unopened, open_port
-from byway.control.plans import Plans
+from byway.control.overlay import Overlay
+from byway.control.policy import Policy
+from byway.control.port_host import PortHost
 from byway.control.problem import EngineError
 from byway.machine import sigbus
-from byway.machine.clock import measure_hz, tsc
-from byway.machine.layout import address_of
-from byway.packet.ethernet import untagged_frame
-from byway.ports.namespaces import Namespaces
+from byway.machine.clock import tsc
 from byway.ports.port import Port
-from byway.switch.fdb import CLOCK_SHIFT, MAX_PORTS, Fdb, mac_text
-from byway.worker.plan import MAX_NETWORKS
-from byway.worker.worker import Worker
+from byway.switch.fdb import FIRST_TUNNEL
 from byway.worker.worker import prepare as prepare_workers
 
 AGEING_SECONDS = 1.0
@@ -56,37 +66,19 @@ def prepare(progress: Callable[[str], None]) -> None:
     sigbus.install()
 
 
-class Network:
-    """One network: its configuration, its number in plans, its table, its ports."""
-
-    def __init__(self, config: NetworkConfig, number: int) -> None:
-        self.config = config
-        self.number = number
-        self.fdb = Fdb(config.fdb_limit)
-        self.members: dict[int, str] = {}  # the names of its ports by number
-
-
-class Engine:
+class Engine(PortHost):
     """A switch that runs. ``loop`` is the control thread's event loop."""
 
     def __init__(self, switch: SwitchConfig, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(switch.workers or (None,), loop)
         self.switch = switch
-        self.loop = loop
-        self.alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self.namespaces = Namespaces(loop)
-        self._networks: dict[str, Network] = {}
         self._ports: dict[str, Port] = {}
-        self._port_numbers = Numbers(MAX_PORTS)
-        self._network_numbers = Numbers(MAX_NETWORKS)
-        self._gathering = False
+        self._port_numbers = Numbers(FIRST_TUNNEL)
         self._unopened = Unopened()
-        self._closing = Closing()
         self._replaced: set[str] = set()  # ports that are removed to be added again, changed
-        self._hz = measure_hz()
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._workers = [Worker(cpu) for cpu in switch.workers or (None,)]
-        self._assignment = Assignment(self._workers)
-        self._plans = Plans(self._workers, self._assignment)
+        self.overlay = Overlay(self, self._plans, self._networks, self._entries)
+        self.policy = Policy(self, self._plans, self._networks, self.overlay, self._hz)
 
     # ------------------------------------------------------------ life
     def start(self) -> None:
@@ -107,9 +99,10 @@ class Engine:
         for worker in self._workers:
             worker.stop(worker.interrupt)
         self._detach_all(list(self._ports.values()))
-        self._gathering = True
+        self._gathering += 1
         for port in self._ports.values():
             port.close()
+        self.overlay.close()
         self._closing.finish()
         self._ports.clear()
         for worker in self._workers:
@@ -135,9 +128,7 @@ class Engine:
     def expire(self, now: int) -> int:
         """Remove fdb entries that at tick ``now`` are older than their network's ageing time;
         -> how many."""
-        return sum(
-            network.fdb.expire((now - int(network.config.ageing * self._hz)) >> CLOCK_SHIFT)
-            for network in self._networks.values() if len(network.fdb))
+        return self._networks.expire(now)
 
     def _on_ageing(self) -> None:
         # First: whatever goes wrong below goes wrong once.
@@ -156,7 +147,7 @@ class Engine:
     def _on_alarm(self) -> None:
         with suppress(BlockingIOError):
             os.eventfd_read(self.alarm)
-        for port in list(self._ports.values()):
+        for port in [*self._ports.values(), *self.overlay.ports]:
             if port.trouble():
                 try:
                     port.on_trouble()
@@ -165,83 +156,32 @@ class Engine:
                         {"message": f"port {port.name} could not be taken down",
                          "exception": error})
 
-    # ------------------------------------------------------------ plans (ports call these)
-    def attach(self, port: Port) -> None:
-        """Serve the port from the next pass on. Pauses no worker."""
-        self._assignment.watch(port)
-        port.record["shared"] = len(self._workers) > 1
-        self._plans.attach(port)
-        self._publish()
-
-    def detach(self, port: Port) -> None:
-        """Returns when no worker touches the port. Pauses no worker."""
-        known = self._plans.known(port)
-        if not self._plans.detach(port):
-            return
-        if known:
-            self._plans.publish()
-        else:  # it was attached in a change that is not published yet
-            self._publish()
-        self._forget(port)
-
-    def settle(self) -> None:
-        """Returns when every worker has ended the pass it was in. Pauses no worker."""
-        self._plans.settle()
-
-    def _forget(self, port: Port) -> None:
-        self._assignment.unwatch(port)
-        self._networks[port.config.network].fdb.forget(port.index)
-
-    def close_files(self, files: Sequence[int]) -> None:
-        """Close files of a port; during a change, all of it together. Pauses no worker."""
-        self._closing.add(files)
-        if not self._gathering:
-            self._closing.finish()
-
-    def inject(self, port: Port, frame: bytes) -> None:
-        """Send a frame in the name of a port that is attached, as if it had come in there. Pauses
-        no worker."""
-        if not self._plans.known(port):
-            raise ValueError(f"port {port.name} is not part of the plan")
-        k = port.serving[0]
-        worker = self._workers[self._assignment.queue(port, k).worker]
-        worker.give(address_of(port.rxqs[k:]), frame)
-        worker.publish()
-        self._plans.wait()
-
-    def _publish(self) -> None:
-        """Hand over what has changed, and wait until all workers follow."""
-        if not self._gathering:
-            self._plans.publish()
-
     # ------------------------------------------------------------ changes
     def apply(self, actions: Sequence[Action]) -> None:
         """Carry out all actions with at most two exchanges, or raise EngineError and undo them."""
         done: list[Action] = []
         leaving = [self._ports[a.name] for a in actions
                    if isinstance(a, RemovePort) and a.name in self._ports]
-        self._gathering = True
-        self._replaced = {a.port.name for a in actions if isinstance(a, AddPort)} & {
-            p.name for p in leaving}
-        try:
-            self._detach_all(leaving)
-            for action in actions:
-                undo = self._undo(action)
-                self._carry_out(action)
-                done.append(undo)
-        except BaseException:
-            for action in reversed(done):
-                with suppress(EngineError):
+        with self.together():
+            self._replaced = {a.port.name for a in actions if isinstance(a, AddPort)} & {
+                p.name for p in leaving}
+            try:
+                self._detach_all(leaving)
+                for action in actions:
+                    undo = self._undo(action)
                     self._carry_out(action)
-            for port in leaving:  # those that have stayed are served again
-                if self._ports.get(port.name) is port and port.state == "up":
-                    self.attach(port)
-            raise
-        finally:
-            self._replaced = set()
-            self._gathering = False
-            self._closing.finish()
-            self._publish()
+                    done.append(undo)
+            except BaseException:
+                for action in reversed(done):
+                    with suppress(EngineError):
+                        self._carry_out(action)
+                for port in leaving:  # those that have stayed are served again
+                    if self._ports.get(port.name) is port and port.state == "up":
+                        self.attach(port)
+                raise
+            finally:
+                self._replaced = set()
+                self.policy.finish()
 
     def _detach_all(self, ports: list[Port]) -> None:
         """Take many ports out at once; each then finds itself detached."""
@@ -255,11 +195,19 @@ class Engine:
             case AddNetwork(config):
                 return RemoveNetwork(config.name)
             case RemoveNetwork(name):
-                return AddNetwork(self._network(name).config)
+                return AddNetwork(self._networks[name].config)
+            case ChangeNetwork(old, new):
+                return ChangeNetwork(new, old)
             case AddPort(port):
                 return RemovePort(port.name)
             case RemovePort(name):
                 return AddPort(self._port(name).config)
+            case ChangePort(before, after):
+                return ChangePort(after, before)
+            case SetUnderlay() | AddHost() | RemoveHost() | AddEntry() | RemoveEntry():
+                return self.overlay.undo(action)
+            case _:
+                return self.policy.undo(action)
 
     def _carry_out(self, action: Action) -> None:
         match action:
@@ -267,32 +215,36 @@ class Engine:
                 self.add_network(config)
             case RemoveNetwork(name):
                 self.remove_network(name)
+            case ChangeNetwork(_, new):
+                self._networks.change(new)
+                self.policy.network_changed(new.name)
             case AddPort(port, patient):
                 self.add_port(port, patient)
             case RemovePort(name):
                 self.remove_port(name)
+            case ChangePort(_, port):
+                self._change_port(port)
+            case SetUnderlay() | AddHost() | RemoveHost() | AddEntry() | RemoveEntry():
+                self.overlay.carry_out(action)
+            case _:
+                self.policy.carry_out(action)
+        self.publish()
 
     def add_network(self, config: NetworkConfig) -> None:
         """Create a network. Pauses no worker."""
-        if config.name in self._networks:
-            raise EngineError(f'network "{config.name}" exists already', "take another name")
-        if not self._network_numbers.left:
-            raise EngineError(f"the switch has {MAX_NETWORKS} networks already",
-                              "remove some first")
-        made = self._networks[config.name] = Network(config, self._network_numbers.take())
-        self._plans.set_network(made.number, made.fdb.address, untagged_frame(config.mtu))
-        self._publish()
+        self._networks.add(config)
+        self.overlay.add_network(config.name)
+        self.policy.network_changed(config.name)
+        self.publish()
 
     def remove_network(self, name: str) -> None:
         """Remove a network without ports. Pauses no worker."""
-        network = self._network(name)
-        if network.members:
-            raise EngineError(f'network "{name}" has {len(network.members)} ports',
-                              "remove its ports first")
-        del self._networks[name]
-        self._plans.drop_network(network.number)
-        self._network_numbers.give_back(network.number)
-        self._publish()
+        network = self._networks[name]
+        if not network.members:
+            self.overlay.remove_network(name)
+            self.policy.network_gone(name)
+        self._networks.remove(name)
+        self.publish()
 
     def add_port(self, config: PortConfig, patient: bool = False) -> None:
         """Make and open a port. ``patient``: where it cannot be opened it is there nevertheless,
@@ -300,7 +252,9 @@ class Engine:
         if config.name in self._ports:
             raise EngineError(f'port "{config.name}" exists already', "take another name")
         self._closing.finish()  # what it names may have been another's just now
-        port = self._ports[config.name] = self._new_port(config, self._network(config.network))
+        port = self._ports[config.name] = self._new_port(config, self._networks[config.network])
+        self.policy.admit(port)
+        self.overlay.admit(port)
         try:
             open_port(port)
         except EngineError as error:
@@ -308,13 +262,11 @@ class Engine:
                 self.remove_port(config.name)
                 raise
             self._unopened.add(port, error)
-        self._publish()
+        self.publish()
 
     def _new_port(self, config: PortConfig, network: Network) -> Port:
         """A port that is not open, with a number, and a member of its network."""
-        if not self._port_numbers.left:
-            raise EngineError(f"the switch has {MAX_PORTS} ports already", "remove some first")
-        index = self._port_numbers.take()
+        index = self.take_number()
         try:
             port = PORT_CLASSES[config.kind](config, index, self, network.config.mtu)
         except BaseException:
@@ -336,18 +288,38 @@ class Engine:
         network = self._networks[port.config.network]
         self._plans.leave(network.number, port.index)  # goes with what closing changes
         self._unopened.discard(name)
+        self.overlay.dismiss(port)
+        self.policy.leave(port)
         port.close() if name in self._replaced else port.remove()
         del self._ports[name]
-        self._publish()
+        self.publish()
+        self.policy.dismiss(port)
         del network.members[port.index]
         network.fdb.forget(port.index)  # whatever was learned: the number is given again
         self._assignment.forget(port)
         self._port_numbers.give_back(port.index)
 
-    def _network(self, name: str) -> Network:
-        if name not in self._networks:
-            raise EngineError(f'there is no network "{name}"', "add it first")
-        return self._networks[name]
+    def _change_port(self, config: PortConfig) -> None:
+        """Other values of what a port can change while it goes on. Pauses no worker."""
+        port = self._port(config.name)
+        self.overlay.dismiss(port)
+        port.config = config
+        self.policy.change(port)
+        self.overlay.admit(port)
+
+    def take_number(self) -> int:
+        """A number for a port, or for one of its VLAN tags (EngineError: there is none left)."""
+        if not self._port_numbers.left:
+            raise EngineError(f"the switch has {FIRST_TUNNEL} ports already", "remove some first")
+        return self._port_numbers.take()
+
+    def number_back(self, number: int) -> None:
+        """No worker knows it any more."""
+        self._port_numbers.give_back(number)
+
+    def number(self, name: str) -> int:
+        """The number of a port, -1 where there is none of that name."""
+        return self._ports[name].index if name in self._ports else -1
 
     def _port(self, name: str) -> Port:
         if name not in self._ports:
@@ -361,7 +333,7 @@ class Engine:
 
     def networks(self) -> list[dict[str, Any]]:
         """Every network with the names of its ports."""
-        return [self._shown(network) for network in self._networks.values()]
+        return self._networks.shown()
 
     def port(self, name: str) -> dict[str, Any]:
         """State and counters of one port (EngineError: there is none of that name)."""
@@ -369,26 +341,24 @@ class Engine:
 
     def network(self, name: str) -> dict[str, Any]:
         """One network with the names of its ports (EngineError: there is none of that name)."""
-        return self._shown(self._network(name))
-
-    @staticmethod
-    def _shown(n: Network) -> dict[str, Any]:
-        return {
-            "name": n.config.name, "vni": n.config.vni, "mtu": n.config.mtu,
-            "ageing": n.config.ageing,
-            "ports": [n.members[k] for k in sorted(n.members)],
-            "fdb_entries": len(n.fdb), "fdb_limit": n.config.fdb_limit,
-            "fdb": n.fdb.statistics(),
-        }
+        return self._networks.show(self._networks[name])
 
     def fdb(self, network: str | None) -> list[dict[str, Any]]:
         """The learned addresses of one network, or of all; ``age`` in seconds."""
-        chosen = [self._network(network)] if network else list(self._networks.values())
-        now, tick = int(tsc()) >> CLOCK_SHIFT, (1 << CLOCK_SHIFT) / self._hz
-        return [{
-            "network": n.config.name, "mac": mac_text(mac), "port": n.members[port],
-            "age": round(max(0, now - seen) * tick, 1),
-        } for n in chosen for mac, port, seen in n.fdb.entries() if port in n.members]
+        return self._networks.learned(network, self.overlay.names)
+
+    def hosts(self) -> list[dict[str, Any]]:
+        """Every other host with its address, its networks and counters."""
+        return self.overlay.hosts()
+
+    def population(self, network: str | None) -> list[dict[str, Any]]:
+        """Who is known to be where, in one network or in all."""
+        names = {port.index: port.name for port in self._ports.values()}
+        return [{**one, "port": names.get(one["port"])} for one in self.overlay.known(network)]
+
+    def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
+        """The connections of one port, or of all; at most so many."""
+        return self.policy.connections(port, limit)
 
     def workers(self) -> list[dict[str, Any]]:
         """The counters of every worker, and the ports that it receives from."""

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from byway.control.assignment import Assignment
 from byway.machine.layout import address_of
 from byway.ports.port import Port
+from byway.worker.units import stages
 from byway.worker.worker import Worker, WorkerStuckError
 
 STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
@@ -28,13 +29,27 @@ class Plans:
         self._workers = workers
         self._assignment = assignment
         self._attached: dict[int, tuple[Port, list[int]]] = {}  # by port number; rx queues
+        self._staged = False
         self._unknown: set[int] = set()  # ports that no worker has been told of yet
 
     # ------------------------------------------------------------ what is to change
-    def set_network(self, number: int, fdb: int, longest: int) -> None:
-        """A new network: its number, its FDB record, the bytes of its longest frame."""
+    def set_network(self, number: int, fdb: int, longest: int, vni: int = 0) -> None:
+        """A new network: its number, its FDB record, the bytes of its longest frame, its VNI."""
         for worker in self._workers:
-            worker.plan.set_network(number, fdb, longest)
+            worker.plan.set_network(number, fdb, longest, vni)
+
+    def set_policy(self, number: int, population: int, flags: int, gateway: int) -> None:
+        """How a network decides (worker/plan.py)."""
+        for worker in self._workers:
+            worker.plan.set_policy(number, population, flags, gateway)
+
+    def use_stages(self) -> None:
+        """Ports may have stages from the next publication on: load their code."""
+        if not self._staged:
+            rx, tx = stages()
+            for worker in self._workers:
+                worker.plan.set_stages(rx.address, tx.address)
+            self._staged = True
 
     def drop_network(self, number: int) -> None:
         """A network without members is no more."""
@@ -58,7 +73,8 @@ class Plans:
         self._attached[port.index] = port, list(port.serving)
         self._unknown.add(port.index)
         for worker in self._workers:
-            worker.plan.set_port(port.index, port.address)
+            for number, address in ((port.index, port.address), *port.sub_ports):
+                worker.plan.set_port(number, address)
         for k in port.serving:
             queue = self._assignment.queue(port, k)
             self._workers[queue.worker].plan.set_queue(queue.number, address_of(port.rxqs[k:]))
@@ -69,13 +85,19 @@ class Plans:
         if found is None:
             return False
         for worker in self._workers:
-            worker.plan.set_port(port.index, 0)
+            for number, _ in ((port.index, 0), *port.sub_ports):
+                worker.plan.set_port(number, 0)
         for k in found[1]:
             queue = self._assignment.queue(port, k)
             self._workers[queue.worker].plan.set_queue(queue.number, 0)
         return True
 
     # ------------------------------------------------------------ what there is
+    @property
+    def workers(self) -> int:
+        """How many there are."""
+        return len(self._workers)
+
     @property
     def attached(self) -> list[Port]:
         """The ports that are attached, in the order in which they were."""

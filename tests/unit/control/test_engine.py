@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from byway.control.diff import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
+from byway.control.actions import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
 from byway.control.engine import Engine
 from byway.control.model import NetworkConfig, SwitchConfig
 from byway.control.plans import STUCK_STATUS
@@ -149,7 +149,8 @@ def test_what_it_tells(switch: RunningSwitch) -> None:
             7, 9000, 20, ["sink"])
         (entry,) = switch.call(switch.engine.fdb, "blue")
         age = entry.pop("age")
-        assert entry == {"network": "blue", "mac": "02:00:00:00:00:01", "port": "vm1"}
+        assert entry == {
+                "network": "blue", "mac": "02:00:00:00:00:01", "port": "vm1", "host": None}
         assert 0 <= age < 10
         assert switch.call(switch.engine.fdb, "green") == []
         worker = switch.worker()

@@ -1,0 +1,314 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What joins this host to others: its underlay, a tunnel to each other host, and the table of who
+is behind which.
+
+Used by the engine; its methods from ``set_tunnel`` to ``drop_entry`` by the population, which says
+what is true of hosts and addresses (population.py). Uses networks, plans, and the ports that carry
+tunnels.
+
+A tunnel has a number as ports have one, from FIRST_TUNNEL on, and is one for all networks. Nothing
+here is told to workers before the engine publishes, but for the tables of addresses (population,
+VNIs, remote hosts), which workers read while they change. Whoever makes many changes at once does
+so inside ``changing``: one exchange with the workers for all of them.
+"""
+
+import contextlib
+import ipaddress
+from typing import TYPE_CHECKING, Any, Protocol
+
+from byway.control.actions import (
+    Action,
+    AddEntry,
+    AddHost,
+    RemoveEntry,
+    RemoveHost,
+    SetUnderlay,
+)
+from byway.control.model import EntryConfig, HostConfig, UnderlayConfig, entry_name
+from byway.control.networks import Networks
+from byway.control.numbers import Numbers
+from byway.control.opening import open_port
+from byway.control.plans import Plans
+from byway.control.population import Population
+from byway.control.problem import EngineError
+from byway.packet.tunnels import Remotes
+from byway.ports.port import Host, Port
+from byway.switch import population as table
+from byway.switch.fdb import FIRST_TUNNEL, MAX_PORTS, mac_text
+
+if TYPE_CHECKING:
+    from byway.ports.tunnel import Tunnel
+    from byway.ports.underlay import Underlay
+
+FILE = "file"  # the population's source for what the user says to this switch
+
+
+class OverlayHost(Host, Protocol):
+    """What the engine is to the overlay."""
+
+    def publish(self) -> None:
+        """Tell the workers what has changed, unless that is done soon for more changes together."""
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """What is changed in the body is one exchange with the workers."""
+
+
+class Overlay:
+    """The overlay of one switch. Belongs to the control thread."""
+
+    def __init__(self, engine: OverlayHost, plans: Plans, networks: Networks,
+                 entries: table.Population) -> None:
+        self._engine = engine
+        self._plans = plans
+        self._networks = networks
+        self._table = entries
+        self._table.on_moved(self.keep)
+        self.remotes = Remotes(plans.settle)
+        self.config: UnderlayConfig | None = None
+        self.underlay: Underlay | None = None
+        self._tunnels: dict[str, Tunnel] = {}
+        self._numbers = Numbers(MAX_PORTS - FIRST_TUNNEL)
+        self._floods: set[tuple[str, str]] = set()  # network, host
+        self._kept: list[Any] = []  # memory that a worker may still be reading
+        self.population = Population(self)
+        self.population.add_source(FILE, rank=1)
+        self._said = 0  # by the configuration: the version of what it said last
+        self._hosts: dict[str, HostConfig] = {}
+        self._entries: dict[str, EntryConfig] = {}
+        self._local: dict[tuple[str, int], int] = {}  # port numbers by network and MAC
+
+    # ------------------------------------------------------------ what the user says
+    def carry_out(self, action: Action) -> None:
+        """The underlay, hosts and entries of the configuration."""
+        self._said += 1
+        match action:
+            case SetUnderlay(config):
+                self.set_underlay(config)
+            case AddHost(host):
+                self._hosts[host.name] = host
+                self.population.put_host(FILE, self._said, host.name, host.address, host.networks)
+            case RemoveHost(name):
+                del self._hosts[name]
+                self.population.drop_host(FILE, self._said, name)
+            case AddEntry(entry):
+                self._entries[entry.name] = entry
+                self.population.put_entry(
+                    FILE, self._said, entry.network, entry.host, mac_number(entry.mac),
+                    [ip_bytes(ip) for ip in entry.ips], 0)
+            case RemoveEntry(network, mac):
+                entry = self._entries.pop(entry_name(network, mac))
+                self.population.drop_entry(FILE, self._said, network, entry.host,
+                                           mac_number(mac))
+
+    def undo(self, action: Action) -> Action:
+        """What takes back an action that is about to be carried out."""
+        match action:
+            case AddHost(host):
+                return RemoveHost(host.name)
+            case RemoveHost(name):
+                return AddHost(self._hosts[name])
+            case AddEntry(entry):
+                return RemoveEntry(entry.network, entry.mac)
+            case RemoveEntry(network, mac):
+                return AddEntry(self._entries[entry_name(network, mac)])
+            case _:
+                return SetUnderlay(self.config)
+
+    # ------------------------------------------------------------ local ports
+    def admit(self, port: Port) -> None:
+        """The addresses that a port has by its configuration are here."""
+        config = port.config
+        if mac := getattr(config, "mac", None):
+            self._local[config.network, mac_number(mac)] = port.index
+            self.population.put_local(config.network, mac_number(mac),
+                                      [ip_bytes(ip) for ip in config.known_ips], firm=True)
+
+    def dismiss(self, port: Port) -> None:
+        """No address is at this port any more."""
+        for network, mac in [pair for pair, index in self._local.items() if index == port.index]:
+            self.population.drop_local(network, mac)
+            del self._local[network, mac]
+
+    # ------------------------------------------------------------ the underlay
+    def set_underlay(self, config: UnderlayConfig | None, uplink: Port | None = None) -> None:
+        """Have this underlay; None: none. There are no tunnels while it changes."""
+        if self._tunnels:
+            raise EngineError("underlay: there are tunnels over it", "remove the hosts first")
+        if self.underlay:
+            self.underlay.close()
+            self._number_back(self.underlay)
+            self.underlay = None
+        self.config = config
+        if config is None:
+            return
+        from byway.ports.underlay import Underlay
+
+        index = FIRST_TUNNEL + self._numbers.take()
+        made = Underlay(config, index, self._engine, self._networks.vnis, self.remotes,
+                        self._plans.workers, uplink)
+        try:
+            open_port(made)
+        except EngineError:
+            made.close()
+            self._number_back(made)
+            self.config = None
+            raise
+        self.underlay = made
+
+    def _number_back(self, port: Port) -> None:
+        self._engine.publish()
+        self._numbers.give_back(port.index - FIRST_TUNNEL)
+
+    # ------------------------------------------------------------ tunnels
+    def set_tunnel(self, host: str, address: str) -> None:
+        """The host is at this underlay address; replaces another address."""
+        if self.underlay is None:
+            raise EngineError(f'host "{host}": this switch has no underlay',
+                              'add [underlay] with address = "..."')
+        if tunnel := self._tunnels.get(host):
+            tunnel.move(address)
+            return
+        if not self._numbers.left:
+            raise EngineError(f"there are {MAX_PORTS - FIRST_TUNNEL} tunnels already",
+                              "remove hosts first")
+        from byway.ports.tunnel import Tunnel
+
+        tunnel = Tunnel(host, address, FIRST_TUNNEL + self._numbers.take(), self.underlay)
+        try:
+            open_port(tunnel)
+        except EngineError:
+            tunnel.close()
+            self._number_back(tunnel)
+            raise
+        self._tunnels[host] = tunnel
+        self._engine.publish()
+
+    def drop_tunnel(self, host: str) -> None:
+        """Nothing goes to this host any more."""
+        tunnel = self._tunnels.pop(host)
+        for name, other in [pair for pair in self._floods if pair[1] == host]:
+            self.flood(name, other, False)
+        tunnel.close()
+        self._table.forget_port(tunnel.index)
+        for network in self._networks:
+            network.fdb.forget(tunnel.index)
+        self._number_back(tunnel)
+
+    def flood(self, network: str, host: str, on: bool) -> None:
+        """Whether frames to all members of the network go to this host as well."""
+        pair = network, host
+        if on == (pair in self._floods):
+            return
+        tunnel = self._tunnels.get(host)
+        if on and tunnel:
+            self._floods.add(pair)
+            self._plans.join(self._networks[network].number, tunnel.index)
+        else:
+            self._floods.discard(pair)
+            if (found := self._networks.get(network)) and tunnel:
+                self._plans.leave(found.number, tunnel.index)
+        self._engine.publish()
+
+    # ------------------------------------------------------------ entries
+    def set_entry(self, network: str, mac: int, ips: tuple[bytes, ...], host: str | None,
+                  gone: tuple[bytes, ...] = ()) -> None:
+        """The address is behind `host` (None: at a local port) and nowhere else; `gone`: IP
+        addresses that it had and has no more. Pauses no worker."""
+        found = self._networks[network]
+        if host is None:
+            port = self._local.get((network, mac), -1)
+        else:
+            port = self._tunnels[host].index
+            found.fdb.forget_mac(mac)  # it may have been here
+        if port >= 0:
+            self._table.set_mac(found.number, mac, port)
+        for ip in ips:
+            self._table.set_ip(found.number, ip, mac)
+        for ip in gone:
+            self._table.drop_ip(found.number, ip, mac)
+
+    def drop_entry(self, network: str, mac: int, ips: tuple[bytes, ...] = ()) -> None:
+        """Nobody has the address any more, nor these IP addresses of it. Pauses no worker."""
+        if found := self._networks.get(network):
+            self._table.drop_mac(found.number, mac)
+            for ip in ips:
+                self._table.drop_ip(found.number, ip, mac)
+
+    @property
+    def table_address(self) -> int:
+        """The address of the switch's POPULATION."""
+        return self._table.address
+
+    def keep(self, memory: Any) -> None:
+        """What workers may still be reading lives until every one has ended a pass."""
+        self._kept.append(memory)
+        self._plans.settle()
+        self._kept.clear()
+
+    # ------------------------------------------------------------ networks
+    def add_network(self, name: str) -> None:
+        """What is known of a network becomes true of it."""
+        self.population.add_network(name)
+
+    def remove_network(self, name: str) -> None:
+        """Nothing of it is left in the tables."""
+        self.population.remove_network(name)
+        for network, host in [pair for pair in self._floods if pair[0] == name]:
+            self.flood(network, host, False)
+        self._table.forget_network(self._networks[name].number)
+
+    # ------------------------------------------------------------ what there is
+    def changing(self) -> contextlib.AbstractContextManager[None]:
+        """Everything in the body is one exchange with the workers."""
+        return self._engine.together()
+
+    @property
+    def ports(self) -> list[Port]:
+        """The underlay and the tunnels."""
+        return [*([self.underlay] if self.underlay else []), *self._tunnels.values()]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """The hosts' names by the numbers of their tunnels."""
+        return {tunnel.index: host for host, tunnel in self._tunnels.items()}
+
+    def hosts(self) -> list[dict[str, Any]]:
+        """Every host with a tunnel: its address, its networks, its counters."""
+        return [{
+            **tunnel.status(),
+            "networks": sorted(network for network, other in self._floods if other == host),
+        } for host, tunnel in self._tunnels.items()]
+
+    def known(self, network: str | None) -> list[dict[str, Any]]:
+        """Who is known to be where, in one network or in all; local ones by port number."""
+        return [{
+            "network": name, "mac": mac_text(mac), "ips": [ip_text(ip) for ip in told.ips],
+            "host": told.host, "port": self._local.get((name, mac)),
+        } for name, mac, told in self.population.entries(network)]
+
+    def close(self) -> None:
+        """No tunnels, no underlay. Idempotent."""
+        for tunnel in self._tunnels.values():
+            tunnel.close()
+        self._tunnels.clear()
+        self._floods.clear()
+        if self.underlay:
+            self.underlay.close()
+            self.underlay = None
+
+
+def mac_number(text: str) -> int:
+    """02:00:00:00:00:01 as a number of 48 bits."""
+    return int(text.replace(":", ""), 16)
+
+
+def ip_text(packed: bytes) -> str:
+    """The inverse of ip_bytes."""
+    address = ipaddress.IPv6Address(packed)
+    return str(address.ipv4_mapped or address)
+
+
+def ip_bytes(text: str) -> bytes:
+    """An IP address as 16 bytes, IPv4 as ::ffff:a.b.c.d."""
+    address = ipaddress.ip_address(text)
+    return address.packed if address.version == 6 else bytes(10) + b"\xff\xff" + address.packed

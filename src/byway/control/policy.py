@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The stages of each port: what its configuration, its network and its security groups ask for.
+
+Used by the engine. Uses networks, overlay, plans, and the stages in switch.
+
+A port that needs no stage has no STAGES record. One that gets its first is given one between two
+passes; afterwards its fields change one by one, as words that a worker reads at any time, and what
+they led to before is kept until every worker has ended its pass.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from byway.control.actions import Action, AddRouter, RemoveRouter
+from byway.control.model import LimitConfig, MirrorConfig
+from byway.control.networks import Networks
+from byway.control.overlay import Overlay
+from byway.control.plans import Plans
+from byway.control.routers import Routers
+from byway.control.trunks import PortNumbers, TrunkPort
+from byway.machine.layout import CACHE_LINE, address_of, alloc
+from byway.ports.port import Port
+from byway.switch.meter import Meter
+from byway.switch.stages import STAGES
+
+
+class PolicyHost(PortNumbers, Protocol):
+    """What the engine is to the policy."""
+
+    def publish(self) -> None:
+        """Tell the workers what has changed, unless that is done soon for more changes together."""
+
+    def settle(self) -> None:
+        """Returns when every worker has ended the pass it was in."""
+
+    def number(self, name: str) -> int:
+        """The number of a port, -1 where there is none of that name."""
+
+
+class Policy:
+    """The stages of all ports. Belongs to the control thread."""
+
+    def __init__(self, engine: PolicyHost, plans: Plans, networks: Networks, overlay: Overlay,
+                 hz: float) -> None:
+        self._engine = engine
+        self._plans = plans
+        self._networks = networks
+        self._overlay = overlay
+        self._hz = hz
+        self._routers = Routers(engine, networks, hz, overlay.table_address, overlay.keep)
+        self._ports: dict[str, Port] = {}
+        self._trunks: dict[str, TrunkPort] = {}
+        self._records: dict[str, Any] = {}  # STAGES by port
+        self._parts: dict[str, list[Any]] = {}  # what they lead to
+
+    # ------------------------------------------------------------ ports
+    def admit(self, port: Port) -> None:
+        """A port that is not attached yet gets the stages that it needs."""
+        self._ports[port.name] = port
+        if port.config.vlans:
+            self._trunks[port.name] = TrunkPort(port, self._engine, self._networks, self._plans)
+        self._fit(port)
+        for other in self._mirrored_to(port.name):
+            self._fit(other)
+
+    def change(self, port: Port) -> None:
+        """The configuration of a port, or of what it belongs to, is another one."""
+        self._fit(port)
+
+    def leave(self, port: Port) -> None:
+        """The port is about to be closed."""
+        del self._ports[port.name]
+        if trunk := self._trunks.get(port.name):
+            trunk.leave()
+        for other in self._mirrored_to(port.name):
+            self._fit(other)
+
+    def dismiss(self, port: Port) -> None:
+        """The port is gone, and no worker knows it."""
+        if trunk := self._trunks.pop(port.name, None):
+            trunk.dismiss()
+        self._records.pop(port.name, None)
+        self._parts.pop(port.name, None)
+
+    def _mirrored_to(self, name: str) -> list[Port]:
+        return [p for p in self._ports.values() if p.config.mirror and p.config.mirror.to == name]
+
+    def network_changed(self, name: str) -> None:
+        """A network has other values: fit its ports."""
+        self._routers.network_changed(self._networks[name].config)
+        for port in [p for p in self._ports.values() if name in p.config.networks]:
+            self._fit(port)
+
+    def network_gone(self, name: str) -> None:
+        """A network is about to be removed; it has no ports."""
+        self._routers.network_gone(name)
+
+    def finish(self) -> None:
+        """All changes that come together were told: make what is made once for all of them."""
+        self._routers.finish()
+
+    def _fit(self, port: Port) -> None:
+        """Have the port's stages be what is wanted of them."""
+        parts: list[Any] = []
+        wanted = self._wanted(port, parts)
+        trunk = self._trunks.get(port.name)
+        if port.name not in self._records:
+            if not trunk and not any(wanted.values()):
+                return
+            self._plans.use_stages()
+            self._plans.publish()
+            self._records[port.name] = alloc(STAGES, 1, CACHE_LINE)
+        self._store(self._records[port.name], wanted)
+        self._records[port.name]["trunk"] = trunk.table.address if trunk else 0
+        for network, record in (trunk.stages() if trunk else {}).items():
+            self._store(record, {**self._of_network(network), "meter": wanted["meter"]})
+        port.record["stages"] = address_of(self._records[port.name])
+        before, self._parts[port.name] = self._parts.get(port.name), parts
+        if before:
+            self._engine.settle()  # then nobody uses what was there before
+
+    @staticmethod
+    def _store(record: Any, wanted: Mapping[str, int]) -> None:
+        for field in set(STAGES.names) - {"parent", "trunk"}:
+            record[field] = wanted.get(field, 0)
+
+    def _wanted(self, port: Port, parts: list[Any]) -> dict[str, int]:
+        """What stands in the port's STAGES; ``parts`` gets what it leads to."""
+        config = port.config
+        wanted = self._of_network(config.network)
+        wanted["meter"] = self._meter(config.limit, parts) if config.limit else 0
+        wanted["mirror_rx"], wanted["mirror_tx"] = self._mirror(config.mirror)
+        return wanted
+
+    def _of_network(self, name: str) -> dict[str, int]:
+        """The stages that a port of this network has, whatever the port."""
+        return {"router": self._routers.address if self._networks[name].config.gateway else 0}
+
+    def _meter(self, limit: LimitConfig, parts: list[Any]) -> int:
+        meter = Meter(self._hz, limit.burst, rx_bits=limit.rx_bits or 0,
+                      rx_frames=limit.rx_frames or 0, tx_bits=limit.tx_bits or 0,
+                      tx_frames=limit.tx_frames or 0,
+                      broadcast_frames=limit.broadcast_frames or 0)
+        parts.append(meter)
+        return meter.address
+
+    def _mirror(self, mirror: MirrorConfig | None) -> tuple[int, int]:
+        to = self._engine.number(mirror.to) + 1 if mirror else 0
+        direction = mirror.direction if mirror else "both"
+        return (to if direction != "tx" else 0), (to if direction != "rx" else 0)
+
+    def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
+        """The connections of one port, or of all; at most so many."""
+        return []
+
+    # ------------------------------------------------------------ security groups, routers
+    def carry_out(self, action: Action) -> None:
+        """Security groups and routers of the configuration."""
+        match action:
+            case AddRouter(router):
+                self._routers.add(router)
+            case RemoveRouter(name):
+                self._routers.remove(name)
+
+    def undo(self, action: Action) -> Action:
+        """What takes back an action that is about to be carried out."""
+        match action:
+            case AddRouter(router):
+                return RemoveRouter(router.name)
+            case RemoveRouter(name):
+                return AddRouter(self._routers.configs[name])
+        raise AssertionError(f"{action} is not the policy's")
