@@ -24,6 +24,12 @@ ELSEWHERE = {
     Reason.VLAN_TAG: "tests/unit/switch/test_trunk.py",
     Reason.RATE: "tests/unit/switch/test_meter.py",
     Reason.BROADCAST_RATE: "tests/unit/switch/test_meter.py",
+    Reason.UNKNOWN_VNI: "tests/unit/ports/test_tunnel_kernels.py",
+    Reason.UNKNOWN_TUNNEL: "tests/unit/ports/test_tunnel_kernels.py",
+    Reason.BAD_TUNNEL: "tests/unit/ports/test_tunnel_kernels.py",
+    Reason.TOO_BIG: "tests/unit/ports/test_tunnel_kernels.py",
+    Reason.SEND_REFUSED: "tests/unit/ports/test_tunnel_kernels.py",
+    Reason.CONGESTED: "tests/unit/ports/test_tunnel_kernels.py",
 }
 
 

@@ -6,7 +6,7 @@ Used by worker, one branch a batch; uses tx.py's layers for delivering. Knows al
 
 from byway.machine.jit import kernel
 from byway.machine.mem import fence, ld64, ld64_acq, st64, st64_rel, unlikely
-from byway.machine.system import SYS_WRITE, syscall3
+from byway.machine.system import SYS_WRITE, call3, call5, syscall3
 from byway.packet.batch import UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
@@ -25,6 +25,8 @@ from byway.ports.null import null_tx
 from byway.ports.pcap_kernels import pcap_rx, pcap_tx
 from byway.ports.record import TXQ, Kind, P, port_at, rxq_at, txq_at
 from byway.ports.tap_kernels import K, tap_rx, tap_tx
+from byway.ports.tunnel_kernels import V, tunnel_waits
+from byway.ports.tunnel_send import N
 from byway.ports.udp_kernels import udp_rx, udp_tx, udp_waits
 from byway.virtio.ahead import look_ahead
 from byway.virtio.device_rx import device_give_back, device_near, device_rx
@@ -41,6 +43,7 @@ _TAP = int(Kind.TAP)
 _PACKET = int(Kind.PACKET)
 _XDP = int(Kind.XDP)
 _UDP = int(Kind.UDP)
+_TUNNEL = int(Kind.TUNNEL)
 _RING_DISABLED = int(Reason.RING_DISABLED)
 _PORT_DOWN = int(Reason.PORT_DOWN)
 TXQ_SIZE = TXQ.itemsize
@@ -106,6 +109,8 @@ def queue_rx(rxq, batch):
         fail(port, ld64(x.queue + XR.error))
     elif x.kind == _UDP:
         n = udp_rx(x.queue, batch)
+    elif x.kind == _TUNNEL and x.queue != 0:
+        n = call3(ld64(x.queue + V.code), x.queue, batch, 0)
     if unlikely(x.discard != 0):
         discard(batch)
     return n
@@ -154,6 +159,8 @@ def queue_tx(port, txq, batch, selected, n):
         fail(port, ld64(t.queue + XT.error))
     elif t.kind == _UDP and t.queue != 0:
         sent = udp_tx(t.queue, batch, selected, n)
+    elif t.kind == _TUNNEL and t.queue != 0:
+        sent = call5(ld64(t.queue + N.code), t.queue, batch, selected, n, 0)
     else:
         sent = null_tx(t.counters, selected, n)
     return sent
@@ -225,6 +232,8 @@ def queue_sleep(rxq):
         return xdp_sleep(x.queue)
     if x.kind == _UDP:
         return udp_waits(x.queue)
+    if x.kind == _TUNNEL:
+        return tunnel_waits(x.queue)
     return False
 
 
