@@ -27,8 +27,8 @@ ELSEWHERE = {
     Reason.UNKNOWN_VNI: "tests/unit/ports/test_tunnel_kernels.py",
     Reason.UNKNOWN_TUNNEL: "tests/unit/ports/test_tunnel_kernels.py",
     Reason.BAD_TUNNEL: "tests/unit/ports/test_tunnel_kernels.py",
-    Reason.TOO_BIG: "tests/unit/ports/test_tunnel_kernels.py",
-    Reason.SEND_REFUSED: "tests/unit/ports/test_tunnel_kernels.py",
+    Reason.TOO_BIG: "tests/unit/ports/test_tunnel_send.py",
+    Reason.SEND_REFUSED: "tests/unit/ports/test_tunnel_send.py",
     Reason.CONGESTED: "tests/unit/ports/test_tunnel_kernels.py",
 }
 

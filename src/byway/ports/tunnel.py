@@ -25,7 +25,7 @@ from byway.ports.underlay import Carrier, Underlay
 from byway.ports.underlay_sockets import SOURCES, name_of
 
 # How ECN is said with a message, type << 32 | level: IP_TOS of SOL_IP, IPV6_TCLASS of SOL_IPV6.
-_ECN = {4: 1 << 32, 6: 67 << 32 | 41}
+ECN = {4: 1 << 32, 6: 67 << 32 | 41}
 
 
 class Tunnel(Port):
@@ -81,7 +81,7 @@ class Tunnel(Port):
             row["code"], row["fd"], row["tx"] = tunnels()[1].address, sock.fileno(), \
                 address_of(self.tx[k:])
             row["name"], row["name_bytes"] = address_of(self._name), len(self._name)
-            row["ecn"], row["longest"], row["most"] = _ECN[underlay.version], underlay.longest, MOST
+            row["ecn"], row["longest"], row["most"] = ECN[underlay.version], underlay.longest, MOST
             self.txqs[k]["queue"] = address_of(self._senders[k:])
 
     def _make_known(self, address: str) -> None:
