@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames out of tunnels: what a plain socket sends becomes rows, and whatever is wrong is counted."""
+"""Frames out of tunnels: what a plain socket sends becomes rows, and what is wrong is counted."""
 
 import ipaddress
 import os

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames into tunnels: what a plain socket gets is what was sent, and whatever is refused is counted.
-"""
+"""Frames into tunnels: a plain socket gets what was sent, and whatever is refused is counted."""
 
 import ctypes
 import socket
