@@ -11,9 +11,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from byway.control.population import Population
 from tests.unit.control.fake_overlay import FakeOverlay
 
-HOSTS = ("a", "b", "c", "d")
+HOSTS = ("a", "b")
 NETWORKS = ("blue", "red")
-MACS = (1, 2, 3)
+MACS = (1, 2)
 IPS = (b"\1" * 16, b"\2" * 16)
 
 hosts = st.sampled_from(HOSTS)
@@ -31,6 +31,13 @@ class Truth:
     hosts: dict[str, frozenset[str]] = field(default_factory=dict)
     entries: dict[tuple[str, str, int], Entry] = field(default_factory=dict)
 
+    def pages(self) -> list[tuple[object, ...]]:
+        """What a sync tells of it."""
+        pages: list[tuple[object, ...]] = [
+            ("put_host", host, "192.0.2." + host, there) for host, there in self.hosts.items()]
+        return pages + [("put_entry", network, host, mac, *entry)
+                        for (network, host, mac), entry in self.entries.items()]
+
 
 class Source(RuleBasedStateMachine):
     """etcd, and the way from it to the population."""
@@ -43,6 +50,7 @@ class Source(RuleBasedStateMachine):
         self.truth = Truth()
         self.version = 10
         self.events: list[tuple[int, tuple[object, ...]]] = []  # everything since the beginning
+        self.snapshots: dict[int, list[tuple[object, ...]]] = {10: []}  # by version
         self.delivered: set[int] = set()
         self.reached = 0  # everything up to here has come, by events or by a complete sync
         self.pages: list[tuple[object, ...]] = []  # of a sync, still to come
@@ -53,11 +61,14 @@ class Source(RuleBasedStateMachine):
     def start(self, online: bool) -> None:
         self.population.set_online(online)
         self.add_network("blue")
+        self.begin(self.version)
+        self.sync_ends()
 
     # ------------------------------------------------------------ what happens out there
     def happens(self, *event: object) -> None:
         self.version += 1
         self.events.append((self.version, event))
+        self.snapshots[self.version] = self.truth.pages()
 
     @rule(host=hosts, there=st.sets(networks))
     def host_comes(self, host: str, there: set[str]) -> None:
@@ -80,13 +91,16 @@ class Source(RuleBasedStateMachine):
         if self.truth.entries.pop((network, host, mac), None) is not None:
             self.happens("drop_entry", network, host, mac)
 
-    @rule(back=st.integers(1, 8))
-    def roll_back(self, back: int) -> None:
+    @rule(back=st.integers(1, 8), really=st.integers(0, 7))
+    def roll_back(self, back: int, really: int) -> None:
         """The source is empty, and counts its versions anew from below."""
+        if really:
+            return
         self.truth = Truth()
         self.version = max(1, self.version - back)
         self.events, self.delivered, self.reached = [], set(), 0
-        self.begin(forget=True)
+        self.snapshots = {self.version: []}
+        self.begin(self.version, forget=True)
 
     # ------------------------------------------------------------ what is heard of it
     def tell(self, version: int, event: tuple[object, ...]) -> None:
@@ -101,33 +115,30 @@ class Source(RuleBasedStateMachine):
         self.tell(version, event)
         self.delivered.add(version)
 
-    @rule(order=st.randoms(use_true_random=False))
-    def all_events_arrive(self, order) -> None:  # type: ignore[no-untyped-def]
-        """Those that have not yet, in any order; the source says that these were all."""
-        missing = [one for one in self.events if one[0] not in self.delivered]
-        order.shuffle(missing)
-        for version, event in missing:
+    @rule(order=st.randoms(use_true_random=False), so_they_say=st.booleans())
+    def all_events_arrive(self, order, so_they_say: bool) -> None:  # type: ignore[no-untyped-def]
+        """In any order, those again that have come before; the source may say that these were
+        all."""
+        every = list(self.events)
+        order.shuffle(every)
+        for version, event in every:
             self.tell(version, event)
             self.delivered.add(version)
-        if self.syncing is None and self.complete():
+        if so_they_say and self.syncing is None and self.complete():
             self.reached = self.version
             self.population.reached("cluster", self.version)
 
-    @rule()
-    def sync_begins(self) -> None:
-        """Also in the middle of another one, which is thereby given up."""
-        self.begin(forget=False)
+    @rule(back=st.integers(0, 3))
+    def sync_begins(self, back: int) -> None:
+        """As of some moments ago; also in the middle of another one, which is thereby given up."""
+        self.begin(max(self.version - back, self.reached, self.syncing or 0, min(self.snapshots)))
 
-    def begin(self, forget: bool) -> None:
+    def begin(self, version: int, forget: bool = False) -> None:
         # What the floor passes over from now on was not delivered: only the sync's end makes
         # up for it.
         self.reached = 0 if self.syncing is not None else self.reached
-        self.syncing = self.version
-        self.pages = [("put_host", host, "192.0.2." + host, there)
-                      for host, there in self.truth.hosts.items()]
-        self.pages += [("put_entry", network, host, mac, *entry)
-                       for (network, host, mac), entry in self.truth.entries.items()]
-        self.population.begin("cluster", self.version, forget=forget)
+        self.syncing, self.pages = version, list(self.snapshots[version])
+        self.population.begin("cluster", version, forget=forget)
 
     @precondition(lambda self: self.pages)
     @rule(data=st.data())
@@ -204,7 +215,7 @@ class Source(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Whatever was lost: one complete sync puts it right."""
-        self.begin(forget=False)
+        self.begin(self.version)
         while self.pages:
             self.tell(self.syncing or 0, self.pages.pop())
         self.sync_ends()

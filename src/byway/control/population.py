@@ -41,7 +41,7 @@ class Overlay(Protocol):
     """What the population tells the data path; every call is quick, on the control thread.
 
     MAC addresses are 48-bit numbers, IP addresses 16 bytes (IPv4 as ::ffff:a.b.c.d). An IP address
-    may be told of two MAC addresses in turn: the last one counts, and leaves with its MAC only."""
+    may be told of two MAC addresses in turn: the last one counts, and goes with that one only."""
 
     def set_tunnel(self, host: str, address: str) -> None:
         """The host is at this underlay address; replaces another address."""
@@ -52,11 +52,13 @@ class Overlay(Protocol):
     def flood(self, network: str, host: str, on: bool) -> None:
         """Whether frames to all members of the network go to this host as well."""
 
-    def set_entry(self, network: str, mac: int, ips: tuple[bytes, ...], host: str | None) -> None:
-        """The address is behind `host` (None: at a local port) and nowhere else; replaces."""
+    def set_entry(self, network: str, mac: int, ips: tuple[bytes, ...], host: str | None,
+                  gone: tuple[bytes, ...] = ()) -> None:
+        """The address is behind `host` (None: at a local port) and nowhere else; replaces. `gone`:
+        the IP addresses that it was told with, and has no more."""
 
-    def drop_entry(self, network: str, mac: int) -> None:
-        """Nobody has the address any more."""
+    def drop_entry(self, network: str, mac: int, ips: tuple[bytes, ...]) -> None:
+        """Nobody has the address any more, nor the IP addresses that it was told with."""
 
 
 @dataclass
@@ -341,10 +343,12 @@ class Population:
     def _tell(self, network: str, mac: int, before: Shown | None, after: Shown | None) -> None:
         if network not in self._networks or before == after:
             return
+        had = before.ips if before else ()
         if after is None:
-            self._overlay.drop_entry(network, mac)
+            self._overlay.drop_entry(network, mac, had)
         else:
-            self._overlay.set_entry(network, mac, after.ips, after.host)
+            gone = tuple(ip for ip in had if ip not in after.ips)
+            self._overlay.set_entry(network, mac, after.ips, after.host, gone)
 
     # ------------------------------------------------------------ what there is
     def counts(self) -> dict[str, int]:

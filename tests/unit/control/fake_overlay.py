@@ -32,17 +32,20 @@ class FakeOverlay:
         (self.floods.add if on else self.floods.discard)((network, host))
         self.calls.append(("flood", network, host, on))
 
-    def set_entry(self, network: str, mac: int, ips: tuple[bytes, ...], host: str | None) -> None:
-        """An entry, through a tunnel that is there."""
+    def set_entry(self, network: str, mac: int, ips: tuple[bytes, ...], host: str | None,
+                  gone: tuple[bytes, ...] = ()) -> None:
+        """An entry, through a tunnel that is there; `gone` is exactly what it had besides."""
+        had = self.entries.get((network, mac), ((), None))[0]
+        assert set(gone) == set(had) - set(ips)
         assert host is None or host in self.tunnels, "an entry without its tunnel"
         assert self.entries.get((network, mac)) != (ips, host), "told twice"
         assert all(len(ip) == 16 for ip in ips)
         self.entries[network, mac] = (ips, host)
         self.calls.append(("set_entry", network, mac, ips, host))
 
-    def drop_entry(self, network: str, mac: int) -> None:
-        """An entry that is there."""
-        del self.entries[network, mac]
+    def drop_entry(self, network: str, mac: int, ips: tuple[bytes, ...]) -> None:
+        """An entry that is there, with the addresses that it has."""
+        assert self.entries.pop((network, mac))[0] == ips
         self.calls.append(("drop_entry", network, mac))
 
     def forget_network(self, network: str) -> None:
