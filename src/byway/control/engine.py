@@ -42,6 +42,7 @@ from byway.control.actions import (
     RemovePort,
     SetUnderlay,
 )
+from byway.control.heard import Heard
 from byway.control.model import NetworkConfig, PortConfig, SwitchConfig
 from byway.control.networks import Network
 from byway.control.numbers import Numbers
@@ -54,6 +55,7 @@ from byway.machine import sigbus
 from byway.machine.clock import tsc
 from byway.ports.port import Port
 from byway.switch.fdb import FIRST_TUNNEL
+from byway.worker.events import Events
 from byway.worker.worker import prepare as prepare_workers
 
 AGEING_SECONDS = 1.0
@@ -78,6 +80,7 @@ class Engine(PortHost):
         self._replaced: set[str] = set()  # ports that are removed to be added again, changed
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.overlay = Overlay(self, self._plans, self._networks, self._entries)
+        self._heard = Heard(self._networks, self.overlay)
         self.policy = Policy(self, self._plans, self._networks, self.overlay, self._hz)
 
     # ------------------------------------------------------------ life
@@ -91,6 +94,8 @@ class Engine(PortHost):
             except OSError as error:
                 raise EngineError(f"switch: workers: {error}", "name CPUs that may be used") \
                     from None
+        for events in self._events:
+            self.loop.add_reader(events.fd, self._on_events, events)
         self._on_ageing()
         self._on_watch()
 
@@ -107,6 +112,10 @@ class Engine(PortHost):
         self._ports.clear()
         for worker in self._workers:
             worker.close()
+        for events in self._events:
+            self.loop.remove_reader(events.fd)
+            events.close()
+        self._events.clear()
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -122,6 +131,8 @@ class Engine(PortHost):
         For tests without worker threads; answers alarms as well.
         """
         moved = sum(worker.step(now) for worker in self._workers)
+        for events in self._events:
+            self._on_events(events)
         self._on_alarm()
         return moved
 
@@ -133,10 +144,15 @@ class Engine(PortHost):
     def _on_ageing(self) -> None:
         # First: whatever goes wrong below goes wrong once.
         self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
-        self.expire(int(tsc()))
+        if self.expire(int(tsc())):
+            self._heard.sweep()
         for name in self._unopened.due():
             again = AddPort(self._port(name).config, patient=True)
             self.apply([RemovePort(name), again])
+
+    def _on_events(self, events: Events) -> None:
+        for event in events.take():
+            self._heard.hear(event)
 
     def _on_watch(self) -> None:
         self._timers["watch"] = self.loop.call_later(STALL_SECONDS, self._on_watch)

@@ -16,7 +16,7 @@ from byway.machine.clock import tsc
 from byway.packet.ethernet import untagged_frame
 from byway.packet.tunnels import Vnis
 from byway.switch.fdb import CLOCK_SHIFT, Fdb, mac_text
-from byway.switch.network import DROP_UNKNOWN, LEARNING
+from byway.switch.network import DROP_UNKNOWN, LEARNING, RESPONDS
 from byway.worker.plan import MAX_NETWORKS
 
 
@@ -50,6 +50,12 @@ class Networks:
 
     def __iter__(self) -> Iterator[Network]:
         return iter(self._networks.values())
+
+    @staticmethod
+    def gateway_of(network: Network) -> int:
+        """The MAC address of its gateway (a 48-bit number), -1: it has none."""
+        config = network.config
+        return int.from_bytes(gateway_mac(config), "big") if config.gateway else -1
 
     def get(self, name: str | None) -> Network | None:
         """The network, if there is one."""
@@ -95,8 +101,9 @@ class Networks:
         flags = LEARNING if config.learns(self.in_cluster) else 0
         flags |= DROP_UNKNOWN if config.unknown == "drop" else 0
         known = self._population if config.vni or config.responds else 0
-        mac = int.from_bytes(gateway_mac(config), "big") if config.gateway else 0
-        self._plans.set_policy(network.number, known, flags, mac)
+        flags |= RESPONDS if config.responds else 0
+        gateway = max(0, self.gateway_of(network))
+        self._plans.set_policy(network.number, known, flags, gateway)
 
     # ------------------------------------------------------------ their tables
     def expire(self, now: int) -> int:

@@ -14,6 +14,7 @@ so inside ``changing``: one exchange with the workers for all of them.
 
 import contextlib
 import ipaddress
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from byway.control.actions import (
@@ -31,16 +32,19 @@ from byway.control.opening import open_port
 from byway.control.plans import Plans
 from byway.control.population import Population
 from byway.control.problem import EngineError
+from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.packet.tunnels import Remotes
 from byway.ports.port import Host, Port
 from byway.switch import population as table
 from byway.switch.fdb import FIRST_TUNNEL, MAX_PORTS, mac_text
+from byway.switch.stages import STAGES
 
 if TYPE_CHECKING:
     from byway.ports.tunnel import Tunnel
     from byway.ports.underlay import Underlay
 
-FILE = "file"  # the population's source for what the user says to this switch
+# The population's sources for what the user says to this switch, and for what it hears itself.
+FILE, HEARD = "file", "heard"
 
 
 class OverlayHost(Host, Protocol):
@@ -72,10 +76,13 @@ class Overlay:
         self._kept: list[Any] = []  # memory that a worker may still be reading
         self.population = Population(self)
         self.population.add_source(FILE, rank=1)
+        self.population.add_source(HEARD, rank=-1)
         self._said = 0  # by the configuration: the version of what it said last
         self._hosts: dict[str, HostConfig] = {}
         self._entries: dict[str, EntryConfig] = {}
         self._local: dict[tuple[str, int], int] = {}  # port numbers by network and MAC
+        self._firm: dict[tuple[str, int], tuple[bytes, ...]] = {}  # configured ones: their IPs
+        self._remote: dict[tuple[str, int], str] = {}  # hosts of those heard through tunnels
 
     # ------------------------------------------------------------ what the user says
     def carry_out(self, action: Action) -> None:
@@ -119,15 +126,52 @@ class Overlay:
         """The addresses that a port has by its configuration are here."""
         config = port.config
         if mac := getattr(config, "mac", None):
-            self._local[config.network, mac_number(mac)] = port.index
-            self.population.put_local(config.network, mac_number(mac),
-                                      [ip_bytes(ip) for ip in config.known_ips], firm=True)
+            pair = config.network, mac_number(mac)
+            self._local[pair] = port.index
+            self._firm[pair] = tuple(ip_bytes(ip) for ip in config.known_ips)
+            self.population.put_local(*pair, self._firm[pair], firm=True)
 
     def dismiss(self, port: Port) -> None:
         """No address is at this port any more."""
         for network, mac in [pair for pair, index in self._local.items() if index == port.index]:
             self.population.drop_local(network, mac)
             del self._local[network, mac]
+            self._firm.pop((network, mac), None)
+
+    def hear_local(self, network: str, mac: int, ips: Iterable[bytes], index: int,
+                   moved: bool) -> None:
+        """An address was heard at a local port. What is configured stays, and may have more IPs."""
+        pair = network, mac
+        firm = self._firm.get(pair)
+        if firm is None:
+            self._local[pair] = index
+            self.population.put_local(network, mac, ips)
+            if moved:
+                self._table.set_mac(self._networks[network].number, mac, index)
+        elif self._local[pair] == index:
+            self.population.put_local(network, mac, dict.fromkeys((*firm, *ips)), firm=True)
+
+    def hear_remote(self, network: str, mac: int, ips: Iterable[bytes], index: int) -> None:
+        """An address was heard through a tunnel."""
+        pair, host = (network, mac), self.names.get(index)
+        if host is None or pair in self._firm:
+            return
+        self._said += 1
+        if self._remote.get(pair, host) != host:
+            self.population.drop_entry(HEARD, self._said, network, self._remote[pair], mac)
+        self._remote[pair] = host
+        self.population.put_entry(HEARD, self._said, network, host, mac, ips, 0)
+
+    def unhear(self, network: str, mac: int) -> None:
+        """An address was not heard for long."""
+        pair = network, mac
+        if host := self._remote.pop(pair, None):
+            self._said += 1
+            self.population.drop_entry(HEARD, self._said, network, host, mac)
+        elif pair in self._firm:
+            self.population.put_local(network, mac, self._firm[pair], firm=True)
+        elif self._local.pop(pair, None) is not None:
+            self.population.drop_local(network, mac)
 
     # ------------------------------------------------------------ the underlay
     def set_underlay(self, config: UnderlayConfig | None, uplink: Port | None = None) -> None:
@@ -146,6 +190,10 @@ class Overlay:
         index = FIRST_TUNNEL + self._numbers.take()
         made = Underlay(config, index, self._engine, self._networks.vnis, self.remotes,
                         self._plans.workers, uplink)
+        # What comes out of it is of many networks: that takes the way of ports with stages.
+        self._stages = alloc(STAGES, 1, CACHE_LINE)
+        made.record["stages"] = address_of(self._stages)
+        self._plans.use_stages()
         try:
             open_port(made)
         except EngineError:

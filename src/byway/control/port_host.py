@@ -22,6 +22,7 @@ from byway.machine.layout import address_of
 from byway.ports.namespaces import Namespaces
 from byway.ports.port import Port
 from byway.switch.population import Population
+from byway.worker.events import Events
 from byway.worker.worker import Worker
 
 
@@ -34,6 +35,9 @@ class PortHost:
         self.namespaces = Namespaces(loop)
         self._hz = measure_hz()
         self._workers = [Worker(cpu) for cpu in cpus]
+        self._events = [Events() for _ in self._workers]
+        for worker, events in zip(self._workers, self._events, strict=True):
+            worker.batch.record["events"] = events.address
         self._assignment = Assignment(self._workers)
         self._plans = Plans(self._workers, self._assignment)
         self._entries = Population()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from byway.control.model import NetworkConfig, RouterConfig
-from byway.control.networks import Networks, gateway_mac
+from byway.control.networks import Networks
 from byway.control.problem import EngineError
 from byway.switch.routing import Gateway, Router, Routing, RoutingError
 
@@ -68,10 +68,10 @@ class Routers:
         if not self._changed:
             return
         found = {name: self._networks.get(name) for name in self._ports}
+        in_cluster = self._networks.in_cluster
         gateways = [
-            Gateway(network.number, self._ports[name],
-                    int.from_bytes(gateway_mac(network.config), "big"), network.config.gateway,
-                    network.config.mtu, network.config.learns(self._networks.in_cluster))
+            Gateway(network.number, self._ports[name], self._networks.gateway_of(network),
+                    network.config.gateway, network.config.mtu, network.config.learns(in_cluster))
             for name, network in found.items() if network and network.config.gateway]
         numbers = {name: network.number for name, network in found.items() if network}
         routers = [

@@ -17,10 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 from byway.machine.jit import INTERPRETED, Native, is_cached, prepare
-from byway.switch import fdb, population
+from byway.ports.tunnel_code import tunnels
+from byway.switch import events, fdb, population
 from byway.worker.staging import rx_stages, tx_stages
 
-TABLES: tuple[Any, ...] = (*fdb.ENTRIES, *population.ENTRIES)  # what control calls
+TABLES: tuple[Any, ...] = (*fdb.ENTRIES, *population.ENTRIES, *events.ENTRIES)  # what control calls
 _COMPILE = "from byway.worker.units import compile_all; compile_all()"
 
 
@@ -32,7 +33,7 @@ def stages() -> tuple[Native, Native]:
 
 def compile_all() -> None:
     """Have everything that is not the loop in the cache."""
-    for code in stages():
+    for code in (*stages(), *tunnels()):
         assert code.address
     prepare(TABLES)
 
@@ -43,7 +44,7 @@ class Background:
     def __init__(self, progress: Callable[[str], None] | None = None) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         cached = [INTERPRETED or is_cached(entry) for entry in TABLES]
-        if all(cached) and all(code.cached for code in stages()):
+        if all(cached) and all(code.cached for code in (*stages(), *tunnels())):
             return
         if progress:
             progress("compiling stages and tables beside (first run with these sources)")
