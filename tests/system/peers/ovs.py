@@ -189,3 +189,13 @@ def driver_port(socket: Path, name: str) -> list[str]:
     a `guest_port`."""
     device = f"net_virtio_user_{name},path={socket},server=1,queues=1,queue_size=1024"
     return ["type=dpdk", f'options:dpdk-devargs="{device}"']
+
+
+def packet_port(ifname: str) -> list[str]:
+    """The columns of a port on an interface of the kernel, by DPDK's packet sockets."""
+    return ["type=dpdk", f'options:dpdk-devargs="net_af_packet0,iface={ifname}"']
+
+
+def xdp_port(ifname: str) -> list[str]:
+    """The same by DPDK's XDP sockets."""
+    return ["type=dpdk", f'options:dpdk-devargs="net_af_xdp0,iface={ifname}"']

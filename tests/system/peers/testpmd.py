@@ -11,8 +11,10 @@ one port sent is what the other received.
 import itertools
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from tests.system.peers.process import Process, wait_until
 
@@ -47,6 +49,23 @@ class VirtioUser:
         ]
         options += ["server=1"] if self.server else []
         return ",".join(options + (["vectorized=1"] if self.vectorized else []))
+
+
+@dataclass(frozen=True)
+class PacketSocket:
+    """A port on an interface of the kernel (net_af_packet), which has this address."""
+
+    ifname: str
+    mac: str
+    queue_size: int = 1024
+    queues: int = 1
+
+    def vdev(self, index: int) -> str:
+        """The device's argument (DPDK 22.11, "AF_PACKET Poll Mode Driver")."""
+        return f"net_af_packet{index},iface={self.ifname},qpairs=1,framecnt={self.queue_size}"
+
+
+GuestPort: TypeAlias = VirtioUser | PacketSocket
 
 
 @dataclass(frozen=True)
@@ -95,12 +114,14 @@ class Testpmd(Process):
         eal: list[str],
         app: list[str],
         mbufs: int = MBUFS,
+        inside: Sequence[str] = (),
     ) -> None:
         prefix = f"byway-{os.getpid()}-{next(_prefixes)}"
         memory = ["--in-memory"] if huge else ["--no-huge", "--no-shconf"]
         # Line by line: a prompt that is stuck in a buffer cannot be waited for.
-        argv = ["stdbuf", "-oL", PROGRAM, "--lcores", f"0@{cpu},1@{cpu}", "-m", str(mib), *memory]
-        argv += [f"--file-prefix={prefix}", "--no-pci", "--no-telemetry", *eal]
+        argv = [*inside, "stdbuf", "-oL", PROGRAM, "--lcores", f"0@{cpu},1@{cpu}"]
+        argv += ["-m", str(mib), *memory, f"--file-prefix={prefix}", "--no-pci"]
+        argv += ["--no-telemetry", *eal]
         argv += ["--", "-i", "--nb-cores=1", f"--total-num-mbufs={mbufs}", *app]
         super().__init__(name, argv, folder / f"{name}.log")
 
@@ -116,19 +137,28 @@ class Testpmd(Process):
         self.expect(answer, timeout)
         return self.output()[begin:]
 
+    def clear(self) -> None:
+        """Begin a new count of frames and cycles."""
+        self.command("clear fwd stats all")
+
+    def cycles(self) -> float:
+        """Cycles a frame since `clear`, of the passes that moved frames; it has to count them."""
+        return parse_cycles(self.command("show fwd stats all", r"CPU cycles/packet=\S+"))
+
 
 class Guest(Testpmd):
     """Two virtio_user ports that forward to each other: two virtual machines in one process.
 
     `flows`: what they send is of many flows, so that a switch can spread it over their queues.
     `mbufs`: as many buffers share the two, if not plenty: they take turns, so how many there are
-    decides which caches they stay in.
+    decides which caches they stay in. `inside`: what comes before its command, to enter a
+    namespace. `count`: it counts its cycles.
     """
 
     def __init__(
         self,
         folder: Path,
-        ports: tuple[VirtioUser, VirtioUser],
+        ports: tuple[GuestPort, GuestPort],
         *,
         cpu: int = 1,
         frame: int = 64,
@@ -136,6 +166,8 @@ class Guest(Testpmd):
         name: str = "guest",
         flows: bool = False,
         mbufs: int = 0,
+        inside: Sequence[str] = (),
+        count: bool = False,
     ) -> None:
         eal = ["--single-file-segments"]
         for index, port in enumerate(ports):
@@ -149,7 +181,9 @@ class Guest(Testpmd):
             app += ["--txonly-multi-flow"]
         # Every ring may be full of buffers, those for sending of such as nobody took back yet.
         mbufs = mbufs or max(MBUFS, 3 * size * 4 * ports[0].queues)
-        super().__init__(name, folder, cpu, 256, huge, eal, app, mbufs)
+        if count:
+            app.append("--record-core-cycles")
+        super().__init__(name, folder, cpu, 256, huge, eal, app, mbufs, inside)
 
     def ping_pong(self, bursts: int = 1) -> None:
         """Send `bursts` bursts of 32 frames from each port, and forward from then on."""
@@ -197,11 +231,3 @@ class VhostSwitch(Testpmd):
     def forward(self) -> None:
         """Start forwarding."""
         self.command("start", STARTED)
-
-    def clear(self) -> None:
-        """Begin a new count of frames and cycles."""
-        self.command("clear fwd stats all")
-
-    def cycles(self) -> float:
-        """Cycles a frame since `clear`, of the passes that moved frames."""
-        return parse_cycles(self.command("show fwd stats all", r"CPU cycles/packet=\S+"))
