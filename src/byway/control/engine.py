@@ -146,6 +146,7 @@ class Engine(PortHost):
         self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
         if self.expire(int(tsc())):
             self._heard.sweep()
+        self.policy.tick()
         for name in self._unopened.due():
             again = AddPort(self._port(name).config, patient=True)
             self.apply([RemovePort(name), again])

@@ -14,7 +14,7 @@ so inside ``changing``: one exchange with the workers for all of them.
 
 import contextlib
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from byway.control.actions import (
@@ -37,6 +37,7 @@ from byway.packet.tunnels import Remotes
 from byway.ports.port import Host, Port
 from byway.switch import population as table
 from byway.switch.fdb import FIRST_TUNNEL, MAX_PORTS, mac_text
+from byway.switch.responder import Responder
 from byway.switch.stages import STAGES
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class Overlay:
         self._networks = networks
         self._table = entries
         self._table.on_moved(self.keep)
+        self.responder = Responder(entries)
         self.remotes = Remotes(plans.settle)
         self.config: UnderlayConfig | None = None
         self.underlay: Underlay | None = None
@@ -74,6 +76,7 @@ class Overlay:
         self._numbers = Numbers(MAX_PORTS - FIRST_TUNNEL)
         self._floods: set[tuple[str, str]] = set()  # network, host
         self._kept: list[Any] = []  # memory that a worker may still be reading
+        self._member: Callable[[str, bytes, bool], None] = lambda group, ip, on: None
         self.population = Population(self)
         self.population.add_source(FILE, rank=1)
         self.population.add_source(HEARD, rank=-1)
@@ -292,6 +295,14 @@ class Overlay:
         self._kept.append(memory)
         self._plans.settle()
         self._kept.clear()
+
+    def member(self, group: str, ip: bytes, on: bool) -> None:
+        """A port of another host has this address and this security group, or no more."""
+        self._member(group, ip, on)
+
+    def on_member(self, callback: Callable[[str, bytes, bool], None]) -> None:
+        """Who is told of members on other hosts."""
+        self._member = callback
 
     # ------------------------------------------------------------ networks
     def add_network(self, name: str) -> None:

@@ -11,12 +11,20 @@ they led to before is kept until every worker has ended its pass.
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from byway.control.actions import Action, AddRouter, RemoveRouter
+from byway.control.actions import (
+    Action,
+    AddGroup,
+    AddRouter,
+    ChangeGroup,
+    RemoveGroup,
+    RemoveRouter,
+)
 from byway.control.model import LimitConfig, MirrorConfig
 from byway.control.networks import Networks
 from byway.control.overlay import Overlay
 from byway.control.plans import Plans
 from byway.control.routers import Routers
+from byway.control.security import Security
 from byway.control.trunks import PortNumbers, TrunkPort
 from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.ports.port import Port
@@ -47,8 +55,10 @@ class Policy:
         self._networks = networks
         self._overlay = overlay
         self._hz = hz
+        self._security = Security(overlay, hz)
         self._routers = Routers(engine, networks, hz, overlay.table_address, overlay.keep)
         self._ports: dict[str, Port] = {}
+        self._responder = overlay.responder
         self._trunks: dict[str, TrunkPort] = {}
         self._records: dict[str, Any] = {}  # STAGES by port
         self._parts: dict[str, list[Any]] = {}  # what they lead to
@@ -79,6 +89,7 @@ class Policy:
         """The port is gone, and no worker knows it."""
         if trunk := self._trunks.pop(port.name, None):
             trunk.dismiss()
+        self._security.detach(port)
         self._records.pop(port.name, None)
         self._parts.pop(port.name, None)
 
@@ -129,12 +140,15 @@ class Policy:
         config = port.config
         wanted = self._of_network(config.network)
         wanted["meter"] = self._meter(config.limit, parts) if config.limit else 0
+        wanted["groups"] = self._security.attach(port)
         wanted["mirror_rx"], wanted["mirror_tx"] = self._mirror(config.mirror)
         return wanted
 
     def _of_network(self, name: str) -> dict[str, int]:
         """The stages that a port of this network has, whatever the port."""
-        return {"router": self._routers.address if self._networks[name].config.gateway else 0}
+        config = self._networks[name].config
+        return {"router": self._routers.address if config.gateway else 0,
+                "responder": self._responder.address if config.responds else 0}
 
     def _meter(self, limit: LimitConfig, parts: list[Any]) -> int:
         meter = Meter(self._hz, limit.burst, rx_bits=limit.rx_bits or 0,
@@ -151,12 +165,22 @@ class Policy:
 
     def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
         """The connections of one port, or of all; at most so many."""
-        return []
+        names = {one.index: one.name for one in self._ports.values()}
+        index = self._ports[port].index if port in self._ports else None
+        return self._security.connections(names, index, limit)
+
+    def tick(self) -> None:
+        """Once a second."""
+        self._security.tick()
 
     # ------------------------------------------------------------ security groups, routers
     def carry_out(self, action: Action) -> None:
         """Security groups and routers of the configuration."""
         match action:
+            case AddGroup(group) | ChangeGroup(_, group):
+                self._security.set_group(group)
+            case RemoveGroup(name):
+                self._security.remove_group(name)
             case AddRouter(router):
                 self._routers.add(router)
             case RemoveRouter(name):
@@ -165,6 +189,12 @@ class Policy:
     def undo(self, action: Action) -> Action:
         """What takes back an action that is about to be carried out."""
         match action:
+            case AddGroup(group):
+                return RemoveGroup(group.name)
+            case ChangeGroup(old, new):
+                return ChangeGroup(new, old)
+            case RemoveGroup(name):
+                return AddGroup(self._security.configs[name])
             case AddRouter(router):
                 return RemoveRouter(router.name)
             case RemoveRouter(name):

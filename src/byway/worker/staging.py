@@ -22,7 +22,10 @@ from byway.machine.mem import ld64, st64
 from byway.packet.batch import batch_at, origin_port, origin_word
 from byway.ports.record import Kind, P, X
 from byway.switch.decide import learn_sources
+from byway.switch.groups import groups_rx, groups_tx
 from byway.switch.meter import meter_rx, meter_tx
+from byway.switch.responder import responder_rx
+from byway.switch.router import router_rx
 from byway.switch.stages import stages_at
 from byway.switch.trunk import trunk_rx, trunk_tx
 from byway.worker.plan import enter, plan_at
@@ -53,6 +56,12 @@ def run_stages(stages, batch, network, port):
         meter_rx(s.meter, batch)
     if s.responder != 0 or s.router != 0:
         learn_sources(batch, network, port)
+    if s.responder != 0:
+        responder_rx(s.responder, batch)
+    if s.groups != 0:
+        groups_rx(s.groups, batch)
+    if s.router != 0:
+        router_rx(s.router, batch)
 
 
 def rx_stages(plan, rxq, batch):
@@ -82,6 +91,8 @@ def tx_stages(stages, batch, selected, n, counters):
     """Have n rows of a list go through the stages of the port that they are for; -> how many are
     left of the list."""
     s = stages_at(stages)
+    if s.groups != 0:
+        n = groups_tx(s.groups, batch, selected, n, counters)
     if s.meter != 0:
         n = meter_tx(s.meter, batch, selected, n, counters)
     if s.trunk != 0:

@@ -18,10 +18,12 @@ from typing import Any
 
 from byway.machine.jit import INTERPRETED, Native, is_cached, prepare
 from byway.ports.tunnel_code import tunnels
-from byway.switch import events, fdb, population
+from byway.switch import events, fdb, groups_control, population
 from byway.worker.staging import rx_stages, tx_stages
 
-TABLES: tuple[Any, ...] = (*fdb.ENTRIES, *population.ENTRIES, *events.ENTRIES)  # what control calls
+# What control calls.
+TABLES: tuple[Any, ...] = (
+    *fdb.ENTRIES, *population.ENTRIES, *events.ENTRIES, *groups_control.ENTRIES)
 _COMPILE = "from byway.worker.units import compile_all; compile_all()"
 
 
