@@ -28,7 +28,7 @@ of an address instead of the old one, the tunnel's end last. A network that the 
 have is not spoken of; its claims wait.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -83,8 +83,13 @@ class Announcement:
     generation: int
 
 
+def _nobody_listens() -> None:
+    """A switch that is in no cluster tells nobody."""
+
+
 class Population:
-    """All claims, and what of them the overlay has. Belongs to one thread."""
+    """All claims, and what of them the overlay has. Belongs to one thread. `on_announcement` is
+    called when there is something to take."""
 
     def __init__(self, overlay: Overlay) -> None:
         self._overlay = overlay
@@ -97,6 +102,7 @@ class Population:
         self._networks: set[str] = set()
         self._announced: dict[tuple[str, int], Announcement] = {}
         self._online = False
+        self.on_announcement: Callable[[], None] = _nobody_listens
 
     # ------------------------------------------------------------ the switch's own
     def add_network(self, name: str) -> None:
@@ -160,6 +166,7 @@ class Population:
                   generation: int) -> None:
         if ips is None or generation:
             self._announced[network, mac] = Announcement(network, mac, ips, generation)
+            self.on_announcement()
 
     def _highest(self, network: str, mac: int) -> int:
         return max((claim.generation for claim in self._table.claims(network, mac)
@@ -291,10 +298,10 @@ class Population:
                 self._end_tunnel(host, before)
             return
         if before != address:
+            self._overlay.set_tunnel(host, address)
             if before is not None:
                 del self._holders[before]
             self._holders[address] = host
-            self._overlay.set_tunnel(host, address)
             self._tunnels[host] = address
             if before is None:
                 self._tell_entries(host, was_up=False)
@@ -359,7 +366,7 @@ class Population:
 
     def waiting(self) -> list[tuple[str, str, str]]:
         """(host, its address, who has that address), for each host that cannot have its tunnel."""
-        return [(peer.host or "", peer.address, self._holders[peer.address])
+        return [(peer.host or "", peer.address, self._holders.get(peer.address, ""))
                 for peer in self._speakers()
                 if peer.address is not None and peer.host not in self._tunnels]
 

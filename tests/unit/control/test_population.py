@@ -209,6 +209,7 @@ def test_an_entry_takes_less_than_300_bytes() -> None:
     tracemalloc.start()
     try:
         population.begin("etcd", 10_000)
+        population.put_host("etcd", 10_000, "a", "192.0.2.1", ["blue"])
         for number in range(20_000):
             ip = b"\0" * 10 + b"\xff\xff" + number.to_bytes(4, "big")
             population.put_entry("etcd", 10_000, "blue", "a", MAC + number, (ip,), 1)
