@@ -14,7 +14,8 @@ from byway.cli.reach import Api, Json, reach
 app = typer.Typer(no_args_is_help=True, help="The learned addresses of a running switch.")
 
 _COLUMNS = [
-    column("network"), column("mac"), column("port"),
+    column("network"), column("mac"),
+    Column("port", lambda entry: entry["port"] or f"host {entry['host']}"),
     Column("age (s)", lambda entry: f"{entry['age']:.0f}", right=True),
 ]
 

@@ -9,7 +9,22 @@ from typing import Annotated
 import typer
 
 from byway import __version__
-from byway.cli import conform, docker_plugin, doctor, fdb, network, port, run, top
+from byway.cli import (
+    cluster,
+    conform,
+    connection,
+    docker_plugin,
+    doctor,
+    fdb,
+    host,
+    network,
+    population,
+    port,
+    router,
+    run,
+    security_group,
+    top,
+)
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -34,6 +49,12 @@ run.register(app)
 app.add_typer(port.app, name="port")
 app.add_typer(network.app, name="network")
 app.add_typer(fdb.app, name="fdb")
+app.add_typer(host.app, name="host")
+app.add_typer(population.app, name="population")
+app.add_typer(security_group.app, name="security-group")
+app.add_typer(router.app, name="router")
+app.add_typer(connection.app, name="connection")
+app.add_typer(cluster.app, name="cluster")
 app.command()(top.top)
 app.add_typer(conform.app, name="conform")
 app.command()(doctor.doctor)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`byway port list|add|remove|show`.
+"""`byway port list|show`; add and remove are of change_port.
 
 Used by main. Uses byway.client through reach; the sentences of drop reasons from packet.reason.
 """
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from byway.cli.change_port import add, remove
 from byway.cli.output import Column, aligned, column, print_json, print_table, text
 from byway.cli.reach import Api, Json, reach
 from byway.cli.snippets import NoSnippet, Snippet, make_snippet
@@ -128,70 +129,5 @@ def _sentence(name: str) -> str:
     return f"{reason.sentence} {reason.fix}" if reason else ""
 
 
-@app.command()
-def add(
-    name: Annotated[str, typer.Argument(help="The new port's name.")],
-    network: Annotated[str, typer.Option(help="The network it belongs to.")],
-    kind: Annotated[
-        str, typer.Option(help="vhost-user, tap, af-packet, ...: see the configuration.")
-    ] = "vhost-user",
-    socket: Annotated[str | None, typer.Option(metavar="PATH", help="The Unix socket.")] = None,
-    mode: Annotated[
-        str | None, typer.Option(help='"server": Byway listens on the socket; "client": the peer.')
-    ] = None,
-    mac: Annotated[str | None, typer.Option(help="The guest's address.")] = None,
-    queues: Annotated[int | None, typer.Option(help="Queue pairs.")] = None,
-    ifname: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The interface, where it is one.")] = None,
-    netns: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Its network namespace.")
-    ] = None,
-    address: Annotated[
-        list[str] | None, typer.Option(metavar="ADDRESS", help="Its address, as 10.0.0.2/24.")
-    ] = None,
-    persistent: Annotated[
-        bool, typer.Option("--persistent", help="tap: it stays when the switch ends.")] = False,
-    local: Annotated[
-        str | None, typer.Option(metavar="ENDPOINT", help="udp: as 127.0.0.1:4000.")] = None,
-    remote: Annotated[
-        str | None, typer.Option(metavar="ENDPOINT", help="udp: the peer.")] = None,
-    read: Annotated[
-        str | None, typer.Option(metavar="FILE", help="pcap: frames that come in.")] = None,
-    write: Annotated[
-        str | None, typer.Option(metavar="FILE", help="pcap: where frames go.")] = None,
-    feature_off: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="A virtio feature not to offer.")
-    ] = None,
-    api: Api = None,
-    as_json: Json = False,
-) -> None:
-    """Add a port, or replace the one of that name. No worker pauses, no other port notices."""
-    wanted = {
-        "name": name, "network": network, "kind": kind, "mode": mode, "mac": mac,
-        # The switch has another working directory.
-        "socket": _absolute(socket), "read": _absolute(read), "write": _absolute(write),
-        "queues": queues, "ifname": ifname, "netns": netns, "address": address,
-        "persistent": persistent or None, "local": local, "remote": remote,
-        "features": {"off": feature_off} if feature_off else None,
-    }
-    with reach(api) as client:
-        port = client.add_port(
-            {key: value for key, value in wanted.items() if value not in (None, "", [])})
-    if as_json:
-        print_json(port)
-    else:
-        print(f"port {name} is {port['state']}" + (f": {port['reason']}" if port["reason"] else ""))
-
-
-def _absolute(path: str | None) -> str | None:
-    return os.path.abspath(path) if path else None
-
-
-@app.command()
-def remove(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="The ports to remove.")],
-    api: Api = None,
-) -> None:
-    """Remove ports, all of them or, where one does not exist, none."""
-    with reach(api) as client:
-        client.change(remove_ports=dict.fromkeys(names))
+app.command()(add)
+app.command()(remove)

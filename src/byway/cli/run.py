@@ -16,11 +16,15 @@ bench_app = typer.Typer(no_args_is_help=True, help="Measure the data path on thi
 
 def run(
     file: Annotated[str, typer.Argument(metavar="FILE", help="The configuration, in TOML.")],
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="etcd://HOST:PORT", help="The etcd of the cluster to be in."),
+    ] = None,
 ) -> None:
     """Run a switch until SIGTERM or Ctrl-C. SIGHUP reads the file again."""
     from byway.control.daemon import main
 
-    raise typer.Exit(main(file))
+    raise typer.Exit(main(file, cluster=cluster))
 
 
 def demo(

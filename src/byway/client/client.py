@@ -102,20 +102,97 @@ class Client:
         """Remove a network that has no ports."""
         self._call("DELETE", f"/v1/networks/{_escaped(name)}")
 
-    def change(
-        self,
-        add_networks: Iterable[Mapping[str, Any]] = (),
-        add_ports: Iterable[Mapping[str, Any]] = (),
-        remove_ports: Iterable[str] = (),
-        remove_networks: Iterable[str] = (),
-    ) -> dict[str, list[str]]:
-        """Many changes as one change of plan, all or nothing; -> the names that changed."""
+    def hosts(self) -> list[Row]:
+        """The other hosts with the counters of their tunnels."""
+        return self._rows("/v1/hosts")
+
+    def add_host(self, host: Mapping[str, Any]) -> Row:
+        """Add another host, or change it; keys as in the configuration file."""
+        return self._object("PUT", f"/v1/hosts/{_escaped(host['name'])}", host)
+
+    def remove_host(self, name: str) -> None:
+        """Remove a host that no entry speaks of."""
+        self._call("DELETE", f"/v1/hosts/{_escaped(name)}")
+
+    def entries(self) -> list[Row]:
+        """The static entries: what was said to be behind other hosts."""
+        return self._rows("/v1/entries")
+
+    def add_entry(self, entry: Mapping[str, Any]) -> Row:
+        """Say what is behind another host; keys as in the configuration file."""
+        return self._object("PUT", _entry_path(entry["network"], entry["mac"]), entry)
+
+    def remove_entry(self, network: str, mac: str) -> None:
+        """Say it no longer."""
+        self._call("DELETE", _entry_path(network, mac))
+
+    def security_groups(self) -> list[Row]:
+        """The security groups with their rules and the names of their ports."""
+        return self._rows("/v1/security-groups")
+
+    def security_group(self, name: str) -> Row:
+        """One security group."""
+        return self._object("GET", f"/v1/security-groups/{_escaped(name)}")
+
+    def add_security_group(self, group: Mapping[str, Any]) -> Row:
+        """Add a security group, or give it other rules; its ports go on."""
+        return self._object("PUT", f"/v1/security-groups/{_escaped(group['name'])}", group)
+
+    def remove_security_group(self, name: str) -> None:
+        """Remove a security group that nothing speaks of."""
+        self._call("DELETE", f"/v1/security-groups/{_escaped(name)}")
+
+    def routers(self) -> list[Row]:
+        """The routers."""
+        return self._rows("/v1/routers")
+
+    def add_router(self, router: Mapping[str, Any]) -> Row:
+        """Add a router, or change it; keys as in the configuration file."""
+        return self._object("PUT", f"/v1/routers/{_escaped(router['name'])}", router)
+
+    def remove_router(self, name: str) -> None:
+        """Remove a router."""
+        self._call("DELETE", f"/v1/routers/{_escaped(name)}")
+
+    def change(self, **lists: Iterable[Any]) -> dict[str, list[str]]:
+        """Many changes as one, all or nothing; -> the names that changed.
+
+        ``add_networks``, ``add_ports``, ``add_hosts``, ``add_entries``, ``add_security_groups``,
+        ``add_routers``: tables as in the configuration file; ``remove_...`` of the same: names (of
+        an entry, "network/mac"). Removals come first."""
         return self._object("POST", "/v1/changes", {
-            "add_networks": [dict(network) for network in add_networks],
-            "add_ports": [dict(port) for port in add_ports],
-            "remove_ports": list(remove_ports),
-            "remove_networks": list(remove_networks),
-        })
+            key: [one if isinstance(one, str) else dict(one) for one in some]
+            for key, some in lists.items()})
+
+    def population(self, network: str | None = None) -> list[Row]:
+        """Who is known to be where, in one network, or in all."""
+        query = f"?network={_escaped(network)}" if network else ""
+        return self._rows(f"/v1/population{query}")
+
+    def connections(self, port: str | None = None, limit: int = 10_000) -> list[Row]:
+        """The connections that security groups keep track of, of one port or of all."""
+        query = f"&port={_escaped(port)}" if port else ""
+        return self._rows(f"/v1/connections?limit={limit}{query}")
+
+    def cluster(self) -> Row:
+        """How the cluster is."""
+        return self._object("GET", "/v1/cluster")
+
+    def add_cluster_network(self, network: Mapping[str, Any]) -> Row:
+        """Add a network to all hosts; its vni may be "auto". -> it, as the cluster keeps it."""
+        return self._object("PUT", f"/v1/cluster/networks/{_escaped(network['name'])}", network)
+
+    def remove_cluster_network(self, name: str) -> None:
+        """Remove a network from all hosts."""
+        self._call("DELETE", f"/v1/cluster/networks/{_escaped(name)}")
+
+    def add_cluster_port(self, host: str, port: Mapping[str, Any]) -> Row:
+        """Add a port to a host; its ips may be "auto". -> it, as the cluster keeps it."""
+        return self._object("PUT", _cluster_port(host, port["name"]), port)
+
+    def remove_cluster_port(self, host: str, name: str) -> None:
+        """Remove a port from a host."""
+        self._call("DELETE", _cluster_port(host, name))
 
     def fdb(self, network: str | None = None) -> list[Row]:
         """The learned addresses of one network, or of all; ages in seconds."""
@@ -177,3 +254,11 @@ def _refusal(answer: "httpx.Response") -> ClientError:
 
 def _escaped(name: str) -> str:
     return quote(str(name), safe="")
+
+
+def _entry_path(network: str, mac: str) -> str:
+    return f"/v1/entries/{_escaped(network)}/{_escaped(mac)}"
+
+
+def _cluster_port(host: str, name: str) -> str:
+    return f"/v1/cluster/hosts/{_escaped(host)}/ports/{_escaped(name)}"

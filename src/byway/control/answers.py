@@ -145,6 +145,12 @@ class ConnectionAnswer(_Answer):
     left: float
 
 
+class TableAnswer(_Answer):
+    """A table as the cluster keeps it, with what it chose for "auto"."""
+
+    name: str
+
+
 class ClusterAnswer(_Answer):
     """How the cluster is; `synced`: everything that etcd has is known here."""
 

@@ -28,9 +28,23 @@ _SECTIONS = {**{name: f"[{name}]" for name in _TABLES},
              **{SECTIONS[kind]: f"[[{SECTIONS[kind]}]]" for kind in _LISTS}}
 
 
-def load(path: str) -> Config:
-    """Read a configuration file; raises ConfigError with every problem found in it."""
-    return parse(_read(path), path)
+def load(path: str, cluster: str | None = None) -> Config:
+    """Read a configuration file; raises ConfigError with every problem found in it. ``cluster``:
+    "etcd://host:port,host:port/prefix", in place of what the file says of these."""
+    data = _read(path)
+    if cluster is not None:
+        written = data.get("cluster", {})
+        data["cluster"] = {**(written if isinstance(written, dict) else {}), **_members(cluster)}
+    return parse(data, path)
+
+
+def _members(url: str) -> dict[str, Any]:
+    scheme, mark, rest = url.partition("://")
+    members, slash, prefix = rest.partition("/")
+    if scheme != "etcd" or not mark or not members:
+        raise ConfigError([Problem("--cluster", f"{shown(url)} is no address of an etcd",
+                                   "write it as in etcd://10.0.0.9:2379")])
+    return {"etcd": members.split(","), **({"prefix": f"/{prefix}"} if slash and prefix else {})}
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -41,28 +41,36 @@ from byway.machine import unixsocket
 EngineFactory = Callable[[SwitchConfig, asyncio.AbstractEventLoop], SwitchEngine]
 
 
-def main(path: str, data_path: Callable[[], EngineFactory] | None = None) -> int:
+def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
+         cluster: str | None = None) -> int:
     """Run the switch of the configuration file `path` until a signal; -> the exit status.
 
     0: ended by a signal; 2: the configuration or a port cannot be used (the message is on
-    stderr). `data_path` loads the engine (the compiled one by default).
+    stderr). `data_path` loads the engine (the compiled one by default). `cluster`: the etcd of the
+    cluster, as "etcd://host:port", which counts instead of the file's.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the loop has its own
     # Each guest brings a dozen file descriptors: as many as we may have without asking.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     try:
-        config = load(path)
-        if problems := check_machine(config):
-            raise ConfigError(problems, path)
+        config = _checked(path, cluster)
         with _api_listener(config, path) as listener, _lasting(config, path) as lasting:
             make_engine = (data_path or _compiled_data_path)()
-            return asyncio.run(_Daemon(path, config, listener, lasting).run(make_engine))
+            return asyncio.run(_Daemon(path, cluster, config, listener, lasting).run(make_engine))
     except KeyboardInterrupt:
         return 0
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _checked(path: str, cluster: str | None) -> Config:
+    """The configuration of a file, held against this machine. Raises ConfigError."""
+    config = load(path, cluster)
+    if problems := check_machine(config):
+        raise ConfigError(problems, path)
+    return config
 
 
 def _compiled_data_path() -> EngineFactory:
@@ -129,9 +137,10 @@ def _holder(path: str) -> int | None:
 
 
 class _Daemon:
-    def __init__(self, path: str, config: Config, listener: socket.socket,
+    def __init__(self, path: str, cluster: str | None, config: Config, listener: socket.socket,
                  lasting: Lasting) -> None:
         self._path = path
+        self._cluster = cluster
         self._lasting = lasting
         self._file = config
         self._listener = listener
@@ -188,9 +197,7 @@ class _Daemon:
     def _reload(self, wanted: Wanted) -> None:
         """SIGHUP: apply what changed in the file. Pauses no worker."""
         try:
-            new = load(self._path)
-            if problems := check_machine(new):
-                raise ConfigError(problems, self._path)
+            new = _checked(self._path, self._cluster)
             actions = wanted.change(rebase(wanted.config, self._file, new))
         except (ConfigError, EngineError) as error:
             _say(f"nothing was changed:\n{error}")

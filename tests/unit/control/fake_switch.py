@@ -17,6 +17,7 @@ from byway.control.model import Config, NetworkConfig, SwitchConfig, VhostUserPo
 from byway.control.wanted import Wanted
 from byway.machine import unixsocket
 from tests.unit.control.fake_engine import FakeEngine
+from tests.unit.control.fake_membership import FakeMembership
 
 LAB = Config(
     switch=SwitchConfig(name="lab"),
@@ -29,7 +30,8 @@ LAB = Config(
 
 
 class FakeSwitch:
-    """A switch `lab` with network blue and ports vm1 and vm2; `renew` brings it back to that."""
+    """A switch `lab` with network blue and ports vm1 and vm2; `renew` brings it back to that.
+    With ``in_cluster`` its API also has ``cluster``."""
 
     def __init__(self, path: Path, engine: Callable[[], FakeEngine] | None = None) -> None:
         self.path = str(path)
@@ -48,10 +50,12 @@ class FakeSwitch:
         self.engine = self._make_engine()
         self.wanted = Wanted(self.engine, LAB.switch)
         self.wanted.change(LAB)
-        self._current = make_app(self.wanted)
+        self.cluster = FakeMembership()
+        self._apps = {True: make_app(self.wanted, self.cluster), False: make_app(self.wanted)}
+        self.in_cluster = False
 
     async def _app(self, scope: Any, receive: Any, send: Any) -> None:
-        await self._current(scope, receive, send)
+        await self._apps[self.in_cluster](scope, receive, send)
 
     def close(self) -> None:
         """End the server and remove its socket."""

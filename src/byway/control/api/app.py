@@ -24,11 +24,14 @@ from byway.control.answers import (
     ProblemAnswer,
     RouterAnswer,
     SwitchAnswer,
+    TableAnswer,
     WorkerAnswer,
 )
 from byway.control.api.bodies import request_bodies
-from byway.control.api.handlers import Api, ClusterStatus
+from byway.control.api.cluster import ClusterApi
+from byway.control.api.handlers import Api
 from byway.control.api.refusals import add_error_handlers
+from byway.control.membership import Membership
 from byway.control.wanted import Wanted
 
 Route = tuple[str, str, Callable[..., Awaitable[Response]], Any, dict[int, str]]
@@ -64,21 +67,35 @@ def _routes(api: Api) -> list[Route]:
         ("GET", "/v1/fdb", api.fdb, list[FdbAnswer], absent),
         ("GET", "/v1/population", api.population, list[PopulationAnswer], absent),
         ("GET", "/v1/connections", api.connections, list[ConnectionAnswer], absent),
-        ("GET", "/v1/cluster", api.cluster, ClusterAnswer, {404: "the switch is in no cluster"}),
         ("GET", "/v1/workers", api.workers, list[WorkerAnswer], {}),
         ("GET", "/metrics", api.metrics, None, {}),
     ]
 
 
-def make_app(wanted: Wanted, cluster: ClusterStatus | None = None) -> FastAPI:
+def _cluster_routes(api: ClusterApi) -> list[Route]:
+    none = {404: "the switch is in no cluster"}
+    put = none | {400: "no JSON object", 409: "the cluster refuses it", 413: "body too large",
+                  422: "invalid values"}
+    delete = none | {204: "removed", 409: "the cluster refuses it"}
+    network, port = "/v1/cluster/networks/{name}", "/v1/cluster/hosts/{host}/ports/{name}"
+    return [
+        ("GET", "/v1/cluster", api.cluster, ClusterAnswer, none),
+        ("PUT", network, api.put_cluster_network, TableAnswer, put),
+        ("DELETE", network, api.delete_cluster_network, None, delete),
+        ("PUT", port, api.put_cluster_port, TableAnswer, put),
+        ("DELETE", port, api.delete_cluster_port, None, delete)]
+
+
+def make_app(wanted: Wanted, membership: Membership | None = None) -> FastAPI:
     """The application over one switch; its handlers must run on the engine's thread.
 
-    ``cluster`` says how the cluster is; None: the switch is in none."""
+    ``membership``: of the cluster that it is in; None: it is in none."""
     app = FastAPI(title="Byway", version=__version__, docs_url=None, redoc_url=None,
                   description="The API of a running switch. No call pauses a worker.")
-    api = Api(wanted, cluster)
+    routes = [*_routes(Api(wanted, membership is not None)),
+              *_cluster_routes(ClusterApi(membership))]
     bodies = request_bodies()
-    for method, path, handler, shape, others in _routes(api):
+    for method, path, handler, shape, others in routes:
         responses: dict[int | str, dict[str, Any]] = {
             status: {"description": text, **({"model": ProblemAnswer} if status >= 400 else
                                              {"model": shape} if status == 201 else {})}

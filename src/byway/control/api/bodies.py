@@ -118,7 +118,11 @@ def request_bodies() -> dict[str, dict[str, Any]]:
                for kind, plural in PLURALS.items()},
             **{f"remove_{plural}": names for plural in PLURALS.values()}},
     }
-    bodies = {**{f"put_{kind}": schema for kind, schema in schemas.items()}, "changes": changes}
+    bodies = {
+        **{f"put_{kind}": schema for kind, schema in schemas.items()}, "changes": changes,
+        "put_cluster_network": _auto_or(schemas["network"], "vni"),
+        "put_cluster_port": {"oneOf": [
+            _auto_or(schema, "ips") for schema in schemas["port"]["oneOf"]]}}
     return {
         name: {"requestBody": {"required": True, "content": {"application/json": {
             "schema": schema}}}}
@@ -132,6 +136,13 @@ def _schema(model: type[BaseModel]) -> dict[str, Any]:
     schema["required"] = [key for key in schema["required"] if key != "name"]
     schema["properties"] = _filled_in(schema["properties"], schema.pop("$defs", {}))
     return schema
+
+
+def _auto_or(schema: dict[str, Any], key: str) -> dict[str, Any]:
+    """The schema of a table of which one value may also be "auto"."""
+    properties = schema["properties"]
+    return {**schema, "properties": {
+        **properties, key: {"anyOf": [{"const": "auto"}, properties[key]]}}}
 
 
 def _filled_in(part: Any, parts: Mapping[str, Any]) -> Any:

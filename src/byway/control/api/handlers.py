@@ -11,7 +11,7 @@ Whoever may open the socket (mode 0600) may do everything: there is no other acc
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import islice
 from typing import Annotated, Any
 
@@ -34,7 +34,6 @@ from byway.control.thishost import api_socket
 from byway.control.wanted import Wanted
 
 _WORDS = {kind: plural.replace("_", " ") for kind, plural in PLURALS.items()}
-ClusterStatus = Callable[[], dict[str, Any]]
 _OnlyNetwork = Annotated[str | None, Query(description="only this network")]
 _OnlyPort = Annotated[str | None, Query(description="only this port")]
 _Limit = Annotated[int, Query(ge=1, le=100_000, description="at most so many")]
@@ -43,9 +42,9 @@ _Limit = Annotated[int, Query(ge=1, le=100_000, description="at most so many")]
 class Api:
     """The handlers, one method a route; `make_app` joins them to their paths."""
 
-    def __init__(self, wanted: Wanted, cluster: ClusterStatus | None = None) -> None:
+    def __init__(self, wanted: Wanted, in_cluster: bool) -> None:
         self._wanted = wanted
-        self._cluster = cluster
+        self._in_cluster = in_cluster
         self._began = time.monotonic()
 
     async def switch(self) -> Response:
@@ -61,7 +60,7 @@ class Api:
             "networks": len(has.networks),
             "ports": len(has.ports),
             "underlay": has.underlay and has.underlay.model_dump(mode="json"),
-            "cluster": has.cluster is not None,
+            "cluster": self._in_cluster,
         })
 
     # ------------------------------------------------------------ ports
@@ -93,7 +92,7 @@ class Api:
         return JSONResponse(self._one("network", name))
 
     async def put_network(self, name: str, request: Request) -> Response:
-        """Add a network, or change it; with another vni, mtu or fdb_limit its ports are opened anew.
+        """Add a network, or change it; with another vni, mtu or fdb_limit its ports open anew.
 
         Pauses no worker."""
         return self._put("network", name, await named_body(request, {"name": name}))
@@ -198,13 +197,6 @@ class Api:
         if port is not None:
             _require("port", port, self._wanted.has.ports)
         return JSONResponse(self._wanted.engine.connections(port, limit))
-
-    async def cluster(self) -> Response:
-        """How the cluster is."""
-        if self._cluster is None:
-            raise ApiError(404, "not-found", "the switch is in no cluster",
-                           "add [cluster] to its configuration, or --cluster to byway run")
-        return JSONResponse(self._cluster())
 
     async def workers(self) -> Response:
         """The workers with their counters."""
