@@ -95,6 +95,17 @@ def strip(row, at, n):
     st64(row + R.offload, moved_offload(ld64(row + R.offload), at, -n))
 
 
+@kernel
+def shorten(row, n):
+    """Leave only the first n bytes of a row's frame (it has as many)."""
+    st64(row + R.len, n)
+    for k in range(ld64(row + R.nsegs)):
+        seg = ld64(row + R.segs) + SEGMENT * k
+        piece = min(ld64(seg + 8), n)
+        st64(seg + 8, piece)
+        n -= piece
+
+
 # ---------------------------------------------------------------- in
 @kernel
 def list_rest(row, seg):

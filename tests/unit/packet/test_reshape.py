@@ -13,7 +13,8 @@ from byway.packet.offload import DATA_VALID, NEEDS_CSUM
 from byway.testing.arena import Arena
 from byway.testing.finishing import content
 from byway.testing.frame_batch import FINISHED, FrameBatch, Unfinished
-from byway.testing.stage_kernels import insert_row, strip_row
+from byway.testing.frames import checksum
+from byway.testing.stage_kernels import insert_row, shorten_row, strip_row, sum_of_row
 
 EXAMPLES = 60 if INTERPRETED else 300
 LENGTHS = [14, 15, 60, 100, HEAD - 8, HEAD - 1, HEAD, HEAD + 1, HEAD + 3, 200, 1500, MAX_FRAME]
@@ -57,6 +58,29 @@ def test_like_slices(length: int, at: int, n: int, pieces: int) -> None:
         wider = inserted(frame, at, n, pieces)
         assert wider[:at] == frame[:at]
         assert wider[at + n :] == frame[at:]
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(length=st.sampled_from(LENGTHS) | st.integers(14, 400), start=st.integers(0, HEAD),
+       left=st.integers(0, 2000), pieces=st.integers(1, 16))
+def test_the_first_bytes_only_and_their_sum(length: int, start: int, left: int,
+                                            pieces: int) -> None:
+    frame = frame_of(length)
+    made = FrameBatch()
+    made.place([frame], [pieces])
+    row = address_of(made.batch.rows)
+    left = min(left, length)
+    if left <= start:
+        return
+    total = int(sum_of_row(row, start, left - start))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    wanted = checksum(frame[start:left].ljust((left - start + 1) & ~1, b"\0"))
+    assert (total ^ 0xFFFF).to_bytes(2, "little") == wanted.to_bytes(2, "big")
+    shorten_row(row, left)
+    assert content(made.batch.rows[0]) == frame[:left]
+    if pieces > 1:
+        assert int(made.segments[0, :pieces, 1].sum()) == left
 
 
 def test_twice() -> None:
