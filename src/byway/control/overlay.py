@@ -69,6 +69,8 @@ class Overlay:
         self._table = entries
         self._table.on_moved(self.keep)
         self.responder = Responder(entries)
+        self.stages = alloc(STAGES, 1, CACHE_LINE)  # of all tunnels
+        self.stages["responder"] = self.responder.address
         self.remotes = Remotes(plans.settle)
         self.config: UnderlayConfig | None = None
         self.underlay: Underlay | None = None
@@ -194,8 +196,7 @@ class Overlay:
         made = Underlay(config, index, self._engine, self._networks.vnis, self.remotes,
                         self._plans.workers, uplink)
         # What comes out of it is of many networks: that takes the way of ports with stages.
-        self._stages = alloc(STAGES, 1, CACHE_LINE)
-        made.record["stages"] = address_of(self._stages)
+        made.record["stages"] = address_of(self.stages)
         self._plans.use_stages()
         try:
             open_port(made)
@@ -225,6 +226,7 @@ class Overlay:
         from byway.ports.tunnel import Tunnel
 
         tunnel = Tunnel(host, address, FIRST_TUNNEL + self._numbers.take(), self.underlay)
+        tunnel.record["stages"] = address_of(self.stages)
         try:
             open_port(tunnel)
         except EngineError:

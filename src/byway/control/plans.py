@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from byway.control.assignment import Assignment
 from byway.machine.layout import address_of
 from byway.ports.port import Port
-from byway.worker.units import stages
+from byway.worker import units
 from byway.worker.worker import Worker, WorkerStuckError
 
 STUCK_STATUS = 70  # sysexits.h, EX_SOFTWARE
@@ -46,7 +46,8 @@ class Plans:
     def use_stages(self) -> None:
         """Ports may have stages from the next publication on: load their code."""
         if not self._staged:
-            rx, tx = stages()
+            units.finish()
+            rx, tx = units.stages()
             for worker in self._workers:
                 worker.plan.set_stages(rx.address, tx.address)
             self._staged = True

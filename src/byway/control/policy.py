@@ -57,6 +57,7 @@ class Policy:
         self._hz = hz
         self._security = Security(overlay, hz)
         self._routers = Routers(engine, networks, hz, overlay.table_address, overlay.keep)
+        overlay.stages["router"] = self._routers.address
         self._ports: dict[str, Port] = {}
         self._responder = overlay.responder
         self._trunks: dict[str, TrunkPort] = {}
@@ -148,7 +149,7 @@ class Policy:
         """The stages that a port of this network has, whatever the port."""
         config = self._networks[name].config
         return {"router": self._routers.address if config.gateway else 0,
-                "responder": self._responder.address if config.responds else 0}
+                "responder": self._responder.address if config.vni or config.responds else 0}
 
     def _meter(self, limit: LimitConfig, parts: list[Any]) -> int:
         meter = Meter(self._hz, limit.burst, rx_bits=limit.rx_bits or 0,

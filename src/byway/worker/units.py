@@ -1,14 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The machine code that is compiled apart from the loop: stages, loaded where a port has any, and
-the tables that the control thread changes.
+"""The machine code that is compiled apart from the loop: stages and tunnels, loaded where a port
+has any, and what the control thread changes tables with.
 
-Used by worker.py (has it ready before the switch starts) and control (tells the workers where it
-is). Uses staging.py.
+Used by worker.py (``start``, before the switch starts) and control (``stages``, when the first port
+needs them). Uses staging.py and ports.tunnel_code.
 
-The first start with new sources takes as long as the compiler: so a second process compiles this
-while the first one compiles the loop. Both leave the code in the cache.
+The first start with new sources takes as long as the compiler. So a second process compiles this
+while the first one compiles the loop; both leave the code in the cache. A switch that needs none of
+it does not wait for it; one that does waits until the process has ended, and compiles by itself
+what it has not left (late, but right).
 """
 
+import atexit
 import functools
 import os
 import subprocess
@@ -18,12 +21,11 @@ from typing import Any
 
 from byway.machine.jit import INTERPRETED, Native, is_cached, prepare
 from byway.ports.tunnel_code import tunnels
-from byway.switch import events, fdb, groups_control, population
+from byway.switch import events, groups_control, population
 from byway.worker.staging import rx_stages, tx_stages
 
-# What control calls.
-TABLES: tuple[Any, ...] = (
-    *fdb.ENTRIES, *population.ENTRIES, *events.ENTRIES, *groups_control.ENTRIES)
+# What control calls, where it has to do with stages.
+TABLES: tuple[Any, ...] = (*population.ENTRIES, *events.ENTRIES, *groups_control.ENTRIES)
 _COMPILE = "from byway.worker.units import compile_all; compile_all()"
 
 
@@ -34,28 +36,46 @@ def stages() -> tuple[Native, Native]:
 
 
 def compile_all() -> None:
-    """Have everything that is not the loop in the cache."""
+    """Have everything of this in the cache, and in memory."""
     for code in (*stages(), *tunnels()):
         assert code.address
     prepare(TABLES)
 
 
-class Background:
-    """Has the units compiled by another process, if they are not in the cache."""
+def all_cached() -> bool:
+    """Need nothing of this be compiled?"""
+    natives = all(code.cached for code in (*stages(), *tunnels()))
+    return natives and (INTERPRETED or all(map(is_cached, TABLES)))
 
-    def __init__(self, progress: Callable[[str], None] | None = None) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        cached = [INTERPRETED or is_cached(entry) for entry in TABLES]
-        if all(cached) and all(code.cached for code in (*stages(), *tunnels())):
-            return
-        if progress:
-            progress("compiling stages and tables beside (first run with these sources)")
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _COMPILE], stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
 
-    def wait(self) -> None:
-        """Returns when the code is in the cache. Where that failed it is compiled when it is first
-        needed, which is late, but right."""
-        if self._process:
-            self._process.wait()
+class _Compiling:
+    """The process that compiles, of which there is one at the most."""
+
+    process: "subprocess.Popen[bytes] | None" = None
+
+
+def start(progress: Callable[[str], None] | None = None) -> None:
+    """Have another process compile, if anything is to be. Returns at once. Idempotent."""
+    if _Compiling.process or all_cached():
+        return
+    if progress:
+        progress("compiling stages beside (first run with these sources)")
+    _Compiling.process = subprocess.Popen(
+        [sys.executable, "-c", _COMPILE], stdin=subprocess.DEVNULL,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+    atexit.register(_end)
+
+
+def finish() -> None:
+    """Returns when all of it is there. Idempotent."""
+    if _Compiling.process:
+        _Compiling.process.wait()
+        atexit.unregister(_end)
+        _Compiling.process = None
+    compile_all()
+
+
+def _end() -> None:
+    if _Compiling.process:
+        _Compiling.process.kill()
+        _Compiling.process.wait()

@@ -24,6 +24,8 @@ from byway.machine.layout import address_of, alloc
 from byway.machine.system import SYS_EPOLL_CTL, plain_syscall
 from byway.packet.batch import Batch
 from byway.packet.segment import Finisher
+from byway.switch.fdb import ENTRIES as FDB_ENTRIES
+from byway.worker import units
 from byway.worker.deliver import SORT_BYTES
 from byway.worker.loop import (
     CONTROL,
@@ -35,7 +37,6 @@ from byway.worker.loop import (
     worker_step,
 )
 from byway.worker.plan import EDIT, MAX_QUEUES, Plan
-from byway.worker.units import TABLES, Background
 
 IDLE_SECONDS = 100e-6  # a port that gave nothing for so long goes to sleep
 LATE_SECONDS = 0.02  # a pass longer than this is worth asking why
@@ -51,14 +52,8 @@ class WorkerStuckError(RuntimeError):
 
 def prepare(progress: Callable[[str], None] | None = None) -> float:
     """Compile or load everything a switch runs; -> seconds."""
-    began = time.perf_counter()
-    background = Background(progress)
-    try:
-        prepare_entries((tsc, worker_loop), progress)
-    finally:
-        background.wait()
-    prepare_entries(TABLES, progress)
-    return time.perf_counter() - began
+    units.start(progress)
+    return prepare_entries((tsc, worker_loop, *FDB_ENTRIES), progress)
 
 
 class Worker:
