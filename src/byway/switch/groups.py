@@ -172,13 +172,28 @@ def by_rules(stage, row, seek, to_guest, reason):
 
 
 @kernel
+def is_about_one(stage, row, seek, now, to_guest):
+    """Is an ICMP error about a packet of a connection that the rules allow?"""
+    g = groups_at(stage)
+    if not inner_key(row, seek, g.zone, ld64(seek + S.what) >> FOUND, to_guest):
+        return False
+    entry = live(stage, seek, now)
+    if entry == 0:
+        return False
+    state = ld64_acq(entry + E.state)
+    valid = valid_now(ld64_acq(stage + G.policy), g.members)
+    if ld64_once(entry + E.valid) == valid or still_allowed(stage, seek, entry, state, valid) != 0:
+        return True
+    remove(g.table, entry, state)
+    return False
+
+
+@kernel
 def related_verdict(stage, row, seek, now, to_guest):
-    """An ICMP error: it passes if it is about a packet of a connection, or if rules allow it."""
-    zone = groups_at(stage).zone
-    found = ld64(seek + S.what) >> FOUND
-    if inner_key(row, seek, zone, found, to_guest) and live(stage, seek, now) != 0:
+    """An ICMP error: it passes if it is about a connection, or if rules allow it."""
+    if is_about_one(stage, row, seek, now, to_guest):
         return 0
-    note_any(row, seek, zone, to_guest)
+    note_any(row, seek, groups_at(stage).zone, to_guest)
     return by_rules(stage, row, seek, to_guest, _BAD_STATE)
 
 
