@@ -160,6 +160,10 @@ class Reason(IntEnum):
     TO_UPLINK = (
         49, "The frame was for the switch's own address on its uplink, and ended there.",
         "Nothing to do: answers to its ARP and ND requests end so, and what it does not speak.")
+    HIDDEN_HEADER = (
+        50, "The frame hides what it is from port security: behind many VLAN tags, LLC/SNAP, a long"
+        " chain of extension headers, or the end of a fragment.",
+        "Look at the guest.")
 
 
 REASONS = 64  # room in the counters; more than there are reasons
