@@ -5,6 +5,7 @@ Used by tests of switch.responder and switch.port_security; see the function tha
 """
 
 from byway.machine.jit import kernel
+from byway.switch.port_security import security_rx
 from byway.switch.responder import responder_rx
 
 
@@ -12,4 +13,11 @@ from byway.switch.responder import responder_rx
 def respond(record, batch):
     """Answer what can be answered of a batch."""
     responder_rx(record, batch)
+    return 0
+
+
+@kernel(entry=True)
+def secure(record, batch):
+    """Drop what a port may not send of a batch."""
+    security_rx(record, batch)
     return 0

@@ -24,6 +24,7 @@ from byway.ports.record import Kind, P, X
 from byway.switch.decide import learn_sources
 from byway.switch.groups import groups_rx, groups_tx
 from byway.switch.meter import meter_rx, meter_tx
+from byway.switch.port_security import security_rx
 from byway.switch.responder import responder_rx
 from byway.switch.router import router_rx
 from byway.switch.stages import stages_at
@@ -54,6 +55,8 @@ def run_stages(stages, batch, network, port):
     s = stages_at(stages)
     if s.meter != 0:
         meter_rx(s.meter, batch)
+    if s.security != 0:
+        security_rx(s.security, batch)
     if s.responder != 0 or s.router != 0:
         learn_sources(batch, network, port)
     if s.responder != 0:
