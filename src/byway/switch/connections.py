@@ -321,12 +321,12 @@ class ConnectionTable:
         if not 1 <= capacity <= MAX_ENTRIES:
             raise ValueError(f"a connection table of {capacity} entries; 1 to {MAX_ENTRIES}")
         buckets = 1 << max(4, (-(-WORDS_EACH * capacity // WAYS) - 1).bit_length())
-        self._index = alloc(np.dtype("<i8"), buckets * WAYS)
+        self.index = alloc(np.dtype("<i8"), buckets * WAYS)
         self.entries = alloc(ENTRY, capacity + 1)  # number 0 is nobody's
         self.counts = alloc(np.dtype("<i8"), ZONES)
         self.record = alloc(TABLE, 1)
         row = self.record[0]
-        row["index"], row["entries"] = address_of(self._index), address_of(self.entries)
+        row["index"], row["entries"] = address_of(self.index), address_of(self.entries)
         row["counts"], row["capacity"], row["fair"] = address_of(self.counts), capacity, capacity
         row["shift"] = 64 - (buckets.bit_length() - 1)
         draw = secrets.SystemRandom() if seed is None else random.Random(seed)
@@ -343,7 +343,7 @@ class ConnectionTable:
     @property
     def memory(self) -> int:
         """Bytes that the table takes at the most."""
-        return int(self.entries.nbytes + self._index.nbytes + self.counts.nbytes)
+        return int(self.entries.nbytes + self.index.nbytes + self.counts.nbytes)
 
     def share(self, ports: int) -> None:
         """There are so many ports: each may always have its fair share of the entries."""

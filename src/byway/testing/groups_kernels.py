@@ -6,10 +6,21 @@ See the function that each one calls.
 
 from byway.machine.jit import kernel
 from byway.machine.layout import record
-from byway.machine.mem import ld64, st8, st16be, st32be, st64
+from byway.machine.mem import ld64, ld64_acq, ld64_once, st8, st16be, st32be, st64
 from byway.machine.system import rdtsc
 from byway.packet.batch import ROWS, UNDECIDED, R, batch_at
-from byway.switch.connections import bucket_of, hash_of
+from byway.packet.flow import mixed
+from byway.switch.connections import (
+    E,
+    S,
+    bucket_of,
+    find,
+    hash_of,
+    insert,
+    near,
+    remove,
+    same,
+)
 from byway.switch.fdb import CLOCK_SHIFT
 from byway.switch.groups import groups_rx, groups_tx
 from byway.switch.groups_rules import combination_of, set_allows
@@ -50,6 +61,52 @@ def member_of(members, high, low):
 def bucket_number(table, key):
     """-> the number of the bucket of a key."""
     return bucket_of(table, hash_of(table, key)) - bucket_of(table, 0) >> 6
+
+
+@kernel(entry=True)
+def table_find(table, seek):
+    """-> the entry with a key, or 0."""
+    near(table, seek)
+    return find(table, seek)
+
+
+@kernel(entry=True)
+def table_insert(table, seek, state, now, valid):
+    """-> the new entry of a key, or 0."""
+    near(table, seek)
+    return insert(table, seek, state, now, valid)
+
+
+@kernel(entry=True)
+def table_remove(table, entry):
+    """-> 1 where an entry was removed."""
+    return 1 if remove(table, entry, ld64(entry + E.state)) else 0
+
+
+@kernel(entry=True)
+def table_storm(table, seek, seed, rounds, state):
+    """Find, insert and remove few keys in random order, as several workers do; -> how often what
+    was found did not have the key."""
+    failed = 0
+    x = seed
+    for k in range(rounds):
+        x = mixed(x, k)
+        st64(seek + S.guest_low, x >> 8 & 15)
+        st64(seek + S.flow, 1 << 32 | x >> 16 & 7)
+        near(table, seek)
+        entry = find(table, seek)
+        if entry == 0:
+            insert(table, seek, state, k, 0)
+        else:
+            word = same(entry, seek)
+            if word != 0 and x & 1 == 0:
+                remove(table, entry, word)
+            elif word != 0:
+                other = ld64_once(entry + E.guest_low) != ld64(seek + S.guest_low) \
+                    or ld64_once(entry + E.flow) != ld64(seek + S.flow)
+                if other and ld64_acq(entry + E.state) == word:
+                    failed += 1
+    return failed
 
 
 @kernel(entry=True)
