@@ -21,14 +21,16 @@ from byway.control.actions import (
 )
 from byway.control.model import LimitConfig, MirrorConfig
 from byway.control.networks import Networks
-from byway.control.overlay import Overlay
+from byway.control.overlay import Overlay, mac_number
 from byway.control.plans import Plans
+from byway.control.problem import EngineError
 from byway.control.routers import Routers
 from byway.control.security import Security
 from byway.control.trunks import PortNumbers, TrunkPort
 from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.ports.port import Port
 from byway.switch.meter import Meter
+from byway.switch.port_security import PortSecurity
 from byway.switch.stages import STAGES
 
 
@@ -125,7 +127,8 @@ class Policy:
         self._store(self._records[port.name], wanted)
         self._records[port.name]["trunk"] = trunk.table.address if trunk else 0
         for network, record in (trunk.stages() if trunk else {}).items():
-            self._store(record, {**self._of_network(network), "meter": wanted["meter"]})
+            self._store(record, {**self._of_network(network), "meter": wanted["meter"],
+                                  "security": wanted["security"]})
         port.record["stages"] = address_of(self._records[port.name])
         before, self._parts[port.name] = self._parts.get(port.name), parts
         if before:
@@ -141,6 +144,7 @@ class Policy:
         config = port.config
         wanted = self._of_network(config.network)
         wanted["meter"] = self._meter(config.limit, parts) if config.limit else 0
+        wanted["security"] = self._port_security(config, parts) if config.port_security else 0
         wanted["groups"] = self._security.attach(port)
         wanted["mirror_rx"], wanted["mirror_tx"] = self._mirror(config.mirror)
         return wanted
@@ -158,6 +162,21 @@ class Policy:
                       broadcast_frames=limit.broadcast_frames or 0)
         parts.append(meter)
         return meter.address
+
+    @staticmethod
+    def _port_security(config: Any, parts: list[Any]) -> int:
+        """The addresses that the port may use: its own, any where none is known, and its pairs."""
+        own = mac_number(config.mac)
+        pairs: list[tuple[int, str | None]] = [(own, ip) for ip in config.known_ips or (None,)]
+        pairs += [(mac_number(pair.mac) if pair.mac else own, pair.ip)
+                  for pair in config.allowed_address_pairs]
+        try:
+            security = PortSecurity(pairs, config.trusted)
+        except ValueError as error:
+            raise EngineError(f'port "{config.name}", allowed_address_pairs: {error}',
+                              "give it fewer pairs") from error
+        parts.append(security)
+        return security.address
 
     def _mirror(self, mirror: MirrorConfig | None) -> tuple[int, int]:
         to = self._engine.number(mirror.to) + 1 if mirror else 0
