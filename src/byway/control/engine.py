@@ -174,6 +174,11 @@ class Engine(PortHost):
                          "exception": error})
 
     # ------------------------------------------------------------ changes
+    def join_cluster(self) -> None:
+        """A cluster tells from now on who is where. Pauses no worker."""
+        self._networks.join_cluster()
+        self.publish()
+
     def apply(self, actions: Sequence[Action]) -> None:
         """Carry out all actions with at most two exchanges, or raise EngineError and undo them."""
         done: list[Action] = []

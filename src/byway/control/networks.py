@@ -62,6 +62,12 @@ class Networks:
         return self._networks.get(name) if name else None
 
     # ------------------------------------------------------------ changes
+    def join_cluster(self) -> None:
+        """A cluster tells from now on who is where: networks need not learn it from tunnels."""
+        self.in_cluster = True
+        for network in self:
+            self._set_policy(network)
+
     def add(self, config: NetworkConfig) -> Network:
         """Create a network."""
         if config.name in self._networks:
