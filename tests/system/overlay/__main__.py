@@ -7,6 +7,7 @@ well, 1 where a station does not answer or answers across networks, 2 where ther
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -58,6 +59,7 @@ def check(bed: Bed) -> bool:
 def main() -> int:
     """Make the bed; its exit status."""
     given = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))  # whatever ends it, nothing is left
     with tempfile.TemporaryDirectory(prefix="byway-") as folder:
         try:
             bed = Bed(Path(folder), Source(given.source), NAMES[: given.hosts], mtu=given.mtu,
