@@ -13,7 +13,22 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from byway.cli.main import app
-from byway.control.model import KINDS, NetworkConfig, SwitchConfig
+from byway.control.model import (
+    KINDS,
+    AddressPair,
+    ClusterConfig,
+    EntryConfig,
+    GroupConfig,
+    HostConfig,
+    LimitConfig,
+    MirrorConfig,
+    NetworkConfig,
+    RouterConfig,
+    RuleConfig,
+    StaticRoute,
+    SwitchConfig,
+    UnderlayConfig,
+)
 from byway.packet.reason import Reason
 from byway.ports.tap_port import TapPort
 from byway.ports.vhost_kernel import VhostKernelPort
@@ -133,9 +148,18 @@ def _keys(model: type[BaseModel]) -> list[str]:
     return [f"`{name}`" for name in model.model_fields]
 
 
-@pytest.mark.parametrize("model", [SwitchConfig, NetworkConfig, *KINDS.values()])
+@pytest.mark.parametrize("model", [
+    SwitchConfig, NetworkConfig, UnderlayConfig, HostConfig, EntryConfig, RouterConfig, GroupConfig,
+    RuleConfig, LimitConfig, ClusterConfig, *KINDS.values()])
 def test_every_key_of_the_configuration_is_in_the_reference(model: type[BaseModel]) -> None:
     assert _missing("config.md", _keys(model)) == []
+
+
+@pytest.mark.parametrize("model", [AddressPair, MirrorConfig, StaticRoute])
+def test_every_key_of_an_inline_table_is_in_the_reference(model: type[BaseModel]) -> None:
+    text = (REFERENCE / "config.md").read_text()
+    assert [name for name in model.model_fields if not re.search(rf"`\{{[^`]*\b{name} = ", text)
+            and f"`{name}`" not in text] == []
 
 
 def test_every_kind_of_port_is_in_the_reference() -> None:

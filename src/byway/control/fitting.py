@@ -35,9 +35,10 @@ _HEADERS = {4: "Ethernet 14, VXLAN 8, UDP 8, IPv4 20", 6: "Ethernet 14, VXLAN 8,
 class _View:
     """The state after a change."""
 
-    def __init__(self, parts: Parts, after: Mapping[Key, Part | None]) -> None:
+    def __init__(self, parts: Parts, after: Mapping[Key, Part | None], known: set[Key]) -> None:
         self._parts = parts
         self._after = after
+        self.known = known
 
     def get(self, key: Key) -> Part | None:
         return self._after[key] if key in self._after else self._parts.get(key)
@@ -65,15 +66,15 @@ def misfits(
 ) -> list[Problem]:
     """What is wrong with the state that ``after`` makes of ``parts``. ``known``: parts that are
     there, too, but have problems of their own, told elsewhere."""
-    view, known = _View(parts, after), set(known)
+    view = _View(parts, after, set(known))
     problems: dict[Problem, None] = {}
     for key, part in after.items():
         if part is not None:
-            found = [*_unknown(view, key, part, label, known), *_misfits(view, key, part, label)]
+            found = [*_unknown(view, key, part, label), *_misfits(view, key, part, label)]
             problems.update(dict.fromkeys(found))
     for key in _neighbours(parts, after):
         if part := parts.get(key):
-            found = [*_unknown(view, key, part, label, known), *_misfits(view, key, part, label)]
+            found = [*_unknown(view, key, part, label), *_misfits(view, key, part, label)]
             problems.update(dict.fromkeys(found))
     return list(problems)
 
@@ -104,13 +105,13 @@ def _speaks(part: Part | None, of: Key) -> bool:
     return part is not None and any(mention.of == of for mention in mentions(part))
 
 
-def _unknown(view: _View, key: Key, part: Part, label: Label, known: set[Key]) -> Iterator[Problem]:
+def _unknown(view: _View, key: Key, part: Part, label: Label) -> Iterator[Problem]:
     """The parts that one speaks of and that are not there."""
     for mention in mentions(part):
-        if view.get(mention.of) is None and mention.of not in known:
+        if view.get(mention.of) is None and mention.of not in view.known:
             kind, name = mention.of
             yield no_such(f"{label(key)}: {mention.where}", WORDS[kind], name,
-                          view.names(kind) | {k.name for k in known if k.kind == kind},
+                          view.names(kind) | {k.name for k in view.known if k.kind == kind},
                           f"[[{SECTIONS[kind]}]]")
 
 
@@ -170,6 +171,8 @@ def _of_network(view: _View, network: NetworkConfig, where: str) -> Iterator[Pro
 
 def _of_host(view: _View, host: HostConfig, where: str) -> Iterator[Problem]:
     underlay = view.underlay
+    if underlay is None and UNDERLAY in view.known:
+        return
     if underlay is None:
         yield Problem(where, "there is no [underlay] that its tunnel could take",
                       "add [underlay] with the address of this host")

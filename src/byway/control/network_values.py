@@ -160,6 +160,17 @@ def once(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     return check
 
 
+def some(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A validator of lists: there is at least one in it. ``what``: one of them, in words."""
+
+    def check(value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if not value:
+            raise wrong("is empty", f"name at least one {what}")
+        return value
+
+    return check
+
+
 def overlapping(subnets: Iterable[str]) -> tuple[str, str] | None:
     """The first two that have an address in common; None: there are none."""
     parsed = sorted(((ipaddress.ip_network(one), one) for one in subnets),
@@ -187,7 +198,7 @@ Protocol: TypeAlias = Annotated[str | int, PlainValidator(_protocol), WithJsonSc
 Octet: TypeAlias = Annotated[StrictInt, Field(ge=0, le=255)]
 Rate: TypeAlias = Annotated[StrictInt, Field(ge=1, le=10**15)]
 EtcdAddresses: TypeAlias = Annotated[
-    tuple[Annotated[StrictStr, AfterValidator(_etcd)], ...], Field(min_length=1),
+    tuple[Annotated[StrictStr, AfterValidator(_etcd)], ...], AfterValidator(some("etcd")),
     AfterValidator(once("etcd"))]
 EtcdPrefix: TypeAlias = Annotated[StrictStr, AfterValidator(_etcd_prefix)]
 Vlans: TypeAlias = Annotated[

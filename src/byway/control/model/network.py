@@ -7,7 +7,7 @@ Used through byway.control.model. Uses base and the values.
 import ipaddress
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, StrictBool, StrictInt, model_validator
+from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
 
 from byway.control.model.base import Model
 from byway.control.network_values import (
@@ -17,6 +17,7 @@ from byway.control.network_values import (
     Subnets,
     Vni,
     overlapping,
+    some,
 )
 from byway.control.problem import wrong
 from byway.control.values import Destination, Mac, Name
@@ -99,7 +100,7 @@ class RouterConfig(Model):
     """Joins networks of one tenant: each of them has a gateway, which is this router's there."""
 
     name: Name
-    networks: Annotated[Networks, Field(min_length=1)]
+    networks: Annotated[Networks, AfterValidator(some("network"))]
     routes: tuple[StaticRoute, ...] = ()
 
     @model_validator(mode="after")

@@ -70,7 +70,12 @@ class RuleConfig(Model):
             raise wrong('protocol "icmp" is not of ethertype "ipv6"', 'write protocol = "icmpv6"')
         if self.protocol in ("icmpv6", 58) and self.ethertype == "ipv4":
             raise wrong('protocol "icmpv6" is not of ethertype "ipv4"', 'write protocol = "icmp"')
-        if self.remote and ipaddress.ip_network(self.remote).version not in self.families:
+        family = self.remote and ipaddress.ip_network(self.remote).version
+        if family and icmp and (family == 6) != (self.protocol in ("icmpv6", 58)):
+            other = "icmpv6" if family == 6 else "icmp"
+            raise wrong(f'protocol "{self.protocol}" is not of the family of remote'
+                        f' "{self.remote}"', f'write protocol = "{other}"')
+        if family and family not in self.families:
             raise wrong(f'remote "{self.remote}" is not of ethertype "{self.ethertype}"',
                         "write a network of the same family")
         return self
