@@ -144,7 +144,7 @@ class Engine(PortHost):
     def _on_ageing(self) -> None:
         # First: whatever goes wrong below goes wrong once.
         self._timers["ageing"] = self.loop.call_later(AGEING_SECONDS, self._on_ageing)
-        if self.expire(int(tsc())):
+        if self.expire(int(tsc())) or self._heard.due:
             self._heard.sweep()
         self.policy.tick()
         for name in self._unopened.due():

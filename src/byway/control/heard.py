@@ -27,6 +27,7 @@ from byway.switch.fdb import FIRST_TUNNEL
 from byway.worker.events import Event, Told
 
 MAX_IPS = 16
+SWEEP_SECONDS = 15.0
 
 
 @dataclass
@@ -46,6 +47,7 @@ class Heard:
         self._networks = networks
         self._overlay = overlay
         self._clock = clock
+        self._swept = clock()
         self._known: dict[str, OrderedDict[int, _Address]] = {}  # by network, MAC
         self._owners: dict[str, dict[bytes, int]] = {}  # MAC by network, IP
 
@@ -94,8 +96,14 @@ class Heard:
         self._overlay.unhear(name, mac)
 
     # ------------------------------------------------------------ what is over
+    @property
+    def due(self) -> bool:
+        """Is it time for a sweep, even where the forwarding databases have not forgotten any?"""
+        return self._clock() >= self._swept + SWEEP_SECONDS
+
     def sweep(self) -> None:
         """Forget what is no longer in the forwarding databases, or was not said for long."""
+        self._swept = self._clock()
         for name in list(self._known):
             network = self._networks.get(name)
             if network is None:
