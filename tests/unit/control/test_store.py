@@ -7,9 +7,30 @@ from pathlib import Path
 
 import pytest
 
-from byway.control.actions import Action, AddNetwork, AddPort, RemoveNetwork, RemovePort
-from byway.control.model import NetworkConfig, PcapPort, VhostUserPort
-from byway.control.store import Store, StoreError
+from byway.control.actions import (
+    Action,
+    AddGroup,
+    AddNetwork,
+    AddPort,
+    RemoveEntry,
+    RemoveNetwork,
+    RemovePort,
+    SetUnderlay,
+)
+from byway.control.diff import actions
+from byway.control.model import (
+    EntryConfig,
+    GroupConfig,
+    HostConfig,
+    NetworkConfig,
+    PcapPort,
+    RouterConfig,
+    RuleConfig,
+    UnderlayConfig,
+    VhostUserPort,
+)
+from byway.control.parts import Parts, key_of
+from byway.control.store import APPLICATION, Store, StoreError
 
 BLUE = NetworkConfig(name="blue", mtu=9000)
 VM1 = VhostUserPort(name="vm1", network="blue", kind="vhost-user", socket="/tmp/vm1.sock")
@@ -152,6 +173,49 @@ def test_an_entry_that_cannot_be_used_is_said_and_stays(path: str) -> None:
         assert len(problems) == 2
         assert f'{path}: port "vm2": kind: "warp" is no kind of port' in problems[0]
         assert f'{path}: port "vm3" is no JSON' in problems[1]
+
+
+def test_every_kind_is_kept_and_comes_back_in_an_order_that_works(path: str) -> None:
+    vm1 = VhostUserPort.model_validate({
+        **VM1.model_dump(), "vlans": {"10": "red"}, "security_groups": ["web"]})
+    parts = [
+        GroupConfig(name="web", rules=(RuleConfig(direction="egress"),)), BLUE,
+        HostConfig(name="h2", address="192.0.2.2", networks=("blue",)),
+        EntryConfig(network="blue", mac="02:00:00:00:00:02", host="h2"),
+        RouterConfig(name="r", networks=("blue",)), vm1]
+    parts_given = {key_of(part): part for part in reversed(parts)}
+    kept(path, *actions(Parts(), parts_given))
+    store = Store(path)
+    assert store.load() == (parts, [])
+    store.close()
+    kept(path, RemoveEntry("blue", "02:00:00:00:00:02"))
+    assert found(path) == ["web", "blue", "h2", "r", "vm1"]
+
+
+def test_the_underlay_is_a_matter_of_the_configuration_file(path: str) -> None:
+    kept(path, SetUnderlay(UnderlayConfig(address="192.0.2.1")))
+    assert found(path) == []
+
+
+def test_a_file_of_version_1_becomes_one_of_version_2(path: str) -> None:
+    old = sqlite3.connect(path)
+    old.executescript(f"""
+        CREATE TABLE networks (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+        CREATE TABLE ports (name TEXT PRIMARY KEY, body TEXT NOT NULL);
+        PRAGMA application_id = {APPLICATION};
+        PRAGMA user_version = 1;
+        INSERT INTO networks VALUES ('blue', '{{"name": "blue", "mtu": 9000}}');
+        INSERT INTO ports VALUES ('vm1', '{{"name": "vm1", "network": "blue",
+            "kind": "vhost-user", "socket": "/tmp/vm1.sock"}}');
+    """)
+    old.close()
+    store = Store(path)
+    assert store.load() == ([BLUE, VM1], [])
+    store.keep([AddGroup(GroupConfig(name="web"))])
+    store.close()
+    assert found(path) == ["web", "blue", "vm1"]
+    after = sqlite3.connect(path)
+    assert after.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_what_the_engine_refuses_is_as_it_was_before(path: str) -> None:
