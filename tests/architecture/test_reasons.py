@@ -39,6 +39,12 @@ ELSEWHERE = {
     Reason.ROUTER_ADVERT: "tests/spec/test_port_security.py",
     Reason.HIDDEN_HEADER: "tests/spec/test_port_security.py",
     Reason.CONGESTED: "tests/unit/ports/test_tunnel_kernels.py",
+    Reason.NO_ROUTE: "tests/unit/switch/test_router.py",
+    Reason.TTL_EXPIRED: "tests/unit/switch/test_router.py",
+    Reason.NO_NEIGHBOUR: "tests/unit/switch/test_router.py",
+    Reason.TO_GATEWAY: "tests/unit/switch/test_router.py",
+    Reason.BAD_IP: "tests/unit/switch/test_router.py",
+    Reason.MARTIAN: "tests/unit/switch/test_router.py",
 }
 
 

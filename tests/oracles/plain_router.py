@@ -275,7 +275,8 @@ class PlainRouter:
         total = (old ^ 0xFFFF) + (before ^ 0xFFFF) + after
         while total >> 16:
             total = (total & 0xFFFF) + (total >> 16)
-        changed = changed[: l4 + 2] + struct.pack(">H", total ^ 0xFFFF) + changed[l4 + 4 :]
+        made = struct.pack(">H", total ^ 0xFFFF or 0xFFFF)
+        changed = changed[: l4 + 2] + made + changed[l4 + 4 :]
         if frame[14] >> 4 == 4:
             ip = changed[14:22] + b"\x40" + changed[23:24] + b"\0\0" + changed[30:34] \
                 + changed[26:30] + changed[34:l4]

@@ -200,11 +200,16 @@ def write_solicitation(row, gateway, source, high, low):
 @kernel
 def echo_type(row, field, kind):
     """Write the ICMP type at ``field`` and keep the checksum behind it right, unless that is still
-    to be completed: then the type is in the sum."""
+    to be completed: then the type is in the sum.
+
+    0 and 0xFFFF are the same sum, but only the second is one of nothing but zeros, which a reply
+    with no data may be.
+    """
     old = ld16(field)
     st8(field, kind)
     if ld64(row + R.offload) & NEEDS_CSUM == 0:
-        st16(field + 2, adjusted(ld16(field + 2), old, ld16(field)))
+        made = adjusted(ld16(field + 2), old, ld16(field))
+        st16(field + 2, 0xFFFF if made == 0 else made)
 
 
 @kernel

@@ -78,7 +78,7 @@ def intervals(prefixes: Iterable[tuple[int, int, int]], nothing: int) -> list[tu
     def put(first: int, value: int) -> None:
         if made[-1][0] == first:
             made[-1] = first, value
-        elif first < ALL_ADDRESSES:
+        elif first < ALL_ADDRESSES and made[-1][1] != value:
             made.append((first, value))
 
     def leave_until(first: int) -> None:
