@@ -5,9 +5,10 @@ Used by tests and bench/population.py. See the function that each one calls.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, ld64_acq, st64
+from byway.machine.mem import ld16be, ld64, ld64_acq, st64, st64be
 from byway.machine.system import rdtsc
-from byway.switch.decide import learn_sources
+from byway.packet.batch import UNDECIDED, R, batch_at
+from byway.switch.decide import decide, learn_sources
 from byway.switch.events import LEARNED, SHARE, G, tell
 from byway.switch.population import neighbour, neighbour_near, remote_near, remote_port
 
@@ -83,3 +84,22 @@ def find_steadily(population, network, key, high, low, allowed, rounds):
         if mac != 0 and mac != allowed:
             wrong += 1
     return wrong
+
+
+@kernel(entry=True)
+def decide_lots(batch, network, port, keys, n):
+    """Decide about n frames, batch by batch, for the destinations (MAC << 16) at ``keys``; -> ticks
+    of deciding alone."""
+    b = batch_at(batch)
+    rows = b.rows
+    ticks = 0
+    for lot in range(0, n, LOT):
+        for k in range(LOT):
+            row = rows + 64 * k
+            head = ld64(row + R.head)
+            st64be(head, ld64(keys + 8 * (lot + k)) | ld16be(head + 6))
+            st64(row + R.out, UNDECIDED)
+        began = rdtsc()
+        decide(batch, network, port)
+        ticks += rdtsc() - began
+    return ticks
