@@ -32,13 +32,15 @@ class Claim:
     """That a MAC address, with IP addresses, is behind a peer. `mark`: of the last sync that told
     it; of a local claim, 1 where it is firm."""
 
-    __slots__ = ("generation", "ips", "mark", "peer")
+    __slots__ = ("generation", "groups", "ips", "mark", "peer")
 
-    def __init__(self, peer: Peer, ips: tuple[bytes, ...], generation: int, mark: int) -> None:
+    def __init__(self, peer: Peer, ips: tuple[bytes, ...], generation: int, mark: int,
+                 groups: tuple[str, ...] = ()) -> None:
         self.peer = peer
         self.ips = b"".join(ips)
         self.generation = generation
         self.mark = mark
+        self.groups = groups  # security groups; equal ones should be one object
 
     def addresses(self) -> tuple[bytes, ...]:
         """Its IP addresses, 16 bytes each."""
@@ -47,7 +49,7 @@ class Claim:
     def same(self, other: "Claim") -> bool:
         """Whether both say the same, whenever they were told."""
         return (self.peer is other.peer and self.ips == other.ips
-                and self.generation == other.generation)
+                and self.generation == other.generation and self.groups == other.groups)
 
 
 class Shown(NamedTuple):
@@ -55,6 +57,13 @@ class Shown(NamedTuple):
 
     host: str | None
     ips: tuple[bytes, ...]
+    groups: tuple[str, ...] = ()
+
+    def members(self) -> set[tuple[str, bytes]]:
+        """Its places in security groups; local ports see to their own."""
+        if self.host is None or not self.groups:
+            return set()
+        return {(group, ip) for group in self.groups for ip in self.ips}
 
 
 Claims: TypeAlias = Claim | list[Claim]
@@ -71,7 +80,7 @@ def shown(claims: Claims | None, tunnels: Mapping[str, str]) -> Shown | None:
         claims = max(reachable, key=lambda c: (c.peer.rank, c.generation, c.peer.host or ""))
     elif claims.peer.host is not None and claims.peer.host not in tunnels:
         return None
-    return Shown(claims.peer.host, claims.addresses())
+    return Shown(claims.peer.host, claims.addresses(), claims.groups)
 
 
 class ClaimTable:

@@ -30,35 +30,13 @@ have is not spoken of; its claims wait.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from byway.control.claim_table import Claim, ClaimTable, Peer, Shown, shown
+from byway.control.told import Announcement, Overlay
+
+__all__ = ["HERE", "Announcement", "Overlay", "Population"]
 
 HERE = "here"  # the source of local claims
-
-
-class Overlay(Protocol):
-    """What the population tells the data path; every call is quick, on the control thread.
-
-    MAC addresses are 48-bit numbers, IP addresses 16 bytes (IPv4 as ::ffff:a.b.c.d). An IP address
-    may be told of two MAC addresses in turn: the last one counts, and goes with that one only."""
-
-    def set_tunnel(self, host: str, address: str) -> None:
-        """The host is at this underlay address; replaces another address."""
-
-    def drop_tunnel(self, host: str) -> None:
-        """Nothing goes to this host any more."""
-
-    def flood(self, network: str, host: str, on: bool) -> None:
-        """Whether frames to all members of the network go to this host as well."""
-
-    def set_entry(self, network: str, mac: int, ips: tuple[bytes, ...], host: str | None,
-                  gone: tuple[bytes, ...] = ()) -> None:
-        """The address is behind `host` (None: at a local port) and nowhere else; replaces. `gone`:
-        the IP addresses that it was told with, and has no more."""
-
-    def drop_entry(self, network: str, mac: int, ips: tuple[bytes, ...]) -> None:
-        """Nobody has the address any more, nor the IP addresses that it was told with."""
 
 
 @dataclass
@@ -71,16 +49,6 @@ class _Source:
     recent: dict[tuple[object, ...], int] = field(default_factory=dict)  # versions above the floor
     sync: int | None = None  # the version of the sync that is under way
     mark: int = 0  # what was said since the last sync began carries it
-
-
-@dataclass(frozen=True)
-class Announcement:
-    """A local address to tell the others of; without `ips` (None): it left."""
-
-    network: str
-    mac: int
-    ips: tuple[bytes, ...] | None
-    generation: int
 
 
 def _nobody_listens() -> None:
@@ -112,16 +80,19 @@ class Population:
             if name in networks:
                 self._overlay.flood(name, host, True)
         for mac, claims in self._table.of(name).items():
-            if told := shown(claims, self._tunnels):
-                self._overlay.set_entry(name, mac, told.ips, told.host)
+            self._tell(name, mac, None, shown(claims, self._tunnels))
 
     def remove_network(self, name: str) -> None:
         """The switch has it no more, and the overlay nothing of it; what is claimed is kept."""
+        for claims in self._table.of(name).values():
+            if name in self._networks and (told := shown(claims, self._tunnels)):
+                self._tell_members(told, None)
         self._networks.discard(name)
 
     def put_local(self, network: str, mac: int, ips: Iterable[bytes] = (), *,
-                  firm: bool = False) -> None:
+                  firm: bool = False, groups: tuple[str, ...] = ()) -> None:
         """A local port has this address: by its configuration (`firm`), or it was heard there.
+        `groups`: the security groups of the port.
 
         Said again, it is evidence: where another host claims the address, it has come back."""
         ips = tuple(ips)
@@ -130,11 +101,11 @@ class Population:
         highest = self._highest(network, mac)
         if not self._online or generation <= highest:
             generation = highest + 1 if self._online else 0
-        new = Claim(self._here, ips, generation, int(firm))
+        new = Claim(self._here, ips, generation, int(firm), groups)
         if mine and mine.same(new) and mine.mark == new.mark:
             return
         self._put(network, mac, new)
-        self._announce(network, mac, ips, generation)
+        self._announce(network, mac, ips, generation, groups)
 
     def drop_local(self, network: str, mac: int) -> None:
         """No local port has it any more."""
@@ -144,7 +115,7 @@ class Population:
 
     def local(self) -> list[Announcement]:
         """Every local address, as the others should know it."""
-        return [Announcement(network, mac, claim.addresses(), claim.generation)
+        return [Announcement(network, mac, claim.addresses(), claim.generation, claim.groups)
                 for network, mac, claim in self._table.by(self._here)]
 
     def set_online(self, on: bool) -> None:
@@ -155,7 +126,8 @@ class Population:
             for network, mac, claim in list(self._table.by(self._here)):
                 if not claim.generation:
                     claim.generation = self._highest(network, mac) + 1
-                    self._announce(network, mac, claim.addresses(), claim.generation)
+                    self._announce(network, mac, claim.addresses(), claim.generation,
+                                   claim.groups)
 
     def take_announcements(self) -> list[Announcement]:
         """What changed locally since the last call, each address once."""
@@ -163,9 +135,9 @@ class Population:
         return taken
 
     def _announce(self, network: str, mac: int, ips: tuple[bytes, ...] | None,
-                  generation: int) -> None:
+                  generation: int, groups: tuple[str, ...] = ()) -> None:
         if ips is None or generation:
-            self._announced[network, mac] = Announcement(network, mac, ips, generation)
+            self._announced[network, mac] = Announcement(network, mac, ips, generation, groups)
             self.on_announcement()
 
     def _highest(self, network: str, mac: int) -> int:
@@ -230,13 +202,13 @@ class Population:
         return False
 
     def put_entry(self, source: str, version: int, network: str, host: str, mac: int,
-                  ips: Iterable[bytes], generation: int) -> bool:
-        """The address is behind the host."""
+                  ips: Iterable[bytes], generation: int, groups: tuple[str, ...] = ()) -> bool:
+        """The address is behind the host, at a port in these security groups."""
         state = self._sources[source]
         if not self._fresh(state, (network, host, mac), version):
             return False
         peer = self._peer(state, source, host)
-        self._put(network, mac, Claim(peer, tuple(ips), generation, state.mark))
+        self._put(network, mac, Claim(peer, tuple(ips), generation, state.mark, groups))
         mine = self._table.find(network, mac, self._here)
         if mine and not mine.mark and mine.generation and generation > mine.generation:
             self.drop_local(network, mac)
@@ -351,11 +323,19 @@ class Population:
         if network not in self._networks or before == after:
             return
         had = before.ips if before else ()
+        self._tell_members(before, after)
+        if before and after and before[:2] == after[:2]:
+            return
         if after is None:
             self._overlay.drop_entry(network, mac, had)
         else:
             gone = tuple(ip for ip in had if ip not in after.ips)
             self._overlay.set_entry(network, mac, after.ips, after.host, gone)
+
+    def _tell_members(self, before: Shown | None, after: Shown | None) -> None:
+        left, joined = (before.members() if before else set(), after.members() if after else set())
+        for group, ip in sorted(left ^ joined):
+            self._overlay.member(group, ip, (group, ip) in joined)
 
     # ------------------------------------------------------------ what there is
     def counts(self) -> dict[str, int]:

@@ -10,6 +10,7 @@ class FakeOverlay:
         self.tunnels: dict[str, str] = {}
         self.floods: set[tuple[str, str]] = set()
         self.entries: dict[tuple[str, int], tuple[tuple[bytes, ...], str | None]] = {}
+        self.members: list[tuple[str, bytes]] = []
         self.calls: list[tuple[object, ...]] = []
 
     def set_tunnel(self, host: str, address: str) -> None:
@@ -47,6 +48,10 @@ class FakeOverlay:
         """An entry that is there, with the addresses that it has."""
         assert self.entries.pop((network, mac))[0] == ips
         self.calls.append(("drop_entry", network, mac))
+
+    def member(self, group: str, ip: bytes, on: bool) -> None:
+        """A member joins, or one that is there leaves."""
+        (self.members.append if on else self.members.remove)((group, ip))
 
     def forget_network(self, network: str) -> None:
         """The switch took the network away, and all that the data path had of it."""

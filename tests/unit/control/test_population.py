@@ -197,6 +197,25 @@ def test_what_is_known_of_a_network_is_told_when_the_switch_has_it(world: World)
     assert ("red", "a") in world.overlay.floods
 
 
+def test_members_of_security_groups_on_other_hosts_are_told_and_leave(world: World) -> None:
+    population, members = world.population, world.overlay.members
+    population.put_entry("etcd", 5, "blue", "a", MAC, [IP, IP2], 1, ("web", "db"))
+    population.put_entry("etcd", 6, "blue", "a", MAC + 1, [IP], 1, ("web",))
+    assert sorted(members) == [("db", IP), ("db", IP2), ("web", IP), ("web", IP), ("web", IP2)]
+    population.put_entry("etcd", 7, "blue", "a", MAC, [IP], 1, ("web",))
+    assert members == [("web", IP), ("web", IP)]
+    population.put_local("blue", MAC, [IP], groups=("web",))  # the policy knows local ports
+    assert members == [("web", IP)]
+    world.overlay.forget_network("blue")
+    population.remove_network("blue")
+    assert members == []
+    population.add_network("blue")
+    assert members == [("web", IP)]
+    population.drop_host("etcd", 8, "a")
+    assert members == []
+    assert population.local()[0].groups == ("web",)
+
+
 def test_an_entry_takes_less_than_300_bytes() -> None:
     class Silent(FakeOverlay):
         def set_entry(self, *_: object) -> None:

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What was heard becomes true here: hosts and entries go to the population, networks and ports to
+the desk, in slices that leave the control thread free.
+
+Used by cluster. Uses feed's batches, the population, and a `Desk`. Belongs to the control thread.
+
+Goal and states. A feed is *lost*, *syncing* or *following*. While it is not following, nothing is
+taken away and nobody is told that local addresses have moved (population.set_online): the switch
+goes on with what it knows. A sync that is complete sweeps what it did not tell, at once, or, where
+etcd had lost its data (`forget`), after `grace` seconds: by then every host that lives has said
+again what it has. Networks and ports that etcd lost stay, and are a problem that the user is told:
+data that a backup lacks is no wish to remove them.
+
+A table that the desk refuses (a key that it does not know, a socket in use) is a problem of its
+key, kept beside the others, and tried again when anything of its kind changes.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from byway.control.cluster.feed import Batch, Handover
+from byway.control.cluster.layout import Said
+from byway.control.population import Population
+from byway.control.problem import ConfigError, EngineError
+
+SOURCE = "etcd"  # of the population
+SLICE_SECONDS = 0.004  # the control thread has other things to do
+
+
+class Desk(Protocol):
+    """Who has networks and ports made. Every call raises ConfigError or EngineError where it is
+    refused, and has then changed nothing."""
+
+    def put(self, kind: str, table: dict[str, Any]) -> None:
+        """Have this "network" or "port", in place of one of the same name."""
+
+    def drop(self, kind: str, name: str) -> None:
+        """Have it no more; it may be gone already."""
+
+
+@dataclass
+class _Heard:
+    """What is known of one feed."""
+
+    following: bool = False
+    synced: bool = False
+    revision: int = 0
+    sentence: str = "not connected yet"
+    told: set[tuple[str, str]] | None = None  # tables of the sync that is under way
+    suspect: bool = False  # its data was lost: the sweep waits
+    sweep: asyncio.TimerHandle | None = None
+
+
+@dataclass
+class Intake:
+    """`host` is this switch's name in the cluster: what is said under it is not of another host.
+    `together` encloses many changes, so that workers hear of them once. `on_change` is called
+    after each slice."""
+
+    host: str
+    population: Population
+    desk: Desk
+    loop: asyncio.AbstractEventLoop
+    say: Callable[[str], None]
+    on_change: Callable[[], None]
+    grace: float = 10.0
+    together: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    problems: dict[str, str] = field(default_factory=dict)
+    tables: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    feeds: dict[str, _Heard] = field(default_factory=dict)
+    changes: int = 0  # heard since the start
+
+    def __post_init__(self) -> None:
+        self.handover = Handover(self._wake)
+        self._batch: Batch | None = None
+        self._at = 0
+        self._waiting: dict[tuple[str, str], dict[str, Any]] = {}  # refused, to be tried again
+        self._planned = False
+
+    def close(self) -> None:
+        """Take nothing any more."""
+        self.handover.close()
+        for heard in self.feeds.values():
+            if heard.sweep is not None:
+                heard.sweep.cancel()
+
+    # ------------------------------------------------------------ slices
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self.loop.call_soon_threadsafe(self._plan)
+
+    def _plan(self) -> None:
+        if not self._planned:
+            self._planned = True
+            self.loop.call_soon(self.work)
+
+    def work(self, seconds: float = SLICE_SECONDS) -> None:
+        """Take what was handed over, for about so long; the rest soon."""
+        self._planned = False
+        until = time.monotonic() + seconds
+        with self.together():
+            while self._step():
+                if time.monotonic() >= until:
+                    self._plan()
+                    break
+        self.on_change()
+
+    def _step(self) -> bool:
+        """Take some of a batch; -> False: there is none."""
+        if self._batch is None:
+            self._batch, self._at = self.handover.take(), 0
+            if self._batch is None:
+                return False
+            self._begin(self._batch)
+        batch = self._batch
+        some = batch.said[self._at : self._at + 64]
+        for version, said in some:
+            self._take(batch.feed, version, said)
+        self._at += len(some)
+        self.changes += len(some)
+        if self._at >= len(batch.said):
+            self._batch = None
+            self._finish(batch)
+        return True
+
+    # ------------------------------------------------------------ batches
+    def _begin(self, batch: Batch) -> None:
+        heard = self.feeds.setdefault(batch.feed, _Heard())
+        if batch.kind == "begin":
+            if heard.sweep is not None:
+                heard.sweep.cancel()
+                heard.sweep = None
+            heard.suspect = heard.suspect or batch.forget
+            heard.told = set()
+            if batch.feed == "hosts":
+                self.population.begin(SOURCE, batch.revision, forget=batch.forget)
+            if batch.forget:
+                self.say("etcd has lost data: hosts say again what they have")
+
+    def _finish(self, batch: Batch) -> None:
+        heard = self.feeds[batch.feed]
+        if batch.kind == "lost":
+            if heard.following or heard.sentence != batch.sentence:
+                self.say(batch.sentence)
+            heard.following, heard.sentence = False, batch.sentence
+            if batch.feed == "hosts":
+                self.population.set_online(False)
+        elif batch.kind == "end":
+            self._sync_is_complete(batch.feed, heard)
+            self._follows(batch, heard)
+        elif batch.kind == "followed":
+            if batch.feed == "hosts":
+                self.population.reached(SOURCE, batch.revision)
+            self._follows(batch, heard)
+
+    def _follows(self, batch: Batch, heard: _Heard) -> None:
+        heard.revision = batch.revision
+        if not heard.following:
+            heard.following, heard.synced, heard.sentence = True, True, ""
+            if batch.feed == "hosts":
+                self.population.set_online(True)
+
+    def _sync_is_complete(self, feed: str, heard: _Heard) -> None:
+        told, heard.told = heard.told or set(), None
+        kind = "network" if feed == "hosts" else "port"
+        for at in [at for at in self.tables if at[0] == kind and at not in told]:
+            if heard.suspect:
+                self.problems[f"{at[0]} {at[1]}"] = (
+                    f'{kind} "{at[1]}" is here, but etcd has lost it;'
+                    ' create it again, or remove it')
+            else:
+                self._drop_table(*at)
+        if feed == "hosts":
+            if heard.suspect:
+                heard.sweep = self.loop.call_later(self.grace, self._sweep, heard)
+            else:
+                self._sweep(heard)
+        else:
+            heard.suspect = False
+
+    def _sweep(self, heard: _Heard) -> None:
+        heard.sweep, heard.suspect = None, False
+        with self.together():
+            self.population.end(SOURCE)
+
+    # ------------------------------------------------------------ sayings
+    def _take(self, feed: str, version: int, said: Said) -> None:
+        what, *values = said
+        try:
+            match what:
+                case "put_entry" | "drop_entry":
+                    if values[1] != self.host:
+                        getattr(self.population, what)(SOURCE, version, *values)
+                case "put_host" | "drop_host":
+                    if values[0] != self.host:
+                        getattr(self.population, what)(SOURCE, version, *values)
+                        self.problems.pop(f"host {values[0]}", None)
+                case "put_network" | "put_port":
+                    self._put_table(feed, what.removeprefix("put_"), *values)
+                case "drop_network" | "drop_port":
+                    self._drop_table(what.removeprefix("drop_"), *values)
+                case "bad":
+                    self._bad(feed, *values)
+        except EngineError as error:
+            self._refused(f"{what.partition('_')[2]} {values[0]}", str(error))
+
+    def _bad(self, feed: str, key: str, sentence: str) -> None:
+        """What stands in a key is not understood: whatever was there before stays."""
+        self.say(sentence)
+        if (heard := self.feeds[feed]).told is not None:
+            parts = key.split("/")
+            heard.told |= {at for at in self.tables if at[1] == parts[-1] and at[0] + "s" in parts}
+
+    def _put_table(self, feed: str, kind: str, name: str, table: dict[str, Any]) -> None:
+        at = kind, name
+        if (told := self.feeds[feed].told) is not None:
+            told.add(at)
+        if self.tables.get(at) == table:
+            self.problems.pop(f"{kind} {name}", None)
+            return
+        self._waiting.pop(at, None)
+        if self._try(at, table):
+            for other, refused in list(self._waiting.items()):
+                self._try(other, refused)
+
+    def _try(self, at: tuple[str, str], table: dict[str, Any]) -> bool:
+        key = f"{at[0]} {at[1]}"
+        try:
+            self.desk.put(at[0], table)
+        except (ConfigError, EngineError) as error:
+            self._waiting[at] = table
+            self._refused(key, str(error))
+            return False
+        self._waiting.pop(at, None)
+        self.tables[at] = table
+        self.problems.pop(key, None)
+        return True
+
+    def _drop_table(self, kind: str, name: str) -> None:
+        at = kind, name
+        self._waiting.pop(at, None)
+        self.problems.pop(f"{kind} {name}", None)
+        if at not in self.tables:
+            return
+        try:
+            self.desk.drop(kind, name)
+        except (ConfigError, EngineError) as error:
+            self._refused(f"{kind} {name}", f"cannot be removed here: {error}")
+            return
+        del self.tables[at]
+
+    def _refused(self, key: str, sentence: str) -> None:
+        if self.problems.get(key) != sentence:
+            self.problems[key] = sentence
+            self.say(f"cluster: {key}: {sentence}")
