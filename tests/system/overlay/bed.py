@@ -246,6 +246,10 @@ class Bed:
         return asked(list(self.members.values()), lambda member: member.reached(
             sorted(ip for other in self.strangers(member) for ip in other.seat.ips), tries=1))
 
+    def drops(self) -> dict[str, dict[str, dict[str, int]]]:
+        """What each host's switch has dropped, by port and reason."""
+        return {name: node.switch.drops() for name, node in self.nodes.items()}
+
     def forget_neighbours(self) -> None:
         """Every station has to resolve all others again."""
         for member in self.members.values():

@@ -30,7 +30,7 @@ POLL, LONGER = 0.05, 0.1  # seconds
 SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS = 33, 263, 6
 VXLAN_PORT = 4789
 IPV4, IPV6, ARP, RARP = 0x0800, 0x86DD, 0x0806, 0x8035
-UDP, ICMPV6, NO_EXTENSION = 17, 58, 40
+ICMP, UDP, ICMPV6, NO_EXTENSION = 1, 17, 58, 40
 SOLICITATION, ADVERTISEMENT = 135, 136  # ICMPv6 types (RFC 4861 4.3, 4.4)
 
 
@@ -59,6 +59,33 @@ def kind_of(frame: bytes) -> Kind:
         return {SOLICITATION: Kind.SOLICITATION,
                 ADVERTISEMENT: Kind.ADVERTISEMENT}.get(message, Kind.IPV6)
     return Kind.IPV4 if ethertype == IPV4 else Kind.OTHER
+
+
+def target_of(frame: bytes) -> str:
+    """The IP address that a question is for, or that an answer is about; "" for other frames."""
+    kind = kind_of(frame)
+    if kind is Kind.ARP_REQUEST:
+        return socket.inet_ntoa(frame[38:42])
+    if kind is Kind.ARP_REPLY:
+        return socket.inet_ntoa(frame[28:32])
+    if kind in (Kind.SOLICITATION, Kind.ADVERTISEMENT):
+        return socket.inet_ntop(socket.AF_INET6, frame[62:78])
+    return ""
+
+
+def is_probe(frame: bytes) -> bool:
+    """Whether a question is one after the asker's own address, which nobody may answer (RFC 5227
+    2.1.1, RFC 4862 5.4), or an announcement (RFC 5227 3)."""
+    if kind_of(frame) is Kind.ARP_REQUEST:
+        return frame[28:32] in (bytes(4), frame[38:42])
+    return frame[22:38] == bytes(16)
+
+
+def is_echo(frame: bytes) -> bool:
+    """Whether it is an echo request or reply, of ICMP or ICMPv6."""
+    if kind_of(frame) is Kind.IPV4:
+        return frame[23] == ICMP and frame[34] in (0, 8)
+    return kind_of(frame) is Kind.IPV6 and frame[20] == ICMPV6 and frame[54] in (128, 129)
 
 
 def to_group(frame: bytes) -> bool:

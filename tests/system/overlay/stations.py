@@ -119,7 +119,9 @@ class Member(Host):
         return "tentative" not in text and all(one in text for one in self.seat.addresses)
 
     def listen(self, folder: Path) -> None:
-        """Answer iperf3 from now on."""
+        """Answer iperf3 from now on, if it does not yet."""
+        if self._server is not None:
+            return
         argv = [*self.prefix, peers.find_program("iperf3"), "-s", "--forceflush"]
         self._server = Process("iperf3", argv, folder / f"iperf3-{self.name}.log")
         self._server.expect("Server listening", 10)
