@@ -16,9 +16,10 @@ of several thousand entries at a full table finds its bucket full (it is refused
 costs two cache lines, whatever the table's size; both are fetched ahead for a whole batch
 (``near``, ``nearer``).
 
-The hash is multilinear: a sum of products of the key's 32-bit words with secret 64-bit numbers, of
-which the highest bits count. Whoever does not know the numbers cannot choose keys that share a
-bucket with more than the probability of chance (Dietzfelbinger 1996; Lemire, Kaser 2014).
+The hash is multilinear: a sum of products of the key's 32-bit words with secret 64-bit numbers.
+Whoever does not know the numbers cannot choose keys with the same sum but by chance (Dietzfelbinger
+1996; Lemire, Kaser 2014). Keys in a row, as a scan makes them, have sums at equal distances; so the
+sum is stirred, or with unlucky numbers they would fall into few buckets.
 
 Memory: 64 bytes an entry, 32 for its index words. What was never used is never touched.
 
@@ -65,6 +66,8 @@ TRIES = 64  # of a compare-and-swap that others disturb
 LOW = 0xFFFFFFFF
 TAG = 0x7FFFFFFF
 KEYS = 12  # secret numbers
+# Odd numbers with bits all over: the 64-bit fractions of the golden ratio and of the root of 2.
+STIR_ONCE, STIR_TWICE = -0x61C8864680B583EB, 0x6A09E667F3BCC909
 STATE_BITS, FLAG_BITS = 4, 12
 USE = STATE_BITS + FLAG_BITS  # where the count of uses begins in a state word
 STATE = (1 << STATE_BITS) - 1
@@ -98,7 +101,7 @@ def term(table, k, word):
 
 @kernel(inline=True)
 def hash_of(table, key):
-    """The hash of the key at ``key`` (an ENTRY or a SEEK): its highest 32 bits are good."""
+    """The hash of the key at ``key`` (an ENTRY or a SEEK)."""
     flow = ld64(key + E.flow)
     guest, remote = ld64(key + E.guest_low), ld64(key + E.remote_low)
     h = wadd64(wadd64(ld64(table + T.keys), term(table, 1, guest & LOW)),
@@ -110,7 +113,9 @@ def hash_of(table, key):
                              term(table, 7, shr64(high, 32))))
         h = wadd64(h, wadd64(wadd64(term(table, 8, shr64(remote, 32)), term(table, 9, far & LOW)),
                              term(table, 10, shr64(far, 32))))
-    return h
+    h = mul64(h ^ shr64(h, 32), STIR_ONCE)
+    h = mul64(h ^ shr64(h, 29), STIR_TWICE)
+    return h ^ shr64(h, 32)
 
 
 @kernel(inline=True)

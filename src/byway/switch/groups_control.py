@@ -27,7 +27,7 @@ import numpy as np
 
 from byway.machine.layout import address_of, alloc
 from byway.switch.connections import ENTRIES as TABLE_ENTRIES
-from byway.switch.connections import ConnectionTable, E
+from byway.switch.connections import STATE, ConnectionTable
 from byway.switch.groups_compile import MAPPED, Policy, Rule
 from byway.switch.groups_keys import PIECE
 from byway.switch.groups_members import Members
@@ -38,7 +38,6 @@ from byway.switch.groups_states import BY_REMOTE, TIMEOUTS, State
 CAPACITY = 1 << 18  # connections of a switch: 24 MiB, of which only what is used is there
 PORT_LIMIT = 1 << 16  # of a port
 RING = 1024  # openings that a port remembers
-SEEN, STATE = E.seen, 0xF
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,8 @@ class Connection:
     """One connection of a port, as the API shows it.
 
     ``guest_port`` and ``remote_port``: of ICMP the query's identifier and type, 0 where there are
-    none. ``opened_by``: "guest" or "remote". ``idle``: seconds.
+    none. ``opened_by``: "guest" or "remote". ``idle``, ``left``: seconds since its last frame, and
+    until it is forgotten without another one.
     """
 
     port: int
@@ -58,6 +58,7 @@ class Connection:
     state: str
     opened_by: str
     idle: float
+    left: float
 
 
 class _Port:
@@ -190,13 +191,14 @@ class SecurityGroups:
 
     def _shown(self, row: Any, now: int) -> Connection:
         flow, state = int(row["flow"]), int(row["state"])
+        named, idle = State(state & STATE), max(0, now - int(row["seen"])) / self._hz
         return Connection(
             port=flow >> 32 & 0xFFFF, protocol=flow >> 48 & 0xFF,
             guest=_text(row["guest_high"], row["guest_low"]), guest_port=flow & 0xFFFF,
             remote=_text(row["remote_high"], row["remote_low"]), remote_port=flow >> 16 & 0xFFFF,
-            state=State(state & STATE).name.lower(),
+            state=named.name.lower(),
             opened_by="remote" if state & BY_REMOTE else "guest",
-            idle=max(0, now - int(row["seen"])) / self._hz)
+            idle=idle, left=max(0.0, named.seconds - idle))
 
     def statistics(self, port: int) -> dict[str, int]:
         """Of one port: connections it has, may have, opened, and gave up for new ones."""

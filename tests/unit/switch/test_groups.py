@@ -341,6 +341,7 @@ def test_connections_as_the_api_shows_them(lab: Filtered) -> None:
     assert (first.guest_port, first.remote, first.remote_port, first.idle) == (
         40000, REMOTE, 443, 2.0)
     assert (web.guest_port, web.remote_port, web.opened_by, web.idle) == (80, 6000, "remote", 0)
+    assert (first.left, web.left) == (58.0, 60.0)
     assert len(lab.groups.connections(lab.now, most=2)) == 2
     assert lab.groups.connections(lab.now, 2) == []
     assert lab.groups.statistics(1) == {
