@@ -13,7 +13,9 @@ In a network that learns from tunnels the same is heard of remote guests. That i
 has not been said for as long as the network remembers what it learned.
 
 Nobody can make this grow without end: of each network as many addresses are kept as its forwarding
-database may hold.
+database may hold. Who is heard when there is no more room takes the place of one of its own port or
+tunnel, if that has its share already, else of one of whoever has most; in either case of the
+address that was silent longest. So who invents addresses only loses its own.
 """
 
 import time
@@ -39,6 +41,46 @@ class _Address:
     said: float
 
 
+class _Addresses:
+    """Those of one network; by place in the order of their last word."""
+
+    def __init__(self) -> None:
+        self.by_mac: dict[int, _Address] = {}
+        self._places: dict[int, OrderedDict[int, None]] = {}
+
+    def put(self, mac: int, place: int) -> tuple[_Address, bool]:
+        """The address was heard there just now; -> it, and whether it was elsewhere before."""
+        address = self.by_mac.setdefault(mac, _Address(place, OrderedDict(), 0.0))
+        moved, before = address.place != place, address.place
+        if moved:
+            self._leave(mac, before)
+            address.place = place
+        there = self._places.setdefault(place, OrderedDict())
+        there[mac] = None
+        there.move_to_end(mac)
+        return address, moved
+
+    def pop(self, mac: int) -> _Address:
+        """Forget an address."""
+        address = self.by_mac.pop(mac)
+        self._leave(mac, address.place)
+        return address
+
+    def _leave(self, mac: int, place: int) -> None:
+        there = self._places[place]
+        del there[mac]
+        if not there:
+            del self._places[place]
+
+    def least(self, place: int) -> int:
+        """The address that makes way for another one from this place, where there is no room."""
+        own = self._places.get(place, OrderedDict())
+        if len(own) * len(self._places) >= len(self.by_mac):
+            return next(iter(own))
+        most: OrderedDict[int, None] = max(self._places.values(), key=lambda there: len(there))
+        return next(iter(most))
+
+
 class Heard:
     """What was heard in all networks of a switch. Belongs to the control thread."""
 
@@ -48,7 +90,7 @@ class Heard:
         self._overlay = overlay
         self._clock = clock
         self._swept = clock()
-        self._known: dict[str, OrderedDict[int, _Address]] = {}  # by network, MAC
+        self._known: dict[str, _Addresses] = {}  # by network
         self._owners: dict[str, dict[bytes, int]] = {}  # MAC by network, IP
 
     def hear(self, event: Event) -> None:
@@ -57,14 +99,10 @@ class Heard:
         if network is None or event.mac == self._networks.gateway_of(network):
             return  # the network has gone meanwhile, or it is this switch's own router
         name = network.config.name
-        known = self._known.setdefault(name, OrderedDict())
-        address = known.get(event.mac)
-        if address is None:
-            if len(known) >= network.config.fdb_limit:
-                self._forget(name, next(iter(known)))
-            address = known[event.mac] = _Address(event.port, OrderedDict(), 0.0)
-        known.move_to_end(event.mac)
-        moved, address.place = address.place != event.port, event.port
+        known = self._known.setdefault(name, _Addresses())
+        if event.mac not in known.by_mac and len(known.by_mac) >= network.config.fdb_limit:
+            self._forget(name, known.least(event.port))
+        address, moved = known.put(event.mac, event.port)
         address.said = self._clock()
         if event.kind is Told.SAID and event.ip:
             self._own(name, event.mac, address, event.ip)
@@ -74,7 +112,7 @@ class Heard:
         """The IP belongs to this MAC address now."""
         owners = self._owners.setdefault(name, {})
         before = owners.get(ip)
-        if before not in (None, mac) and (other := self._known[name].get(before)):
+        if before not in (None, mac) and (other := self._known[name].by_mac.get(before)):
             other.ips.pop(ip, None)
             self._tell(name, before, other, False)
         owners[ip] = mac
@@ -113,7 +151,7 @@ class Heard:
                 self._sweep_network(network)
 
     def _sweep_network(self, network: Network) -> None:
-        name, known = network.config.name, self._known[network.config.name]
+        name, known = network.config.name, self._known[network.config.name].by_mac
         here = {mac: port for mac, port, _ in network.fdb.entries()}
         oldest = self._clock() - network.config.ageing
         for mac, address in list(known.items()):

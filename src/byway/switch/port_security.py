@@ -244,10 +244,11 @@ def judge_icmpv6(record, mac, head, l3, at, n):
 @kernel
 def may_be_nobody(protocol, head, at):
     """May a packet have the unspecified address as its source?"""
+    if protocol != ICMPV6:
+        return False
     kind = ld8(head + at)
-    return protocol == ICMPV6 and (
-        kind == SOLICITATION or kind == ROUTER_SOLICITATION or kind == MLD_REPORT
-        or kind == MLD_DONE or kind == MLD2_REPORT)
+    return kind == SOLICITATION or kind == ROUTER_SOLICITATION or kind == MLD_REPORT \
+        or kind == MLD_DONE or kind == MLD2_REPORT
 
 
 @kernel

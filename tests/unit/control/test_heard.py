@@ -167,3 +167,22 @@ def test_a_network_goes_with_all_that_was_heard_there() -> None:
     ear.networks.there = True
     ear.said(OTHER, "10.0.0.1", 2)
     assert ear.ips(OTHER) == [ip_bytes("10.0.0.1")]
+
+
+def test_who_invents_addresses_only_loses_its_own() -> None:
+    ear = Ear(limit=12)
+    for k in range(3):
+        ear.learned(OTHER + k, 2)
+    ear.learned(MAC + 0x1000, 3)
+    for k in range(100):
+        ear.learned(0x0600_0000_0000 + k, 7)
+    assert len(ear.overlay.known) == 12
+    assert {mac for mac, (port, _) in ear.overlay.known.items() if port != 7} == {
+        OTHER, OTHER + 1, OTHER + 2, MAC + 0x1000}
+    assert {mac for mac, (port, _) in ear.overlay.known.items() if port == 7} == {
+        0x0600_0000_0000 + k for k in range(92, 100)}, "the latest"
+    for k in range(5):  # who has less than a share is heard at the expense of whoever has most
+        ear.learned(MAC + 0x2000 + k, 4)
+    places = [port for port, _ in ear.overlay.known.values()]
+    assert (places.count(2), places.count(3), len(places)) == (3, 1, 12)
+    assert places.count(4) >= 3
