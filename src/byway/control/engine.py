@@ -147,6 +147,7 @@ class Engine(PortHost):
         if self.expire(int(tsc())) or self._heard.due:
             self._heard.sweep()
         self.policy.tick()
+        self.overlay.tunnels.tick()
         for name in self._unopened.due():
             again = AddPort(self._port(name).config, patient=True)
             self.apply([RemovePort(name), again])
@@ -342,6 +343,10 @@ class Engine(PortHost):
     def number(self, name: str) -> int:
         """The number of a port, -1 where there is none of that name."""
         return self._ports[name].index if name in self._ports else -1
+
+    def port_named(self, name: str) -> Port:
+        """The port that an underlay goes by (EngineError: there is none of that name)."""
+        return self._port(name)
 
     def _port(self, name: str) -> Port:
         if name not in self._ports:

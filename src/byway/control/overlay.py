@@ -4,7 +4,7 @@ is behind which.
 
 Used by the engine; its methods from ``set_tunnel`` to ``drop_entry`` by the population, which says
 what is true of hosts and addresses (population.py). Uses networks, plans, and the ports that carry
-tunnels.
+tunnels (tunnels.py).
 
 A tunnel has a number as ports have one, from FIRST_TUNNEL on, and is one for all networks. Nothing
 here is told to workers before the engine publishes, but for the tables of addresses (population,
@@ -15,7 +15,7 @@ so inside ``changing``: one exchange with the workers for all of them.
 import contextlib
 import ipaddress
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from byway.control.actions import (
     Action,
@@ -25,43 +25,29 @@ from byway.control.actions import (
     RemoveHost,
     SetUnderlay,
 )
-from byway.control.model import EntryConfig, HostConfig, UnderlayConfig, entry_name
+from byway.control.model import EntryConfig, HostConfig, entry_name
 from byway.control.networks import Networks
-from byway.control.numbers import Numbers
-from byway.control.opening import open_port
 from byway.control.plans import Plans
 from byway.control.population import Population
-from byway.control.problem import EngineError
-from byway.machine.layout import CACHE_LINE, address_of, alloc
-from byway.packet.tunnels import Remotes
-from byway.ports.port import Host, Port
+from byway.control.tunnels import TunnelHost, Tunnels
+from byway.machine.layout import CACHE_LINE, alloc
+from byway.ports.port import Port
 from byway.switch import population as table
-from byway.switch.fdb import FIRST_TUNNEL, MAX_PORTS, mac_text
+from byway.switch.fdb import mac_text
 from byway.switch.responder import Responder
 from byway.switch.stages import STAGES
 
 if TYPE_CHECKING:
-    from byway.ports.tunnel import Tunnel
     from byway.ports.underlay import Underlay
 
 # The population's sources for what the user says to this switch, and for what it hears itself.
 FILE, HEARD = "file", "heard"
 
 
-class OverlayHost(Host, Protocol):
-    """What the engine is to the overlay."""
-
-    def publish(self) -> None:
-        """Tell the workers what has changed, unless that is done soon for more changes together."""
-
-    def together(self) -> contextlib.AbstractContextManager[None]:
-        """What is changed in the body is one exchange with the workers."""
-
-
 class Overlay:
     """The overlay of one switch. Belongs to the control thread."""
 
-    def __init__(self, engine: OverlayHost, plans: Plans, networks: Networks,
+    def __init__(self, engine: TunnelHost, plans: Plans, networks: Networks,
                  entries: table.Population) -> None:
         self._engine = engine
         self._plans = plans
@@ -71,11 +57,8 @@ class Overlay:
         self.responder = Responder(entries)
         self.stages = alloc(STAGES, 1, CACHE_LINE)  # of all tunnels
         self.stages["responder"] = self.responder.address
-        self.remotes = Remotes(plans.settle)
-        self.config: UnderlayConfig | None = None
-        self.underlay: Underlay | None = None
-        self._tunnels: dict[str, Tunnel] = {}
-        self._numbers = Numbers(MAX_PORTS - FIRST_TUNNEL)
+        self.tunnels = Tunnels(engine, plans, self.stages, networks.vnis, self.keep)
+        self._tunnels = self.tunnels.by_host
         self._floods: set[tuple[str, str]] = set()  # network, host
         self._kept: list[Any] = []  # memory that a worker may still be reading
         self._member: Callable[[str, bytes, bool], None] = lambda group, ip, on: None
@@ -95,7 +78,7 @@ class Overlay:
         self._said += 1
         match action:
             case SetUnderlay(config):
-                self.set_underlay(config)
+                self.tunnels.set_underlay(config)
             case AddHost(host):
                 self._hosts[host.name] = host
                 self.population.put_host(FILE, self._said, host.name, host.address, host.networks)
@@ -124,7 +107,7 @@ class Overlay:
             case RemoveEntry(network, mac):
                 return AddEntry(self._entries[entry_name(network, mac)])
             case _:
-                return SetUnderlay(self.config)
+                return SetUnderlay(self.tunnels.config)
 
     # ------------------------------------------------------------ local ports
     def admit(self, port: Port) -> None:
@@ -178,74 +161,26 @@ class Overlay:
         elif self._local.pop(pair, None) is not None:
             self.population.drop_local(network, mac)
 
-    # ------------------------------------------------------------ the underlay
-    def set_underlay(self, config: UnderlayConfig | None, uplink: Port | None = None) -> None:
-        """Have this underlay; None: none. There are no tunnels while it changes."""
-        if self._tunnels:
-            raise EngineError("underlay: there are tunnels over it", "remove the hosts first")
-        if self.underlay:
-            self.underlay.close()
-            self._number_back(self.underlay)
-            self.underlay = None
-        self.config = config
-        if config is None:
-            return
-        from byway.ports.underlay import Underlay
-
-        index = FIRST_TUNNEL + self._numbers.take()
-        made = Underlay(config, index, self._engine, self._networks.vnis, self.remotes,
-                        self._plans.workers, uplink)
-        # What comes out of it is of many networks: that takes the way of ports with stages.
-        made.record["stages"] = address_of(self.stages)
-        self._plans.use_stages()
-        try:
-            open_port(made)
-        except EngineError:
-            made.close()
-            self._number_back(made)
-            self.config = None
-            raise
-        self.underlay = made
-
-    def _number_back(self, port: Port) -> None:
-        self._engine.publish()
-        self._numbers.give_back(port.index - FIRST_TUNNEL)
-
     # ------------------------------------------------------------ tunnels
+    @property
+    def underlay(self) -> "Underlay | None":
+        """What carries the tunnels."""
+        return self.tunnels.underlay
+
     def set_tunnel(self, host: str, address: str) -> None:
         """The host is at this underlay address; replaces another address."""
-        if self.underlay is None:
-            raise EngineError(f'host "{host}": this switch has no underlay',
-                              'add [underlay] with address = "..."')
-        if tunnel := self._tunnels.get(host):
-            tunnel.move(address)
-            return
-        if not self._numbers.left:
-            raise EngineError(f"there are {MAX_PORTS - FIRST_TUNNEL} tunnels already",
-                              "remove hosts first")
-        from byway.ports.tunnel import Tunnel
-
-        tunnel = Tunnel(host, address, FIRST_TUNNEL + self._numbers.take(), self.underlay)
-        tunnel.record["stages"] = address_of(self.stages)
-        try:
-            open_port(tunnel)
-        except EngineError:
-            tunnel.close()
-            self._number_back(tunnel)
-            raise
-        self._tunnels[host] = tunnel
-        self._engine.publish()
+        self.tunnels.set(host, address)
 
     def drop_tunnel(self, host: str) -> None:
         """Nothing goes to this host any more."""
         tunnel = self._tunnels.pop(host)
         for name, other in [pair for pair in self._floods if pair[1] == host]:
             self.flood(name, other, False)
-        tunnel.close()
+        self.tunnels.close_tunnel(tunnel)
         self._table.forget_port(tunnel.index)
         for network in self._networks:
             network.fdb.forget(tunnel.index)
-        self._number_back(tunnel)
+        self.tunnels.number_back(tunnel)
 
     def flood(self, network: str, host: str, on: bool) -> None:
         """Whether frames to all members of the network go to this host as well."""
@@ -349,13 +284,8 @@ class Overlay:
 
     def close(self) -> None:
         """No tunnels, no underlay. Idempotent."""
-        for tunnel in self._tunnels.values():
-            tunnel.close()
-        self._tunnels.clear()
+        self.tunnels.close()
         self._floods.clear()
-        if self.underlay:
-            self.underlay.close()
-            self.underlay = None
 
 
 def mac_number(text: str) -> int:

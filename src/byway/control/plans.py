@@ -80,6 +80,20 @@ class Plans:
             queue = self._assignment.queue(port, k)
             self._workers[queue.worker].plan.set_queue(queue.number, address_of(port.rxqs[k:]))
 
+    def add_sub_port(self, port: Port, number: int, address: int) -> None:
+        """Frames for ``number`` go out by the port, as long as it is attached."""
+        port.sub_ports.append((number, address))
+        self._set_sub_port(port, number, address)
+
+    def remove_sub_port(self, port: Port, number: int) -> None:
+        """Frames for ``number`` go nowhere."""
+        port.sub_ports[:] = [pair for pair in port.sub_ports if pair[0] != number]
+        self._set_sub_port(port, number, 0)
+
+    def _set_sub_port(self, port: Port, number: int, address: int) -> None:
+        for worker in self._workers if self.has(port) else ():
+            worker.plan.set_port(number, address)
+
     def detach(self, port: Port) -> bool:
         """Neither any more; -> whether it had been attached."""
         found = self._attached.pop(port.index, None)

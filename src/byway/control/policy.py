@@ -62,6 +62,7 @@ class Policy:
         overlay.stages["router"] = self._routers.address
         self._ports: dict[str, Port] = {}
         self._responder = overlay.responder
+        overlay.tunnels.on_uplink(self.change)
         self._trunks: dict[str, TrunkPort] = {}
         self._records: dict[str, Any] = {}  # STAGES by port
         self._parts: dict[str, list[Any]] = {}  # what they lead to
@@ -145,6 +146,7 @@ class Policy:
         wanted = self._of_network(config.network)
         wanted["meter"] = self._meter(config.limit, parts) if config.limit else 0
         wanted["security"] = self._port_security(config, parts) if config.port_security else 0
+        wanted["uplink"] = self._overlay.tunnels.uplink_of(port)
         wanted["groups"] = self._security.attach(port)
         wanted["mirror_rx"], wanted["mirror_tx"] = self._mirror(config.mirror)
         return wanted

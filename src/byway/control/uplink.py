@@ -98,20 +98,18 @@ class _Hop:
 class Uplink:
     """The uplink of one switch.
 
-    ``port``: address of the PORT that frames leave by, and by which they come in (a trunk's, where
-    the uplink is in one of its VLANs); ``number``, ``network``: of the port, or sub-port, in plans.
+    ``number``, ``network``: of its port in plans, or of a trunk's sub-port.
     ``settle`` returns when every worker has ended the pass it is in. ``address`` is that of the
     stage's record (switch.stages).
     """
 
-    def __init__(self, own: UplinkAddress, port: int, number: int, network: int, vnis: Vnis,
+    def __init__(self, own: UplinkAddress, number: int, network: int, vnis: Vnis,
                  remotes: Remotes, settle: Callable[[], None]) -> None:
         if len(own.mac) != 6 or own.mac[0] & 1 or not any(own.mac):
             raise ValueError(f"{own.mac.hex(':')} is no address of one station")
         if own.gateway is not None and len(own.gateway) != len(own.ip):
             raise ValueError("the gateway's address is of another version of IP")
         self.own = own
-        self._port = port
         self._settle = settle
         self._hops: dict[bytes, _Hop] = {}
         self._free = list(range(MAX_HOPS - 1, -1, -1))
@@ -131,7 +129,7 @@ class Uplink:
     # ------------------------------------------------------------ tunnels
     def way(self, remote: bytes, counters: int) -> int:
         """How frames get to a remote host (4 or 16 bytes of IP address); what goes there is counted
-        in the COUNTERS at ``counters``. -> the address of its WAY, for the tunnel's sender."""
+        in the COUNTERS at ``counters``. -> the address of its WAY, for the tunnel's stages."""
         if len(remote) != len(self.own.ip):
             raise ValueError(f"a host with an address of {len(remote)} bytes, and an uplink with"
                              f" one of {len(self.own.ip)}")
@@ -144,7 +142,7 @@ class Uplink:
         row["template"], row["overhead"] = address_of(template), len(template)
         row["l3"] = HEADER + (VLAN_TAG if own.tag else 0)
         row["l4"] = int(row["l3"]) + IP_HEADER[own.version]
-        row["version"], row["port"], row["tx"] = own.version, self._port, counters
+        row["version"], row["tx"] = own.version, counters
         row["hop"] = address_of(self._records[hop.number:])
         row["longest"] = longest_inner(own.mtu, own.version)
         row["sums"] = own.sums
@@ -181,10 +179,16 @@ class Uplink:
         return mac.to_bytes(6, "big") if mac else None
 
     # ------------------------------------------------------------ neighbours
-    def tick(self, now: float) -> list[bytes]:
-        """What is to be sent at a time (seconds, any clock that only goes on): once a second, and
-        when there is another way."""
-        return [frame for hop in self._hops.values() if (frame := self._question(hop, now))]
+    def tick(self, now: float, most: int = 64) -> list[bytes]:
+        """What is to be sent at a time (seconds, any clock that only goes on), at most so many
+        frames: once a second, and when there is another way. Who waits longest is first."""
+        frames: list[bytes] = []
+        for hop in sorted(self._hops.values(), key=lambda hop: hop.asked or 0.0):
+            if len(frames) == most:
+                break
+            if frame := self._question(hop, now):
+                frames.append(frame)
+        return frames
 
     def _question(self, hop: _Hop, now: float) -> bytes | None:
         record = self._records[hop.number]

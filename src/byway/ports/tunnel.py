@@ -45,7 +45,7 @@ class Tunnel(Port):
     def open(self) -> None:
         self._point_at(self.address_of_host)
         self.record["ntx"] = SOURCES
-        self.host.attach(self)
+        self._attach()
         self.state, self.reason = "up", ""
         self._make_known(self.address_of_host)
 
@@ -59,8 +59,13 @@ class Tunnel(Port):
         self.host.detach(self)
         self._point_at(address)
         self.address_of_host = address
-        self.host.attach(self)
+        self._attach()
         self._make_known(address)
+
+    def _attach(self) -> None:
+        """Frames may be sent here; over an uplink its port sends them, for as long as it is up."""
+        if not self.underlay.uplink:
+            self.host.attach(self)
 
     def _check(self, address: str) -> None:
         version = ipaddress.ip_address(address).version

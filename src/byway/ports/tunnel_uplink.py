@@ -2,15 +2,15 @@
 """Frames into a tunnel over an uplink: Byway itself writes the outer headers, and the frames leave
 by another port.
 
-Used by dispatch.py, for tunnels whose sender names a WAY; control fills it. The other direction is
-switch/uplink.py. RFC 7348, 791, 6864 (identification), 8200, 768, 6935, 6040.
+Used by worker, as the last stage of a tunnel that has a WAY; control fills it. The other direction
+is switch/uplink.py. RFC 7348, 791, 6864 (identification), 8200, 768, 6935, 6040.
 
 Theory of operation
 -------------------
 The outer headers of a tunnel are the same for all its frames, but for few fields: they stand in the
 WAY as a *template*, with a VLAN tag where the uplink has one. A frame gets them in a copy of its
 row (packet.reshape), since others may get the frame as well. Nothing is left to do on the frame:
-what is to be cut was cut before (ports.tx).
+what is to be cut was cut before (worker.out).
 
 UDP's source port is made of the inner flow's hash, so that routers spread flows and keep each in
 order. Its checksum is 0 (RFC 7348, 4), or summed over the whole frame where the WAY says so.
@@ -41,12 +41,12 @@ _TOO_BIG, _NO_NEIGHBOUR = int(Reason.TOO_BIG), int(Reason.NO_NEIGHBOUR)
 _SOURCES = LAST_SOURCE - FIRST_SOURCE  # a mask
 
 # template: address of ``overhead`` bytes: Ethernet, a tag perhaps, IP at ``l3``, UDP at ``l4``,
-# VXLAN. version: of IP. hop: NEXT_HOP. port: the PORT that frames leave by. longest: bytes of the
-# longest frame. sums: is UDP's checksum to be made? ident: the last identification; numbered: is
-# there to be one (the packet may be cut on its way)? tx: the tunnel's COUNTERS.
+# VXLAN. version: of IP. hop: NEXT_HOP. longest: bytes of the longest frame. sums: is UDP's checksum
+# to be made? ident: the last identification; numbered: is there to be one (the packet may be cut on
+# its way)? tx: the tunnel's COUNTERS.
 WAY, way_at, W = record("way", [
-    "template", "overhead", "l3", "l4", "version", "hop", "port", "longest", "sums", "ident",
-    "numbered", "tx"])
+    "template", "overhead", "l3", "l4", "version", "hop", "longest", "sums", "ident", "numbered",
+    "tx"])
 
 
 @kernel
@@ -105,8 +105,8 @@ def wrap(way, row, copy, seg, mac, vni):
 def wrap_rows(way, batch, selected, n):
     """Make packets to the tunnel's host of n rows, on which nothing is left to do; -> how many.
 
-    They are listed at BATCH.passed (which may be ``selected`` itself) and lie in BATCH.copies; they
-    are to leave by WAY.port. What cannot go is counted at the tunnel, and so is what goes.
+    They lie in BATCH.copies and stand in ``selected`` instead; they are to leave by the uplink's
+    port. What cannot go is counted at the tunnel, and so is what goes.
     """
     w = way_at(way)
     b = batch_at(batch)
@@ -114,7 +114,7 @@ def wrap_rows(way, batch, selected, n):
     if unlikely(mac == 0):
         count_drops(w.tx, _NO_NEIGHBOUR, n)
         return 0
-    passed, copy, seg, vni, longest = b.passed, b.copies, b.pieces, b.vni, w.longest
+    copy, seg, vni, longest = b.copies, b.pieces, b.vni, w.longest
     made = 0
     octets = 0
     for k in range(n):
@@ -122,7 +122,7 @@ def wrap_rows(way, batch, selected, n):
         length = ld64(row + R.len)
         if likely(length <= longest):
             seg = wrap(way, row, copy, seg, mac, vni)
-            st64(passed + 8 * made, copy)
+            st64(selected + 8 * made, copy)
             made += 1
             octets += length
             copy += 64

@@ -5,13 +5,14 @@ Used by worker (staging.py calls the stages, staged.py and deliver.py the rest) 
 which fills the record. A port without stages has none, and costs nothing for them.
 
 parent: the address of the PORT that frames for this one really go to, 0: itself (a trunk's
-sub-port's frames go to the trunk port). trunk, meter, security, responder, groups, router, uplink:
-the address of that stage's own record for this port, 0 where it has none. mirror_rx, mirror_tx: the
-number + 1 of the port that gets a copy of what comes in, or goes out.
+sub-port's frames go to the trunk port, a tunnel's over an uplink to that). way: how a tunnel's
+frames get there (ports.tunnel_uplink), 0 for all others. trunk, meter, security, responder, groups,
+router, uplink: the address of that stage's own record for this port, 0 where it has none.
+mirror_rx, mirror_tx: the number + 1 of the port that gets a copy of what comes in, or goes out.
 """
 
 from byway.machine.layout import record
 
 STAGES, stages_at, S = record("stages", [
-    "parent", "trunk", "meter", "security", "responder", "groups", "router", "uplink",
+    "parent", "way", "trunk", "meter", "security", "responder", "groups", "router", "uplink",
     "mirror_rx", "mirror_tx"])

@@ -143,11 +143,11 @@ def send_batch(worker, rxq, now):
     b = batch_at(batch)
     b.now = now >> CLOCK_SHIFT
     look(batch)
-    if unlikely(b.offloads != 0):
-        check_offloads(batch)
     port = ld64(rxq + X.port)
     if unlikely(ld64(port + P.stages) != 0):
         return send_staged(w.plan, rxq, batch, w.sort)
+    if unlikely(b.offloads != 0):
+        check_offloads(batch)
     network = enter(w.plan, batch, origin_word(ld64(port + P.network), ld64(port + P.index)))
     decide(batch, network, b.origin)
     return deliver(w.plan, rxq, batch, w.sort)

@@ -14,7 +14,9 @@ A mirror's copies go without the stages of the port that gets them, so mirrors m
 from byway.machine.jit import kernel
 from byway.machine.mem import fence, ld64, likely, st64, st64_rel
 from byway.machine.system import call5
-from byway.packet.batch import batch_at
+from byway.packet.batch import R, batch_at
+from byway.packet.counters import count_drops
+from byway.packet.segment import F, finish_begin, finish_next
 from byway.ports.dispatch import tell_tx
 from byway.ports.record import P, T, port_at
 from byway.ports.tx import acquire, port_tx
@@ -63,9 +65,36 @@ def staged_tx(plan, destination, batch, selected, n):
 
 
 @kernel
+def finished_tx(plan, destination, batch, selected, n):
+    """As ``staged_tx``, for a tunnel over an uplink: on a frame that gets outer headers nothing may
+    be left to do, so that is done before (packet.segment)."""
+    finisher = batch_at(batch).finisher
+    k = 0
+    while k < n:
+        first = k
+        while k < n and ld64(ld64(selected + 8 * k) + R.offload) == 0:
+            k += 1
+        if k > first:
+            staged_tx(plan, destination, batch, selected + 8 * first, k - first)
+        if k < n:
+            reason = finish_begin(finisher, ld64(selected + 8 * k), 0)
+            if reason != 0:
+                count_drops(ld64(port_at(destination).txqs + T.counters), reason, 1)
+            else:
+                lot = finish_next(finisher)
+                while lot > 0:
+                    staged_tx(plan, destination, batch, ld64(finisher + F.selected), lot)
+                    lot = finish_next(finisher)
+            k += 1
+
+
+@kernel
 def out_tx(plan, destination, batch, selected, n):
     """Deliver n rows to the PORT at ``destination``; what it does not take is counted there."""
-    if likely(ld64(destination + P.stages) == 0):
+    stages = ld64(destination + P.stages)
+    if likely(stages == 0):
         port_tx(destination, batch, selected, n)
+    elif batch_at(batch).offloads != 0 and stages_at(stages).way != 0:
+        finished_tx(plan, destination, batch, selected, n)
     else:
         staged_tx(plan, destination, batch, selected, n)

@@ -20,7 +20,9 @@ the row undecided; the router gives rows another origin.
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
 from byway.packet.batch import batch_at, origin_port, origin_word
+from byway.packet.offload import check_offloads
 from byway.ports.record import Kind, P, X
+from byway.ports.tunnel_uplink import wrap_rows
 from byway.switch.decide import learn_sources
 from byway.switch.groups import groups_rx, groups_tx
 from byway.switch.meter import meter_rx, meter_tx
@@ -29,6 +31,7 @@ from byway.switch.responder import responder_rx
 from byway.switch.router import router_rx
 from byway.switch.stages import stages_at
 from byway.switch.trunk import trunk_rx, trunk_tx
+from byway.switch.uplink import uplink_rx
 from byway.worker.plan import enter, plan_at
 
 _TUNNEL = int(Kind.TUNNEL)
@@ -44,9 +47,11 @@ def find_origins(rxq, batch):
     word = origin_word(ld64(port + P.network), ld64(port + P.index))
     for k in range(b.n):
         st64(b.origins + 8 * k, word)
-    trunk = stages_at(ld64(port + P.stages)).trunk
-    if trunk != 0:
-        trunk_rx(trunk, batch)
+    s = stages_at(ld64(port + P.stages))
+    if s.trunk != 0:
+        trunk_rx(s.trunk, batch)
+    if s.uplink != 0:
+        uplink_rx(s.uplink, batch)
 
 
 @kernel
@@ -72,6 +77,8 @@ def rx_stages(plan, rxq, batch):
     find_origins(rxq, batch)
     p = plan_at(plan)
     b = batch_at(batch)
+    if b.offloads != 0:  # now that the frames are those that go on
+        check_offloads(batch)
     rows, origins, n = b.rows, b.origins, b.n
     k = 0
     while k < n:
@@ -100,4 +107,6 @@ def tx_stages(stages, batch, selected, n, counters):
         n = meter_tx(s.meter, batch, selected, n, counters)
     if s.trunk != 0:
         n = trunk_tx(s.trunk, batch, selected, n, counters)
+    if s.way != 0:
+        n = wrap_rows(s.way, batch, selected, n)
     return n

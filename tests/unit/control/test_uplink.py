@@ -131,7 +131,8 @@ def test_many_hosts() -> None:
     hosts = [bytes([10, 0, k >> 8, k & 255]) for k in range(3000)]
     ways = {bed.uplink.way(host, 0) for host in hosts}
     assert len(ways) == 3000 <= MAX_HOPS
-    assert len(bed.uplink.tick(0)) == 3000
+    asked = [Ether(frame)[ARP].pdst for k in range(47) for frame in bed.uplink.tick(k / 100)]
+    assert len(set(asked)) == len(asked) == 3000, "some at a time, each in its turn"
     bed.rx([bytes(Ether(src=PEER, dst=MAC) / ARP(
         op=2, hwsrc=PEER, psrc="10.0.11.5", pdst="192.0.2.1"))])
     known = {ip for ip, mac in bed.uplink.neighbours().items() if mac}

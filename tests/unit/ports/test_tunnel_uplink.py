@@ -10,12 +10,9 @@ from scapy.layers.l2 import Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 
 from byway.machine.jit import INTERPRETED
-from byway.machine.layout import address_of
 from byway.packet.batch import ROWS
 from byway.packet.counters import drops_by_name
 from byway.packet.vxlan import FIRST_SOURCE, longest_inner
-from byway.testing.finishing import content
-from byway.testing.stage_kernels import wrap_selected
 from tests.unit.switch.uplink_bed import HOST, OWN_MAC, VNI, Bed
 
 VERSIONS = pytest.mark.parametrize("version", [4, 6])
@@ -132,15 +129,3 @@ def test_a_whole_batch_in_many_pieces() -> None:
     bed = resolved(4)
     frames = [inner(200 + k) for k in range(ROWS)]
     assert [packet[50:] for packet in bed.tx(frames, pieces=16)] == frames
-
-
-def test_the_list_may_be_made_in_place() -> None:
-    """Where the rows that are left of a list are listed already."""
-    bed = resolved(4)
-    n = bed.frames.place([inner(), inner(2000), inner(300)])
-    bed.passed[:n] = bed.frames.chosen[:n]
-    way = bed.uplink._ways[HOST[4]][0]
-    assert wrap_selected(address_of(way), bed.frames.address, address_of(bed.passed), n) == 2
-    copies = bed.frames.batch.copies
-    assert [content(row)[50:] for row in copies[:2]] == [inner(), inner(300)]
-    assert bed.passed[:2].tolist() == [address_of(copies), address_of(copies[1:])]

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The underlay of a switch, and a tunnel to each other host over it.
+
+Used by the overlay. Uses plans, the ports that carry tunnels (ports.underlay, ports.tunnel), and
+uplinked.py where one of the switch's own ports carries them.
+
+A tunnel has a number as ports have one, from FIRST_TUNNEL on, and is one for all networks. Nothing
+here is told to workers before the engine publishes, but for the table of remote hosts, which
+workers read while it changes.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from byway.control.model import UnderlayConfig
+from byway.control.numbers import Numbers
+from byway.control.opening import open_port
+from byway.control.plans import Plans
+from byway.control.problem import EngineError
+from byway.control.uplinked import Uplinked
+from byway.machine.layout import address_of
+from byway.packet.tunnels import Remotes, Vnis
+from byway.ports.port import Host, Port
+from byway.switch.fdb import FIRST_TUNNEL, MAX_PORTS
+
+if TYPE_CHECKING:
+    from byway.ports.tunnel import Tunnel
+    from byway.ports.underlay import Underlay
+
+
+class TunnelHost(Host, Protocol):
+    """What the engine is to tunnels."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def publish(self) -> None:
+        """Tell the workers what has changed, unless that is done soon for more changes together."""
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """What is changed in the body is one exchange with the workers."""
+
+    def emit(self, port: Port, frame: bytes) -> None:
+        """Send a frame out of a port that is attached."""
+
+    def port_named(self, name: str) -> Port:
+        """A port (EngineError: there is none of that name)."""
+
+
+class Tunnels:
+    """The tunnels of one switch, by the names of their hosts. ``stages``: the STAGES record that
+    all of them have; ``keep`` has something live until no worker uses it."""
+
+    def __init__(self, engine: TunnelHost, plans: Plans, stages: Any, vnis: Vnis,
+                 keep: Callable[[Any], None]) -> None:
+        self._engine = engine
+        self._plans = plans
+        self._stages = stages
+        self._vnis = vnis
+        self._keep = keep
+        self._fit: Callable[[Port], None] = lambda port: None
+        self._numbers = Numbers(MAX_PORTS - FIRST_TUNNEL)
+        self.remotes = Remotes(plans.settle)
+        self.config: UnderlayConfig | None = None
+        self.underlay: Underlay | None = None
+        self.uplinked: Uplinked | None = None
+        self.by_host: dict[str, Tunnel] = {}
+
+    # ------------------------------------------------------------ the underlay
+    def set_underlay(self, config: UnderlayConfig | None) -> None:
+        """Have this underlay; None: none. There are no tunnels while it changes."""
+        if self.by_host:
+            raise EngineError("underlay: there are tunnels over it", "remove the hosts first")
+        self._drop_underlay()
+        if config is None:
+            return
+        from byway.ports.underlay import Underlay
+
+        uplink = self._engine.port_named(config.uplink) if config.uplink else None
+        index = FIRST_TUNNEL + self._numbers.take()
+        made = Underlay(config, index, self._engine, self._vnis, self.remotes,
+                        self._plans.workers, uplink)
+        # What comes out of it is of many networks: that takes the way of ports with stages.
+        made.record["stages"] = address_of(self._stages)
+        self._plans.use_stages()
+        try:
+            open_port(made)
+        except EngineError:
+            made.close()
+            self.number_back(made)
+            raise
+        self.config = config
+        self.underlay = made
+        if uplink:
+            self.uplinked = Uplinked(config, uplink, self._plans, self._stages, self._vnis,
+                                     self.remotes)
+            self._fit(uplink)
+
+    def _drop_underlay(self) -> None:
+        self.config = None
+        if underlay := self.underlay:
+            self.underlay = None
+            underlay.close()
+            self.number_back(underlay)
+        if uplinked := self.uplinked:
+            self.uplinked = None
+            self._fit(uplinked.port)
+            self._keep(uplinked)
+
+    def number_back(self, port: Port) -> None:
+        """No worker knows the tunnel any more once this is published."""
+        self._engine.publish()
+        self._numbers.give_back(port.index - FIRST_TUNNEL)
+
+    # ------------------------------------------------------------ the uplink
+    def on_uplink(self, callback: Callable[[Port], None]) -> None:
+        """Who is told that a port has become the uplink, or is it no more."""
+        self._fit = callback
+
+    def uplink_of(self, port: Port) -> int:
+        """The address of the port's UPLINK, 0 where it is no uplink."""
+        uplinked = self.uplinked
+        return uplinked.uplink.address if uplinked and uplinked.port is port else 0
+
+    def tick(self) -> None:
+        """Once a second, and after there is another tunnel: what the uplink has to ask."""
+        if self.uplinked:
+            for frame in self.uplinked.questions(self._engine.loop.time()):
+                self._engine.emit(self.uplinked.port, frame)
+
+    # ------------------------------------------------------------ tunnels
+    def set(self, host: str, address: str) -> None:
+        """The host is at this underlay address; replaces another address."""
+        if self.underlay is None:
+            raise EngineError(f'host "{host}": this switch has no underlay',
+                              'add [underlay] with address = "..."')
+        if tunnel := self.by_host.get(host):
+            self._move(tunnel, address)
+            return
+        if not self._numbers.left:
+            raise EngineError(f"there are {MAX_PORTS - FIRST_TUNNEL} tunnels already",
+                              "remove hosts first")
+        from byway.ports.tunnel import Tunnel
+
+        tunnel = Tunnel(host, address, FIRST_TUNNEL + self._numbers.take(), self.underlay)
+        tunnel.record["stages"] = address_of(self._stages)
+        try:
+            open_port(tunnel)
+        except EngineError:
+            tunnel.close()
+            self.number_back(tunnel)
+            raise
+        self.by_host[host] = tunnel
+        self._carry(tunnel)
+        self._engine.publish()
+
+    def _carry(self, tunnel: "Tunnel") -> None:
+        if self.uplinked:
+            self.uplinked.carry(tunnel, tunnel.address_of_host)
+            self._engine.loop.call_soon(self.tick)
+
+    def _move(self, tunnel: "Tunnel", address: str) -> None:
+        if self.uplinked is None or tunnel.address_of_host == address:
+            tunnel.move(address)
+            return
+        self.uplinked.let_go(tunnel)
+        try:
+            tunnel.move(address)
+        finally:
+            self._carry(tunnel)
+            self._engine.publish()
+
+    def close_tunnel(self, tunnel: "Tunnel") -> None:
+        """Nothing goes to its host any more, nor comes from there."""
+        if self.uplinked:
+            self.uplinked.let_go(tunnel)
+        tunnel.close()
+
+    def close(self) -> None:
+        """No tunnels, no underlay; the workers have ended. Idempotent."""
+        for tunnel in self.by_host.values():
+            tunnel.close()
+        self.by_host.clear()
+        if self.underlay:
+            self.underlay.close()
+            self.underlay = None
+        self.uplinked = None
