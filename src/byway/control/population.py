@@ -344,6 +344,11 @@ class Population:
                       if peer.address is not None and peer.host not in self._tunnels)
         return {"entries": self._table.count, "hosts": len(self._tunnels), "waiting": waiting}
 
+    def hosts(self, source: str) -> list[tuple[str, str, frozenset[str]]]:
+        """(name, address, networks) of each host that a source says is there."""
+        return [(name, peer.address, peer.networks)
+                for name, peer in self._sources[source].peers.items() if peer.address is not None]
+
     def waiting(self) -> list[tuple[str, str, str]]:
         """(host, its address, who has that address), for each host that cannot have its tunnel."""
         return [(peer.host or "", peer.address, self._holders.get(peer.address, ""))

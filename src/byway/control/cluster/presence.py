@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this host says of itself, kept in etcd under a lease: that it is there, and what is behind it.
+"""What this host says of itself, in etcd under a lease: that it is there, and what is behind it.
 
 Used by cluster. Uses etcd and layout.
 
@@ -136,9 +136,11 @@ class Presence:
                 failures = 0
             except NoLeaseError as error:
                 self._note("lost", str(error))
-                continue
             except RefusedError as error:
+                lease = self.state.lease
                 self._note("refused", str(error))
+                if lease:  # what is left of us shall not wait for its end
+                    self._give_up(lease)
             except EtcdError as error:
                 self._note("lost", str(error), keep_lease=True)
                 failures = min(failures + 1, len(PAUSES) - 1)
@@ -212,7 +214,8 @@ class Presence:
                                f" {other.address}, this one takes no part in the cluster", fix)
         if self._joined_before:
             raise RefusedError(f'another process at {self.address} has taken over as host'
-                               f' "{self.host}", this one takes no part any more', "end one of them")
+                               f' "{self.host}", this one takes no part any more',
+                               "end one of them")
 
     def _write(self, lease: int) -> None:
         """Write what has changed, as long as the host's key is ours."""

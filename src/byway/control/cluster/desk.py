@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Networks and ports of the cluster, made in this switch. Used by cluster; uses wanted.
+
+What is written in the switch's own file, or came by its API, counts before what the cluster says
+under the same name: that is refused, with a sentence.
+"""
+
+from typing import Any
+
+from byway.control.diff import Change
+from byway.control.problem import EngineError
+from byway.control.tables import parse_network, parse_port
+from byway.control.wanted import Wanted
+
+
+class WantedDesk:
+    """A Desk (intake.py) over the wanted state of a switch. Belongs to the control thread."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._mine: set[tuple[str, str]] = set()  # what the cluster put here
+
+    def put(self, kind: str, table: dict[str, Any]) -> None:
+        """Have this "network" or "port", in place of one of the same name."""
+        name = str(table["name"])
+        here = self._wanted.has.networks if kind == "network" else self._wanted.has.ports
+        if name in here and (kind, name) not in self._mine:
+            raise EngineError(f'{kind} "{name}" of the cluster: the switch has one of its own',
+                              "rename or remove one of the two")
+        label = f'{kind} "{name}" of the cluster'
+        if kind == "network":
+            change = Change(add_networks=(parse_network(table, label),))
+        else:
+            change = Change(add_ports=(parse_port(table, label),))
+        self._wanted.alter(change, keep=False)
+        self._mine.add((kind, name))
+
+    def drop(self, kind: str, name: str) -> None:
+        """Have it no more; it may be gone already."""
+        if kind == "network":
+            if users := self._users(name):
+                raise EngineError(f'network "{name}" has ports here: {", ".join(users)}',
+                                  "remove them, or create the network again")
+            self._wanted.alter(Change(remove_networks=(name,)), keep=False)
+        else:
+            self._wanted.alter(Change(remove_ports=(name,)), keep=False)
+        self._mine.discard((kind, name))
+
+    def networks(self) -> tuple[str, ...]:
+        """The networks that this switch has ports in, in order."""
+        return tuple(sorted({network for port in self._wanted.has.ports.values()
+                             for network in port.networks}))
+
+    def _users(self, network: str) -> list[str]:
+        return sorted(port.name for port in self._wanted.has.ports.values()
+                      if network in port.networks)
