@@ -171,6 +171,17 @@ def some(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     return check
 
 
+def at_most(limit: int, what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A validator of lists: it has no more than so many. ``what``: several of them, in words."""
+
+    def check(value: tuple[Any, ...]) -> tuple[Any, ...]:
+        if len(value) > limit:
+            raise wrong(f"has {len(value)} {what}", f"name {limit} at most; networks hold many")
+        return value
+
+    return check
+
+
 def overlapping(subnets: Iterable[str]) -> tuple[str, str] | None:
     """The first two that have an address in common; None: there are none."""
     parsed = sorted(((ipaddress.ip_network(one), one) for one in subnets),

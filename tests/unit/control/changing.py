@@ -21,8 +21,8 @@ def merged(
     """`config` with these networks and ports added, or in place of those of the same name."""
     all_networks = {n.name: n for n in (*config.networks, *networks)}
     all_ports = {p.name: p for p in (*config.ports, *ports)}
-    return Config(switch=config.switch, networks=tuple(all_networks.values()),
-                  ports=tuple(all_ports.values()))
+    return config.model_copy(update={"networks": tuple(all_networks.values()),
+                                     "ports": tuple(all_ports.values())})
 
 
 def without(config: Config, networks: Iterable[str] = (), ports: Iterable[str] = ()) -> Config:

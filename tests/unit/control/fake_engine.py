@@ -23,7 +23,8 @@ from byway.control.problem import EngineError
 
 
 class FakeEngine:
-    """`refuse` names ports that cannot be opened; `applied` keeps every call of apply()."""
+    """`refuse` names ports that cannot be opened; `applied` keeps every call of apply(),
+    `parts` what has become of them."""
 
     def __init__(
         self, switch: SwitchConfig, loop: asyncio.AbstractEventLoop | None = None
@@ -36,17 +37,17 @@ class FakeEngine:
         self.counters: dict[str, dict[str, Any]] = {}
         self.moved = 0
         self.tracked: list[dict[str, Any]] = []
-        self._parts: dict[Key, Part] = {}
+        self.parts: dict[Key, Part] = {}
 
     def start(self) -> None:
         self.running = True
 
     def close(self) -> None:
         self.running = False
-        self._parts.clear()
+        self.parts.clear()
 
     def apply(self, actions: Sequence[Action]) -> None:
-        after = dict(self._parts)
+        after = dict(self.parts)
         for action in actions:
             match action:
                 case AddPort(port) if port.name in self.refuse:
@@ -57,11 +58,11 @@ class FakeEngine:
                     after.pop(key, None)
                 else:
                     after[key] = part
-        self._parts = after
+        self.parts = after
         self.applied.append(list(actions))
 
     def _all(self, kind: Kind) -> dict[str, Any]:
-        return {key.name: part for key, part in self._parts.items() if key.kind == kind}
+        return {key.name: part for key, part in self.parts.items() if key.kind == kind}
 
     def ports(self) -> list[dict[str, Any]]:
         return [

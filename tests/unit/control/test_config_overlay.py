@@ -162,6 +162,10 @@ BAD = {
     "ethertype": ('ports = "80" }', 'ethertype = "ipv6", remote = "10.0.0.0/8" }', [
         'security_group[1] "web": rules[1]: remote "10.0.0.0/8" is not of ethertype "ipv6";'
         " write a network of the same family"]),
+    "too many pairs": ('port_security = true', "allowed_address_pairs = [" + ", ".join(
+        f'{{ ip = "10.9.0.{k}" }}' for k in range(101)) + "]", [
+        'port[1] "c1": allowed_address_pairs: has 101 address pairs;'
+        " name 100 at most; networks hold many"]),
     "mac of two": ('name = "c2"\nnetwork = "red"', 'name = "c2"\nnetwork = "blue"\n'
                    'mac = "02:00:00:00:00:01"', [
         'port[2] "c2": mac: "02:00:00:00:00:01" is also that of port[1] "c1": mac;'

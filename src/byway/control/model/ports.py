@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from byway.control.model.base import Model
 from byway.control.model.policy import AddressPair, LimitConfig, MirrorConfig
-from byway.control.network_values import GroupNames, Ips, Vlans, once
+from byway.control.network_values import GroupNames, Ips, Vlans, at_most, once
 from byway.control.problem import shown, wrong
 from byway.control.values import (
     Addresses,
@@ -39,6 +39,9 @@ _TAP_FEATURES = ("csum", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", 
 IN_PLACE = frozenset({"ips", "allowed_address_pairs", "port_security", "trusted",
                       "security_groups", "limit", "mirror"})
 _Trusted = Annotated[tuple[Literal["dhcp", "ra"], ...], AfterValidator(once("service"))]
+MAX_PAIRS = 100  # they are looked through for every frame
+_Pairs = Annotated[tuple[AddressPair, ...], AfterValidator(once("address pair")),
+                   AfterValidator(at_most(MAX_PAIRS, "address pairs"))]
 
 
 class _Port(Model):
@@ -53,8 +56,7 @@ class _Port(Model):
     network: Name
     mac: Mac | None = None
     ips: Ips = ()
-    allowed_address_pairs: Annotated[
-        tuple[AddressPair, ...], AfterValidator(once("address pair"))] = ()
+    allowed_address_pairs: _Pairs = ()
     port_security: StrictBool = False
     trusted: _Trusted = ()
     security_groups: GroupNames = ()
