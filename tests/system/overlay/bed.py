@@ -91,8 +91,19 @@ class Node:
         self.switch = Switch(self.folder, [], prefix=self.namespace.prefix, text=text)
 
     def head(self) -> dict[str, Any]:
-        """The table [switch]."""
-        return {"name": self.name, "api": str(self.folder / "api.sock")}
+        """The table [switch]; ports that came by the API outlive it."""
+        return {"name": self.name, "api": str(self.folder / "api.sock"),
+                "state": str(self.folder / "switch.db")}
+
+    def known(self) -> dict[tuple[str, str], tuple[str, frozenset[str]]]:
+        """{(network, MAC): (host, its IP addresses)} as this host has it, link-local ones left
+        out; its own host's name where the port is here."""
+        return {
+            (row["network"], row["mac"]): (
+                row["host"] or self.name,
+                frozenset(ip for ip in row["ips"] if not ip.startswith("fe80:")))
+            for row in self.switch.client.population()
+        }
 
     def add(self, member: Member) -> None:
         """Give a station its port here, by the API; a machine is connected."""
@@ -249,6 +260,24 @@ class Bed:
     def drops(self) -> dict[str, dict[str, dict[str, int]]]:
         """What each host's switch has dropped, by port and reason."""
         return {name: node.switch.drops() for name, node in self.nodes.items()}
+
+    def wanted(self) -> dict[tuple[str, str], tuple[str, frozenset[str]]]:
+        """What every host has to know: {(network, MAC): (host, IP addresses)} of all stations."""
+        return {(m.seat.net.name, m.seat.mac): (m.host, frozenset(m.seat.ips))
+                for m in self.members.values()}
+
+    def differences(self, hosts: str = NAMES) -> dict[str, list[str]]:
+        """{host: what it knows that is not so, and what it does not know}; {} where all is well."""
+        found = {}
+        wanted = self.wanted()
+        for name in hosts:
+            if (node := self.nodes.get(name)) and (known := node.known()) != wanted:
+                found[name] = [
+                    f"{network} {mac}: {known.get((network, mac))}, not"
+                    f" {wanted.get((network, mac))}"
+                    for network, mac in sorted(known.keys() | wanted.keys())
+                    if known.get((network, mac)) != wanted.get((network, mac))]
+        return found
 
     def forget_neighbours(self) -> None:
         """Every station has to resolve all others again."""
