@@ -10,6 +10,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -93,3 +94,26 @@ class Filtered:
     def states(self, port: int = 1) -> list[str]:
         """The states of a port's connections, the one that was seen last first."""
         return [found.state for found in self.groups.connections(self.now, port)]
+
+    def heads(self, n: int) -> list[int]:
+        """Where the private heads of the first n rows are."""
+        return [int(head) for head in self._frames.batch.rows["head"][:n]]
+
+    def memory(self, port: int) -> list[tuple[str, Any]]:
+        """All arrays that the stage of a port may touch, but for heads."""
+        groups, frames = self.groups, self._frames.batch
+        owned = groups._ports[port]
+        found = [("table", groups.table.record), ("index", groups.table.index),
+                 ("entries", groups.table.entries), ("counts", groups.table.counts),
+                 ("members", groups.members.record), ("cells", groups.members._cells),
+                 ("groups", owned.record), ("ring", owned.ring), ("counters", self.counters),
+                 ("batch", frames.record), ("rows", frames.rows), ("scratch", frames._scratch),
+                 ("chosen", self._frames.chosen)]
+        policy = groups._policies[owned.names]
+        found.append(("policy", policy.record))
+        for k, rules in enumerate(policy.sets):
+            found += [(f"set {k}", rules.record), (f"services {k}", rules._services.memory),
+                      (f"prefixes {k}", rules._cells), (f"lengths {k}", rules._lengths),
+                      (f"combinations {k}", rules._combinations)]
+            found += [(f"row {k}", row) for row in rules._rows._known.values()]
+        return [(name, array) for name, array in found if array.nbytes]

@@ -33,6 +33,7 @@ moment make two entries; the one that is not found ages out.
 
 import random
 import secrets
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -75,11 +76,12 @@ FREE = 0  # the state of an entry that is not in use
 
 # index, entries: addresses. shift: of a hash, for the number of its bucket. capacity: entries.
 # fresh: entries that were ever used. free: the stack's head, changes << 32 | number. counts:
-# int64[ZONES], entries by zone. fair: what a zone may always have. timeouts: coarse ticks, by
+# int64[ZONES], entries by zone. fair: what a zone may always have; over: entries that zones have
+# beyond that, of which there may be ``shared``. timeouts: coarse ticks, by
 # state. full: insertions that found no room in their bucket, or none at all.
 TABLE, table_at, T = record("connection_table", [
-    "index", "entries", "shift", "capacity", "fresh", "free", "counts", "count", "fair", "full",
-    ("keys", "<i8", (KEYS,)), ("timeouts", "<i8", (1 << STATE_BITS,))])
+    "index", "entries", "shift", "capacity", "fresh", "free", "counts", "count", "fair", "shared",
+    "over", "full", ("keys", "<i8", (KEYS,)), ("timeouts", "<i8", (1 << STATE_BITS,))])
 # high, low: an address as ld64be loads it, IPv4 as ::ffff:a.b.c.d. flow: see groups_keys.py (the
 # zone in bits 32 to 47). state: uses << USE | flags << STATE_BITS | state. seen: coarse time of the
 # last frame. valid: which rules allowed it (groups_rules.py). A free entry's first word: the number
@@ -218,6 +220,22 @@ def zone_of(flow):
 
 
 @kernel
+def count_zone(table, zone):
+    """A zone has one entry more."""
+    add64(table + T.count, 1)
+    if add64(ld64(table + T.counts) + 8 * zone, 1) >= ld64_once(table + T.fair):
+        add64(table + T.over, 1)
+
+
+@kernel
+def uncount_zone(table, zone):
+    """A zone has one entry less."""
+    add64(table + T.count, -1)
+    if add64(ld64(table + T.counts) + 8 * zone, -1) > ld64_once(table + T.fair):
+        add64(table + T.over, -1)
+
+
+@kernel
 def insert(table, seek, state, now, valid):
     """Make an entry of the key sought (hashed by ``near``), in ``state`` (with its flags); -> its
     address, or 0 where there is no room."""
@@ -237,8 +255,7 @@ def insert(table, seek, state, now, valid):
     for j in range(WAYS):
         if ld64_once(bucket + 8 * j) == 0:
             if cas64(bucket + 8 * j, 0, (h & TAG) << 32 | number) == 0:
-                add64(ld64(table + T.counts) + 8 * zone_of(ld64(seek + S.flow)), 1)
-                add64(table + T.count, 1)
+                count_zone(table, zone_of(ld64(seek + S.flow)))
                 if unlikely(ld64_acq(entry + E.state) >> USE != use >> USE):
                     st64_rel(bucket + 8 * j, 0)  # the zone was forgotten in this moment
                 return entry
@@ -261,8 +278,7 @@ def remove(table, entry, state):
     for j in range(WAYS):
         if ld64_once(bucket + 8 * j) == word:
             st64_rel(bucket + 8 * j, 0)  # nobody else changes the word of an entry
-    add64(ld64(table + T.counts) + 8 * zone_of(ld64(entry + E.flow)), -1)
-    add64(table + T.count, -1)
+    uncount_zone(table, zone_of(ld64(entry + E.flow)))
     put_free(table, number)
     return True
 
@@ -277,15 +293,12 @@ def expired(table, state, age):
 def may_open(table, zone, limit):
     """May a zone have one more entry, of ``limit`` that it may have at all?
 
-    A zone that has less than its fair share always may; of the last eighth of a table nobody else
-    gets anything.
+    Half of a table is divided among the zones: so much each always may have. The other half is for
+    whoever is first.
     """
     count = ld64_once(ld64(table + T.counts) + 8 * zone)
-    if count >= limit:
-        return False
-    capacity = ld64(table + T.capacity)
-    return ld64_once(table + T.count) < capacity - (capacity >> 3) \
-        or count < ld64_once(table + T.fair)
+    return count < limit and (count < ld64_once(table + T.fair)
+                              or ld64_once(table + T.over) < ld64(table + T.shared))
 
 
 @kernel(entry=True)
@@ -332,7 +345,8 @@ class ConnectionTable:
         self.record = alloc(TABLE, 1)
         row = self.record[0]
         row["index"], row["entries"] = address_of(self.index), address_of(self.entries)
-        row["counts"], row["capacity"], row["fair"] = address_of(self.counts), capacity, capacity
+        row["counts"], row["capacity"] = address_of(self.counts), capacity
+        row["fair"] = row["shared"] = capacity
         row["shift"] = 64 - (buckets.bit_length() - 1)
         draw = secrets.SystemRandom() if seed is None else random.Random(seed)
         row["keys"] = [draw.getrandbits(64) - (1 << 63) for _ in range(KEYS)]
@@ -350,9 +364,13 @@ class ConnectionTable:
         """Bytes that the table takes at the most."""
         return int(self.entries.nbytes + self.index.nbytes + self.counts.nbytes)
 
-    def share(self, ports: int) -> None:
-        """There are so many ports: each may always have its fair share of the entries."""
-        self.record["fair"] = self.capacity // max(1, ports)
+    def share(self, zones: Iterable[int]) -> None:
+        """These zones divide the table. To be called when there are others, and now and then: what
+        workers do in the same moment is not counted."""
+        found = np.array(list(zones), np.int64)
+        fair = self.capacity // (2 * max(1, len(found)))
+        self.record["fair"], self.record["shared"] = fair, self.capacity - fair * len(found)
+        self.record["over"] = np.maximum(self.counts[found] - fair, 0).sum()
 
     def expire(self, now: int, portion: int = 1 << 17) -> int:
         """Remove what has aged out at coarse time ``now``, of the next ``portion`` entries (some

@@ -51,7 +51,7 @@ from byway.machine.mem import (
 )
 from byway.packet.batch import UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
-from byway.packet.layers import TCP, l4_of
+from byway.packet.layers import HIDDEN, TCP, l4_of
 from byway.packet.reason import Reason
 from byway.switch.connections import E, S, expired, find, near, nearer, remove, same
 from byway.switch.groups_keys import (
@@ -167,7 +167,9 @@ def live(stage, seek, now):
 @kernel
 def by_rules(stage, row, seek, to_guest, reason):
     """Rules alone decide about a frame: 0, or dropped for ``reason``."""
-    code = ld8(ld64(row + R.head) + l4_of(ld64(seek + S.what) >> FOUND) + 1)
+    code = 0
+    if ld64(seek + S.flow) >> 48 & 0xFF != HIDDEN:  # then it is ICMP
+        code = ld8(ld64(row + R.head) + l4_of(ld64(seek + S.what) >> FOUND) + 1)
     return dropped(reason) if allowed(stage, seek, code, to_guest) == NO else 0
 
 

@@ -141,7 +141,7 @@ class SecurityGroups:
             row = known.record
             row["table"], row["members"] = self.table.address, self.members.address
             row["zone"] = port
-            self.table.share(len(self._ports))
+            self.table.share(self._ports)
         before, known.names = known.names, groups
         known.record["limit"] = known.limit = limit
         known.record["policy"] = policy.address
@@ -155,7 +155,7 @@ class SecurityGroups:
             return 0
         self._keep(known)
         self._forget_policy(known.names)
-        self.table.share(len(self._ports))
+        self.table.share(self._ports)
         return self.table.forget(port)
 
     def _forget_policy(self, names: tuple[str, ...]) -> None:
@@ -178,6 +178,7 @@ class SecurityGroups:
         again that members were allowed who have left since; -> how many aged out. About once a
         second."""
         self.members.departures()
+        self.table.share(self._ports)
         return self.table.expire(now)
 
     def connections(self, now: int, port: int | None = None, most: int = 1000) -> list[Connection]:
