@@ -194,3 +194,15 @@ def test_port_security_ends_a_storm_where_it_begins(switch: RunningSwitch) -> No
         assert [e["mac"] for e in switch.call(switch.engine.population, "blue")] == [mac(1)]
         assert len(ask(switch, guarded, "10.0.0.1", "10.0.0.2")) == 0
         assert len(other.receive()) == 1, "what it may say is heard"
+
+
+def test_what_is_configured_is_not_anothers_to_say(switch: RunningSwitch) -> None:
+    """Without port security anybody can say anything to those who hear it; but the switch goes on
+    answering with what was configured."""
+    with ExitStack() as stack:
+        owner = connect(switch, stack, "one", 1, mac=mac(1), ips=["10.0.0.1"])
+        thief = connect(switch, stack, "two", 2)
+        asker = connect(switch, stack, "three", 3)
+        thief.send([Arp(ARP_REPLY, thief.mac, "10.0.0.1", bytes(6), "10.0.0.1").frame(BROADCAST)])
+        switch.settle()
+        assert is_answered(ask(switch, asker, "10.0.0.3", "10.0.0.1"), owner, "10.0.0.1")

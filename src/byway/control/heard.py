@@ -140,7 +140,8 @@ class Heard:
         return self._clock() >= self._swept + SWEEP_SECONDS
 
     def sweep(self) -> None:
-        """Forget what is no longer in the forwarding databases, or was not said for long."""
+        """Forget what is no longer in the forwarding databases, or was not said for long; and hear
+        what is there, and was learned when its port had told too much."""
         self._swept = self._clock()
         for name in list(self._known):
             network = self._networks.get(name)
@@ -161,3 +162,6 @@ class Heard:
                 gone = address.said < oldest
             if gone:
                 self._forget(name, mac)
+        for mac, port in here.items():
+            if mac not in known and port < FIRST_TUNNEL:
+                self.hear(Event(Told.LEARNED, network.number, port, mac))

@@ -70,6 +70,7 @@ class Overlay:
         self._entries: dict[str, EntryConfig] = {}
         self._local: dict[tuple[str, int], int] = {}  # port numbers by network and MAC
         self._firm: dict[tuple[str, int], tuple[bytes, ...]] = {}  # configured ones: their IPs
+        self._owners: dict[tuple[str, bytes], int] = {}  # and whose those are
         self._remote: dict[tuple[str, int], str] = {}  # hosts of those heard through tunnels
 
     # ------------------------------------------------------------ what the user says
@@ -117,6 +118,7 @@ class Overlay:
             pair = config.network, mac_number(mac)
             self._local[pair] = port.index
             self._firm[pair] = tuple(ip_bytes(ip) for ip in config.known_ips)
+            self._owners |= {(config.network, ip): pair[1] for ip in self._firm[pair]}
             self.population.put_local(*pair, self._firm[pair], firm=True)
 
     def dismiss(self, port: Port) -> None:
@@ -124,13 +126,17 @@ class Overlay:
         for network, mac in [pair for pair, index in self._local.items() if index == port.index]:
             self.population.drop_local(network, mac)
             del self._local[network, mac]
-            self._firm.pop((network, mac), None)
+            for ip in self._firm.pop((network, mac), ()):
+                if self._owners.get((network, ip)) == mac:
+                    del self._owners[network, ip]
 
     def hear_local(self, network: str, mac: int, ips: Iterable[bytes], index: int,
                    moved: bool) -> None:
-        """An address was heard at a local port. What is configured stays, and may have more IPs."""
+        """An address was heard at a local port. What is configured stays, and may have more IPs;
+        nobody else can say that he has one of those that are."""
         pair = network, mac
         firm = self._firm.get(pair)
+        ips = [ip for ip in ips if self._owners.get((network, ip), mac) == mac]
         if firm is None:
             self._local[pair] = index
             self.population.put_local(network, mac, ips)
@@ -148,6 +154,7 @@ class Overlay:
         if self._remote.get(pair, host) != host:
             self.population.drop_entry(HEARD, self._said, network, self._remote[pair], mac)
         self._remote[pair] = host
+        ips = [ip for ip in ips if (network, ip) not in self._owners]
         self.population.put_entry(HEARD, self._said, network, host, mac, ips, 0)
 
     def unhear(self, network: str, mac: int) -> None:

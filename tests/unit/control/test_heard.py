@@ -10,6 +10,7 @@ import pytest
 from byway.control.heard import MAX_IPS, Heard
 from byway.control.overlay import ip_bytes
 from byway.switch.fdb import FIRST_TUNNEL, Fdb
+from byway.testing.kernels import learn_address
 from byway.worker.events import Event, Told
 
 MAC, OTHER, GATEWAY = 0x0200_0000_0001, 0x0200_0000_0002, 0x0200_0000_00FE
@@ -186,3 +187,13 @@ def test_who_invents_addresses_only_loses_its_own() -> None:
     places = [port for port, _ in ear.overlay.known.values()]
     assert (places.count(2), places.count(3), len(places)) == (3, 1, 12)
     assert places.count(4) >= 3
+
+
+def test_what_a_worker_could_not_tell_is_found() -> None:
+    """A port may tell so many addresses in a moment: the fdb has the others."""
+    ear = Ear()
+    ear.learned(MAC, 1)
+    for mac, port in ((MAC, 1), (OTHER, 1), (OTHER + 1, FIRST_TUNNEL)):
+        learn_address(ear.networks.blue.fdb.address, mac << 16, port, 1)
+    ear.heard.sweep()
+    assert ear.overlay.known == {MAC: (1, []), OTHER: (1, [])}
