@@ -325,7 +325,6 @@ class Engine(PortHost):
     def _change_port(self, config: PortConfig) -> None:
         """Other values of what a port can change while it goes on. Pauses no worker."""
         port = self._port(config.name)
-        self.overlay.dismiss(port)
         port.config = config
         self.policy.change(port)
         self.overlay.admit(port)

@@ -146,8 +146,9 @@ class Heard:
         for name in list(self._known):
             network = self._networks.get(name)
             if network is None:
+                for mac in list(self._known[name]):
+                    self._forget(name, mac)
                 del self._known[name]
-                self._owners.pop(name, None)
             else:
                 self._sweep_network(network)
 

@@ -258,6 +258,8 @@ def test_what_guests_say_of_themselves_is_known(switch: RunningSwitch, stack: Ex
     known = {entry["mac"]: (entry["ips"], entry["port"])
              for entry in switch.call(switch.engine.population, "blue")}
     assert known == {mac(1): (["10.0.0.1"], "one"), mac(2): (["10.0.0.2"], "two")}
+    yard.change("one", limit={"rx_frames": 1_000_000})
+    assert list(yard.ask("two", "10.0.0.1", "10.0.0.2")) == ["two"], "and stays known"
     switch.remove("two")
     assert [e["mac"] for e in switch.call(switch.engine.population, "blue")] == [mac(1)]
 
