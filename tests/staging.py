@@ -3,13 +3,14 @@
 
     place = Place()
     place.population.set_ip(place.number, mapped("10.0.0.2"), 0x020000000002)
-    outcome, = place.run(respond, responder.address, [request], origin=1)
+    outcome, = place.run(respond, responder, [request], origin=1)
 """
 
 import ctypes
 import ipaddress
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -28,6 +29,12 @@ def mapped(ip: str) -> bytes:
     """An IP address in 16 bytes, IPv4 as ::ffff:a.b.c.d."""
     packed = ipaddress.ip_address(ip).packed
     return packed if len(packed) == 16 else bytes(10) + b"\xff\xff" + packed
+
+
+class Addressed(Protocol):
+    """What has a record for kernels, and keeps it alive."""
+
+    address: int
 
 
 @dataclass(frozen=True)
@@ -59,9 +66,12 @@ class Place:
         """The network's fdb knows the address."""
         learn_address(self.fdb.address, mac << 16, port, 1)
 
-    def run(self, stage: Callable[[int, int], int], record: int, frames: Sequence[bytes],
+    def run(self, stage: Callable[[int, int], int], owner: Addressed, frames: Sequence[bytes],
             origin: int = 1, offload: int = 0) -> list[Outcome]:
-        """Have the stage look at frames that came in on port ``origin``, at most ROWS of them."""
+        """Have the stage look at frames that came in on port ``origin``, at most ROWS of them.
+
+        ``owner``: of the stage's record, and of the memory that it leads to.
+        """
         assert len(frames) <= ROWS
         kept = [np.frombuffer(frame, np.uint8).copy() for frame in frames]
         for row, octets in zip(self.batch.rows, kept, strict=False):
@@ -70,7 +80,7 @@ class Place:
         batch = self.batch.record[0]
         batch["n"], batch["origin"], batch["offloads"] = len(frames), origin, offload
         look_at(self.batch.address)
-        stage(record, self.batch.address)
+        stage(owner.address, self.batch.address)
         assert [bytes(octets) for octets in kept] == list(frames), "the sender's memory"
         return [self._outcome(k) for k in range(len(frames))]
 

@@ -20,7 +20,7 @@ EXAMPLES = 150 if INTERPRETED else 1500
 @example(made=[b"\xff" * 14], pairs=PAIRS[0], trusted=())
 def test_verdicts(made: list[bytes], pairs: Pairs, trusted: tuple[str, ...]) -> None:
     place, naive = Place(), Naive(pairs, trusted)
-    outcomes = place.run(secure, PortSecurity(pairs, trusted).address, made)
+    outcomes = place.run(secure, PortSecurity(pairs, trusted), made)
     place.close()
     assert [o.reason for o in outcomes] == [naive.verdict(frame) for frame in made]
     assert [o.frame for o in outcomes] == made
@@ -33,6 +33,6 @@ def test_noise_of_an_allowed_sender(made: list[bytes]) -> None:
     source = bytes(6) + NUMBERS[0].to_bytes(6, "big")
     kinds = [b"\x08\0\x45", b"\x86\xdd\x60", b"\x08\x06", b"\x81\0"]
     noisy = [source + kinds[k % 4] + noise for k, noise in enumerate(made)]
-    outcomes = place.run(secure, PortSecurity(PAIRS[0]).address, noisy)
+    outcomes = place.run(secure, PortSecurity(PAIRS[0]), noisy)
     place.close()
     assert [o.reason for o in outcomes] == [naive.verdict(frame) for frame in noisy]

@@ -44,7 +44,7 @@ class Answering(Place):
 
     def ask(self, message: Ether, origin: int = OWN_PORT) -> Outcome:
         frame = bytes(message)
-        outcome, = self.run(respond, self.responder.address, [frame.ljust(60, b"\0")], origin)
+        outcome, = self.run(respond, self.responder, [frame.ljust(60, b"\0")], origin)
         return outcome
 
 
@@ -151,7 +151,7 @@ def test_other_hardware_protocols_and_operations(place: Answering, fields: dict[
 
 def test_a_short_message_is_none(place: Answering) -> None:
     frame = bytes(arp())[:41]
-    outcome, = place.run(respond, place.responder.address, [frame])
+    outcome, = place.run(respond, place.responder, [frame])
     assert outcome == Outcome(None, None, frame)
 
 
@@ -245,7 +245,7 @@ def test_the_checksum_is_right(place: Answering) -> None:
     message = solicit()
     message[ICMPv6ND_NS].cksum = 0x1234
     assert place.ask(message).out is None
-    outcome, = place.run(respond, place.responder.address, [bytes(message)], offload=1)
+    outcome, = place.run(respond, place.responder, [bytes(message)], offload=1)
     assert outcome.out == OWN_PORT
 
 
@@ -270,7 +270,7 @@ def test_options_are_whole(place: Answering, options: str) -> None:
 def test_a_message_that_is_cut_off(place: Answering) -> None:
     whole = bytes(solicit())
     for n in range(14, len(whole)):
-        outcome, = place.run(respond, place.responder.address, [whole[:n]])
+        outcome, = place.run(respond, place.responder, [whole[:n]])
         assert outcome == Outcome(None, None, whole[:n])
 
 

@@ -60,7 +60,7 @@ class Guarded(Place):
         """Why a frame is dropped, None where it passes, unchanged."""
         frame = bytes(packet)
         port = self.trusted if trusted else self.port
-        outcome, = self.run(secure, port.address, [frame])
+        outcome, = self.run(secure, port, [frame])
         assert outcome.out is None
         assert outcome.frame == frame
         return outcome.reason

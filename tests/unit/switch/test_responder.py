@@ -56,7 +56,7 @@ def hear(place: Place, *frames: bytes, origin: int = 1) -> list[Event]:
     """What control is told when these come in."""
     responder = Responder(place.population)
     for k in range(0, len(frames), ROWS):
-        place.run(respond, responder.address, frames[k : k + ROWS], origin)
+        place.run(respond, responder, frames[k : k + ROWS], origin)
     return place.told()
 
 
@@ -121,7 +121,7 @@ def test_a_network_that_does_not_respond_still_listens() -> None:
     place = Place(flags=0)
     place.population.set_ip(place.number, mapped("10.0.0.2"), OTHER)
     responder = Responder(place.population)
-    outcome, = place.run(respond, responder.address, [request("10.0.0.2")])
+    outcome, = place.run(respond, responder, [request("10.0.0.2")])
     assert outcome.out is None
     assert place.told() == [said("10.0.0.1")]
     place.close()
@@ -131,7 +131,7 @@ def test_a_network_without_population_is_left_alone() -> None:
     place = Place()
     place.network["population"] = 0
     place.population.set_ip(place.number, mapped("10.0.0.2"), OTHER)
-    outcome, = place.run(respond, Responder(place.population).address, [request("10.0.0.2")])
+    outcome, = place.run(respond, Responder(place.population), [request("10.0.0.2")])
     assert outcome.out is None
     assert place.told() == []
     place.close()
@@ -139,7 +139,7 @@ def test_a_network_without_population_is_left_alone() -> None:
 
 def test_the_gateway_answers_for_itself(place: Place) -> None:
     place.population.set_ip(place.number, mapped("10.0.0.254"), GATEWAY)
-    outcome, = place.run(respond, Responder(place.population).address, [request("10.0.0.254")])
+    outcome, = place.run(respond, Responder(place.population), [request("10.0.0.254")])
     assert outcome.out is None
 
 
@@ -150,7 +150,7 @@ def test_addresses_with_the_highest_bit() -> None:
     place.population.set_ip(place.number, mapped("10.0.0.2"), owner)
     responder = Responder(place.population)
     asked, own = request("10.0.0.2"), request("10.0.0.2", sender="0.0.0.0", mac=owner)
-    first, second = place.run(respond, responder.address, [asked, own])
+    first, second = place.run(respond, responder, [asked, own])
     assert (first.out, first.frame[6:12], second.out) == (1, octets(owner), None)
     place.close()
 
@@ -170,6 +170,6 @@ def test_replies_and_other_rows_side_by_side(place: Place) -> None:
     """Only undecided rows are looked at, each row for itself."""
     frames = [request("10.0.0.2"), b"\x02" * 60, request("10.0.0.3"), b"\x02" * 10,
               request("10.0.0.2", sender="10.0.0.7")]
-    outcomes = place.run(respond, Responder(place.population).address, frames)
+    outcomes = place.run(respond, Responder(place.population), frames)
     assert [o.out for o in outcomes] == [1, None, None, None, 1]
     assert [o.frame for o in outcomes[1:4]] == frames[1:4]
