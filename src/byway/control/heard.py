@@ -146,7 +146,7 @@ class Heard:
         for name in list(self._known):
             network = self._networks.get(name)
             if network is None:
-                for mac in list(self._known[name]):
+                for mac in list(self._known[name].by_mac):
                     self._forget(name, mac)
                 del self._known[name]
             else:
