@@ -13,11 +13,11 @@ from tests.system.conftest import short_folder
 from tests.system.engines.station import Host
 from tests.system.overlay.bed import BLUE, Seat, toml
 from tests.system.overlay.stations import Container
-from tests.system.overlay.underlay import Underlay
+from tests.system.overlay.underlay import DEVICE, Underlay
 from tests.system.peers.kernel import checksum_errors
 from tests.system.peers.process import Process
 from tests.system.peers.switch import Switch
-from tests.system.peers.vxlan import KernelHost, OvsHost, PeerHost
+from tests.system.peers.vxlan import KernelHost, OvsHost, PeerHost, finish
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
@@ -70,6 +70,8 @@ def meeting(request: pytest.FixtureRequest) -> Iterator[Meeting]:
             ("[[entry]]", {**THEIRS.entry(), "host": "B"}),
             ("[[port]]", ours.port(folder))])
         host = underlay.join(1, "byway")
+        if what == "ovs":
+            finish(host, DEVICE)
         switch = Switch(folder, [], prefix=host.prefix, text=text)
         stack.callback(switch.stop)
         made = Meeting(ours, peer.station, switch, peer, family)

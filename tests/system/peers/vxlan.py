@@ -16,6 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from byway.machine.netns import inside
+from byway.ports.ethtool import set_features
 from tests.peers import find_program
 from tests.system.engines.namespace import Namespace
 from tests.system.engines.station import Host
@@ -25,6 +27,11 @@ from tests.system.peers.process import Process, wait_until
 
 OVERHEAD = {4: 50, 6: 70}
 ALL = "00:00:00:00:00:00"  # the entry of the vxlan device for whatever has none
+
+
+def finish(namespace: Namespace, device: str) -> None:
+    """What leaves by an interface is complete from now on: checksums, and frames cut."""
+    inside(namespace.name, lambda: set_features(device, ("tx-checksum-ip-generic",), False))
 
 
 class PeerHost:
@@ -79,7 +86,11 @@ class KernelHost(PeerHost):
 
 class OvsHost(PeerHost):
     """A bridge of Open vSwitch's own data path with a VXLAN port, and a bridge for the underlay's
-    interface, as its guide "Connecting VMs Using Tunnels (Userspace)" has it. IPv4 only."""
+    interface, as its guide "Connecting VMs Using Tunnels (Userspace)" has it. IPv4 only.
+
+    It reads interfaces by packet sockets and believes what it reads, so nothing may be left undone
+    there (``finish``): no checksums, no large frames.
+    """
 
     def __init__(self, underlay: Underlay, number: int, vni: int, mac: str, addresses: list[str],
                  remote: str, folder: Path) -> None:
@@ -142,6 +153,7 @@ class OvsHost(PeerHost):
                            "address", mac)
         self.namespace.run("ip", "link", "set", "st0", "up")
         self._vsctl("add-port", "int", "st0")
+        finish(place, "eth0")
         place.run("ip", "link", "set", "eth0", "up")
         for one in addresses:
             place.run("ip", "address", "add", one, "dev", "eth0",
