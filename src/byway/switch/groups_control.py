@@ -196,7 +196,8 @@ class SecurityGroups:
         return Connection(
             port=flow >> 32 & 0xFFFF, protocol=flow >> 48 & 0xFF,
             guest=_text(row["guest_high"], row["guest_low"]), guest_port=flow & 0xFFFF,
-            remote=_text(row["remote_high"], row["remote_low"]), remote_port=flow >> 16 & 0xFFFF,
+            remote=_text(row["remote_high"], row["remote_low"]),
+            remote_port=flow >> 16 & (0xFF if named is State.ICMP else 0xFFFF),
             state=named.name.lower(),
             opened_by="remote" if state & BY_REMOTE else "guest",
             idle=idle, left=max(0.0, named.seconds - idle))
