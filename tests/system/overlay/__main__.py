@@ -45,7 +45,11 @@ def inventory(bed: Bed) -> str:
 
 
 def check(bed: Bed) -> bool:
-    """Who does not answer, and who does and must not; whether all is well."""
+    """Who knows too little, who does not answer, who does and must not; whether all is well."""
+    try:
+        print(f"all hosts agree after {bed.wait_agreed():.2f} s")
+    except PeerError as error:
+        print(error)
     missing, leaks = bed.missing(), bed.leaks()
     for name, addresses in missing.items():
         print(f"{name} does not reach {', '.join(sorted(addresses))}")

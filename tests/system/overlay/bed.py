@@ -12,6 +12,7 @@ hosts and entries), or told by etcd (CLUSTER), which then is in a namespace besi
 """
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -24,7 +25,7 @@ from tests.system.overlay.relay import Relay
 from tests.system.overlay.stations import Container, Member, Net, Seat, VirtualMachine
 from tests.system.overlay.underlay import Underlay
 from tests.system.peers.etcd import Etcd
-from tests.system.peers.process import wait_until
+from tests.system.peers.process import PeerError, wait_until
 from tests.system.peers.switch import Switch
 
 BLUE, RED = Net("blue", 100), Net("red", 200)
@@ -278,6 +279,15 @@ class Bed:
                     for network, mac in sorted(known.keys() | wanted.keys())
                     if known.get((network, mac)) != wanted.get((network, mac))]
         return found
+
+    def wait_agreed(self, hosts: str = NAMES, timeout: float = 30.0) -> float:
+        """Until these hosts know what there is and nothing else; -> the seconds it took."""
+        began = time.monotonic()
+        try:
+            wait_until(lambda: not self.differences(hosts), "all hosts agree", timeout)
+        except PeerError as error:
+            raise PeerError(f"{error}: {self.differences(hosts)}") from None
+        return time.monotonic() - began
 
     def forget_neighbours(self) -> None:
         """Every station has to resolve all others again."""

@@ -29,7 +29,7 @@ FIRST = 101  # the number of the first station that is made
 @pytest.fixture(scope="module")
 def bed(folder: Path) -> Iterator[Bed]:
     with Bed(folder, Source.CLUSTER) as made:
-        wait_until(lambda: not made.differences(), "all hosts agree", 30)
+        made.wait_agreed()
         yield made
 
 
@@ -89,7 +89,7 @@ def test_a_machine_that_moves_is_silent_for_moments(
             time.sleep(1.0)
             silent.append(prober.echo.silence(began))
         here.switch.client.remove_port(machine.name)
-        wait_until(lambda: not bed.differences(), "all hosts agree", 20)
+        bed.wait_agreed()
     told(record_property, "silence", silent)
     assert max(silent) <= MOVED
     assert bed.missing() == {}

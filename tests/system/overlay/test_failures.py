@@ -13,7 +13,7 @@ import pytest
 from tests.system.overlay.bed import BLUE, TTL, Bed, Source
 from tests.system.overlay.prober import Prober
 from tests.system.overlay.stations import Seat
-from tests.system.peers.process import PeerError, wait_until
+from tests.system.peers.process import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
@@ -25,19 +25,9 @@ OTHERS = "ACD"
 @pytest.fixture(scope="module")
 def bed(folder: Path) -> Iterator[Bed]:
     with Bed(folder, Source.CLUSTER) as made:
-        agreed(made)
+        made.wait_agreed()
         assert made.missing() == {}
         yield made
-
-
-def agreed(bed: Bed, hosts: str = "ABCD", timeout: float = SETTLE) -> float:
-    """Wait until these hosts know what there is and nothing else; -> the seconds it took."""
-    began = time.monotonic()
-    try:
-        wait_until(lambda: not bed.differences(hosts), "all hosts agree", timeout)
-    except PeerError as error:
-        raise PeerError(f"{error}: {bed.differences(hosts)}") from None
-    return time.monotonic() - began
 
 
 def names(bed: Bed, hosts: str) -> list[str]:
@@ -61,7 +51,7 @@ def test_a_switch_is_killed(bed: Bed) -> None:
         lost.switch.start()
         again = time.monotonic()
         bed.wait_settled()
-        took = agreed(bed)
+        took = bed.wait_agreed()
         assert bed.missing() == {}
         print(f"everybody agrees {took:.2f} s after its ports were up,"
               f" {time.monotonic() - again:.2f} s after it was started all is reached")
@@ -81,10 +71,10 @@ def test_etcd_is_killed(bed: Bed) -> None:
         made = bed.make(Seat(BLUE, 41, "C"))
         bed.nodes["C"].add(made)
         bed.wait_settled()
-        agreed(bed)
+        bed.wait_agreed()
         assert bed.missing() == {}
         bed.end(made)
-        agreed(bed)
+        bed.wait_agreed()
         assert prober.echo.silence(began) < 1.0
 
 
@@ -98,7 +88,7 @@ def test_etcd_loses_everything(bed: Bed) -> None:
         bed.etcd.start()
         wait_until(lambda: len(bed.etcd.keys("/byway/entries/")) == len(bed.members),
                    "the hosts have written their entries again", SETTLE)
-        agreed(bed)
+        bed.wait_agreed()
         assert bed.missing() == {}
         assert prober.echo.silence(began) < 1.0
 
@@ -125,7 +115,7 @@ def test_the_underlay_is_cut(bed: Bed) -> None:
         time.sleep(1.0)
     cut.mend()
     began = time.monotonic()
-    agreed(bed)
+    bed.wait_agreed()
     wait_until(lambda: not bed.missing(), "everybody is reached", SETTLE)
     print(f"all is as it has to be {time.monotonic() - began:.1f} s after the cable was in again")
     assert bed.differences() == {}
