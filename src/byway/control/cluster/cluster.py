@@ -58,7 +58,7 @@ class Cluster:
         access = Access(config.etcd, config.username, config.password_file, config.ca,
                         config.cert, config.key)
         self._intake = Intake(self.host, population, desk, self._loop, say, self._on_intake,
-                              config.ttl if grace is None else grace, together)
+                              self._on_loss, config.ttl if grace is None else grace, together)
         put = self._intake.handover.put
         mine = layout.ports(self.host)
         self._feeds = (
@@ -127,6 +127,11 @@ class Cluster:
             self._measured = revision
             self._lag = time.monotonic() - wrote
         self.publish()
+
+    def _on_loss(self, heard: set[tuple[str, int]]) -> None:
+        self.publish()
+        self._presence.say_again(
+            self._layout.entry(network, self.host, mac) for network, mac in heard)
 
     # ------------------------------------------------------------ how it is
     def status(self) -> dict[str, Any]:

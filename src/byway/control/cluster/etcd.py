@@ -250,8 +250,14 @@ class _Requests:
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._queue.put(request)
 
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._queue.get, None)
+    def __iter__(self) -> "_Requests":
+        return self
+
+    def __next__(self) -> Any:
+        request = self._queue.get()
+        if request is None:
+            raise StopIteration
+        return request
 
     def end(self) -> None:
         """No request comes any more."""

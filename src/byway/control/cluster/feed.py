@@ -167,6 +167,9 @@ class Feed:
             try:
                 one = self._layout.read(key, value)
             except ValueError as error:
+                if value is None:  # what was wrong is gone
+                    self.bad.pop(key, None)
+                    continue
                 self.bad[key] = str(error)
                 said.append((version, ("bad", key, f"{key} is ignored: {error}")))
                 continue

@@ -52,6 +52,7 @@ class _Heard:
     revision: int = 0
     sentence: str = "not connected yet"
     told: set[tuple[str, str]] | None = None  # tables of the sync that is under way
+    own: set[tuple[str, int]] = field(default_factory=set)  # this host's entries in it
     suspect: bool = False  # its data was lost: the sweep waits
     sweep: asyncio.TimerHandle | None = None
 
@@ -60,7 +61,8 @@ class _Heard:
 class Intake:
     """`host` is this switch's name in the cluster: what is said under it is not of another host.
     `together` encloses many changes, so that workers hear of them once. `on_change` is called
-    after each slice."""
+    after each slice; `on_loss` when etcd had lost data, with the networks and MAC addresses that it
+    still has of this host."""
 
     host: str
     population: Population
@@ -68,6 +70,7 @@ class Intake:
     loop: asyncio.AbstractEventLoop
     say: Callable[[str], None]
     on_change: Callable[[], None]
+    on_loss: Callable[[set[tuple[str, int]]], None]
     grace: float = 10.0
     together: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
     problems: dict[str, str] = field(default_factory=dict)
@@ -136,7 +139,7 @@ class Intake:
                 heard.sweep.cancel()
                 heard.sweep = None
             heard.suspect = heard.suspect or batch.forget
-            heard.told = set()
+            heard.told, heard.own = set(), set()
             if batch.feed == "hosts":
                 self.population.begin(SOURCE, batch.revision, forget=batch.forget)
             if batch.forget:
@@ -177,6 +180,7 @@ class Intake:
                 self._drop_table(*at)
         if feed == "hosts":
             if heard.suspect:
+                self.on_loss(heard.own)
                 heard.sweep = self.loop.call_later(self.grace, self._sweep, heard)
             else:
                 self._sweep(heard)
@@ -196,6 +200,8 @@ class Intake:
                 case "put_entry" | "drop_entry":
                     if values[1] != self.host:
                         getattr(self.population, what)(SOURCE, version, *values)
+                    elif self.feeds[feed].told is not None:
+                        self.feeds[feed].own.add((values[0], values[2]))
                 case "put_host" | "drop_host":
                     if values[0] != self.host:
                         getattr(self.population, what)(SOURCE, version, *values)

@@ -27,7 +27,7 @@ import random
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from byway.control.cluster.etcd import (
@@ -124,6 +124,12 @@ class Presence:
                 else:
                     self._wanted[key] = value
                 self._dirty[key] = None
+        self._work.set()
+
+    def say_again(self, stale: Iterable[str]) -> None:
+        """etcd has lost data: write all anew, and remove these keys if they are not among it."""
+        with self._lock:
+            self._dirty.update(dict.fromkeys([self._key, *self._wanted, *stale]))
         self._work.set()
 
     # ------------------------------------------------------------ the thread

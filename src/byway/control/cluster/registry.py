@@ -72,7 +72,8 @@ class Registry:
         old_vni = before[1].get("vni")
         conditions = [unchanged(key, before[0])]
         operations: list[Operation] = []
-        if table.get("vni") == "auto":
+        chosen = table.get("vni") == "auto"
+        if chosen:
             table["vni"] = old_vni or self._next_vni(conditions, operations)
         parse_network(table, f'network "{name}"')
         vni = table.get("vni")
@@ -80,7 +81,8 @@ class Registry:
             return table
         if vni != old_vni:
             if vni is not None:
-                self._check_vni(vni, name)
+                if not chosen:
+                    self._check_vni(vni, name)
                 conditions.append(absent(self._layout.vni(vni)))
                 operations.append(put(self._layout.vni(vni), name.encode()))
             if old_vni is not None:
