@@ -81,6 +81,7 @@ class Overlay:
             case SetUnderlay(config):
                 self.tunnels.set_underlay(config)
             case AddHost(host):
+                self.tunnels.check(host.name, host.address)
                 self._hosts[host.name] = host
                 self.population.put_host(FILE, self._said, host.name, host.address, host.networks)
             case RemoveHost(name):
@@ -112,7 +113,8 @@ class Overlay:
 
     # ------------------------------------------------------------ local ports
     def admit(self, port: Port) -> None:
-        """The addresses that a port has by its configuration are here."""
+        """The addresses that a port has by its configuration are here; said again, they are others
+        of the same port."""
         config = port.config
         if mac := getattr(config, "mac", None):
             pair = config.network, mac_number(mac)
@@ -180,27 +182,27 @@ class Overlay:
 
     def drop_tunnel(self, host: str) -> None:
         """Nothing goes to this host any more."""
-        tunnel = self._tunnels.pop(host)
         for name, other in [pair for pair in self._floods if pair[1] == host]:
             self.flood(name, other, False)
-        self.tunnels.close_tunnel(tunnel)
-        self._table.forget_port(tunnel.index)
-        for network in self._networks:
-            network.fdb.forget(tunnel.index)
-        self.tunnels.number_back(tunnel)
+        if tunnel := self._tunnels.pop(host, None):
+            self.tunnels.shut(tunnel, "removed")
+            self._table.forget_port(tunnel.index)
+            for network in self._networks:
+                network.fdb.forget(tunnel.index)
+            self.tunnels.number_back(tunnel)
 
     def flood(self, network: str, host: str, on: bool) -> None:
         """Whether frames to all members of the network go to this host as well."""
         pair = network, host
         if on == (pair in self._floods):
             return
-        tunnel = self._tunnels.get(host)
-        if on and tunnel:
+        tunnel, found = self._tunnels.get(host), self._networks.get(network)
+        if on and tunnel and found:
             self._floods.add(pair)
-            self._plans.join(self._networks[network].number, tunnel.index)
-        else:
+            self._plans.join(found.number, tunnel.index)
+        elif not on:
             self._floods.discard(pair)
-            if (found := self._networks.get(network)) and tunnel:
+            if found and tunnel:
                 self._plans.leave(found.number, tunnel.index)
         self._engine.publish()
 
@@ -209,11 +211,13 @@ class Overlay:
                   gone: tuple[bytes, ...] = ()) -> None:
         """The address is behind `host` (None: at a local port) and nowhere else; `gone`: IP
         addresses that it had and has no more. Pauses no worker."""
-        found = self._networks[network]
+        found = self._networks.get(network)
+        if found is None:
+            return
         if host is None:
             port = self._local.get((network, mac), -1)
         else:
-            port = self._tunnels[host].index
+            port = self._tunnels[host].index if host in self._tunnels else -1
             found.fdb.forget_mac(mac)  # it may have been here
         if port >= 0:
             self._table.set_mac(found.number, mac, port)

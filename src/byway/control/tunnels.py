@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from byway.control.model import UnderlayConfig
 from byway.control.numbers import Numbers
-from byway.control.opening import open_port
+from byway.control.opening import TRIES, open_port
 from byway.control.plans import Plans
 from byway.control.problem import EngineError
 from byway.control.uplinked import Uplinked
 from byway.machine.layout import address_of
 from byway.packet.tunnels import Remotes, Vnis
-from byway.ports.port import Host, Port
+from byway.ports.port import Host, Port, PortError
 from byway.switch.fdb import FIRST_TUNNEL, MAX_PORTS
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ class Tunnels:
 
     # ------------------------------------------------------------ the underlay
     def set_underlay(self, config: UnderlayConfig | None) -> None:
-        """Have this underlay; None: none. There are no tunnels while it changes."""
-        if self.by_host:
-            raise EngineError("underlay: there are tunnels over it", "remove the hosts first")
+        """Have this underlay; None: none. The tunnels that there are go by the new one, or are down
+        (EngineError: it cannot be had; then there is none)."""
+        for tunnel in self.by_host.values():
+            self.shut(tunnel, "there is no underlay")
         self._drop_underlay()
         if config is None:
             return
@@ -96,6 +97,9 @@ class Tunnels:
             self.uplinked = Uplinked(config, uplink, self._plans, self._stages, self._vnis,
                                      self.remotes)
             self._fit(uplink)
+        for tunnel in self.by_host.values():
+            tunnel.underlay = made
+            self._open(tunnel)
 
     def _drop_underlay(self) -> None:
         self.config = None
@@ -123,64 +127,87 @@ class Tunnels:
         uplinked = self.uplinked
         return uplinked.uplink.address if uplinked and uplinked.port is port else 0
 
-    def tick(self) -> None:
-        """Once a second, and after there is another tunnel: what the uplink has to ask."""
+    def _ask(self) -> None:
+        """What the uplink has to ask its neighbours."""
         if self.uplinked:
             for frame in self.uplinked.questions(self._engine.loop.time()):
                 self._engine.emit(self.uplinked.port, frame)
 
     # ------------------------------------------------------------ tunnels
-    def set(self, host: str, address: str) -> None:
-        """The host is at this underlay address; replaces another address."""
+    def tick(self) -> None:
+        """Once a second: ask neighbours, try again what could not be opened."""
+        self._ask()
+        if self.underlay:
+            down = [tunnel for tunnel in self.by_host.values() if tunnel.state == "down"]
+            for tunnel in down[:TRIES]:
+                self._open(tunnel)
+
+    def check(self, host: str, address: str) -> None:
+        """EngineError where a host that the user names cannot have a tunnel."""
         if self.underlay is None:
             raise EngineError(f'host "{host}": this switch has no underlay',
                               'add [underlay] with address = "..."')
-        if tunnel := self.by_host.get(host):
-            self._move(tunnel, address)
-            return
-        if not self._numbers.left:
+        if host not in self.by_host and not self._numbers.left:
             raise EngineError(f"there are {MAX_PORTS - FIRST_TUNNEL} tunnels already",
                               "remove hosts first")
-        from byway.ports.tunnel import Tunnel
+        from byway.ports.tunnel import check_address
 
-        tunnel = Tunnel(host, address, FIRST_TUNNEL + self._numbers.take(), self.underlay)
-        tunnel.record["stages"] = address_of(self._stages)
         try:
-            open_port(tunnel)
-        except EngineError:
-            tunnel.close()
-            self.number_back(tunnel)
-            raise
-        self.by_host[host] = tunnel
-        self._carry(tunnel)
+            check_address(self.underlay, address)
+        except PortError as error:
+            raise EngineError(f'host "{host}": {error.key}: {error.problem}', error.fix) from None
+
+    def set(self, host: str, address: str) -> None:
+        """The host is at this underlay address; replaces another address. Never fails: where there
+        can be no tunnel it is down, and says why. Without an underlay there is none."""
+        tunnel = self.by_host.get(host)
+        if tunnel is None:
+            if self.underlay is None or not self._numbers.left:
+                return
+            from byway.ports.tunnel import Tunnel
+
+            tunnel = Tunnel(host, address, FIRST_TUNNEL + self._numbers.take(), self.underlay)
+            tunnel.record["stages"] = address_of(self._stages)
+            self.by_host[host] = tunnel
+        elif tunnel.address_of_host == address:
+            return
+        else:
+            self.shut(tunnel, "its address changes")
+            tunnel.address_of_host = address
+        if self.underlay:
+            self._open(tunnel)
         self._engine.publish()
 
-    def _carry(self, tunnel: "Tunnel") -> None:
-        if self.uplinked:
-            self.uplinked.carry(tunnel, tunnel.address_of_host)
-            self._engine.loop.call_soon(self.tick)
-
-    def _move(self, tunnel: "Tunnel", address: str) -> None:
-        if self.uplinked is None or tunnel.address_of_host == address:
-            tunnel.move(address)
-            return
-        self.uplinked.let_go(tunnel)
+    def _open(self, tunnel: "Tunnel") -> None:
+        """Let frames through, or have the tunnel say why not."""
+        address = tunnel.address_of_host
+        other = next((one for one in self.by_host.values() if one is not tunnel
+                      and one.state == "up" and one.address_of_host == address), None)
         try:
-            tunnel.move(address)
-        finally:
-            self._carry(tunnel)
-            self._engine.publish()
-
-    def close_tunnel(self, tunnel: "Tunnel") -> None:
-        """Nothing goes to its host any more, nor comes from there."""
+            if other:
+                raise EngineError(f'host "{tunnel.name}": {address} is that of host "{other.name}"',
+                                  "give each its own")
+            open_port(tunnel)
+        except EngineError as error:
+            tunnel.state, tunnel.reason = "down", str(error)
+            return
         if self.uplinked:
-            self.uplinked.let_go(tunnel)
-        tunnel.close()
+            self.uplinked.carry(tunnel, address)
+            self._engine.loop.call_soon(self._ask)
+
+    def shut(self, tunnel: "Tunnel", reason: str) -> None:
+        """Let no frames through."""
+        if tunnel.state == "up":
+            if self.uplinked:
+                self.uplinked.let_go(tunnel)
+            tunnel.close()
+        tunnel.state, tunnel.reason = "down", reason
 
     def close(self) -> None:
         """No tunnels, no underlay; the workers have ended. Idempotent."""
         for tunnel in self.by_host.values():
-            tunnel.close()
+            if tunnel.state == "up":
+                tunnel.close()
         self.by_host.clear()
         if self.underlay:
             self.underlay.close()

@@ -49,37 +49,15 @@ class Tunnel(Port):
         self.state, self.reason = "up", ""
         self._make_known(self.address_of_host)
 
-    def move(self, address: str) -> None:
-        """The host has another address from now on."""
-        if address == self.address_of_host:
-            return
-        before = self.address_of_host
-        self._check(address)
-        self.underlay.remotes.drop(_packed(before))
-        self.host.detach(self)
-        self._point_at(address)
-        self.address_of_host = address
-        self._attach()
-        self._make_known(address)
-
     def _attach(self) -> None:
         """Frames may be sent here; over an uplink its port sends them, for as long as it is up."""
         if not self.underlay.uplink:
             self.host.attach(self)
 
-    def _check(self, address: str) -> None:
-        version = ipaddress.ip_address(address).version
-        own = self.underlay.settings.address
-        if version != self.underlay.version:
-            raise PortError("address", f"{address} is not of the underlay's family ({own})",
-                            f"give an IPv{self.underlay.version} address")
-        if _packed(address) == _packed(own):
-            raise PortError("address", f"{address} is this host's own", "leave this host out")
-
     def _point_at(self, address: str) -> None:
         """Fill in where the tx queues send to."""
-        self._check(address)
         underlay = self.underlay
+        check_address(underlay, address)
         self._name = np.frombuffer(name_of(address, underlay.settings.port), np.uint8)
         for k, sock in enumerate(underlay.senders):
             row = self._senders[k]
@@ -100,6 +78,16 @@ class Tunnel(Port):
 
     def details(self) -> dict[str, Any]:
         return {"address": self.address_of_host, "peer": self.address_of_host}
+
+
+def check_address(underlay: Underlay, address: str) -> None:
+    """PortError where no other host can have this address on the underlay."""
+    own = underlay.settings.address
+    if ipaddress.ip_address(address).version != underlay.version:
+        raise PortError("address", f"{address} is not of the underlay's family ({own})",
+                        f"give an IPv{underlay.version} address")
+    if _packed(address) == _packed(own):
+        raise PortError("address", f"{address} is this host's own", "leave this host out")
 
 
 def _packed(address: str) -> bytes:
