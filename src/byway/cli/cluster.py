@@ -4,12 +4,16 @@
 Used by main. Uses byway.client through reach.
 """
 
+from typing import Any
+
 import typer
 
-from byway.cli.output import print_json, text
+from byway.cli.output import aligned, column, print_json, text
 from byway.cli.reach import Api, Json, reach
 
 app = typer.Typer(no_args_is_help=True, help="The cluster that a running switch is in.")
+
+_MEMBERS = [column("host"), column("address"), column("networks")]
 
 
 @app.callback()
@@ -26,11 +30,22 @@ def status(api: Api = None, as_json: Json = False) -> None:
     if as_json:
         print_json(cluster)
     else:
-        width = max(map(len, cluster))
-        for key, value in cluster.items():
-            print(f"{key.replace('_', ' '):<{width}}  {_shown(value)}")
+        print("\n".join(_description(cluster)))
     if not (cluster["connected"] and cluster["synced"]):
         raise typer.Exit(1)
+
+
+def _description(cluster: dict[str, Any]) -> list[str]:
+    """What is one value first; then who is there, and what is wrong."""
+    lists = {"members", "problems"}
+    width = max(map(len, cluster))
+    lines = [f"{key.replace('_', ' '):<{width}}  {_shown(value)}"
+             for key, value in cluster.items() if key not in lists]
+    if members := cluster.get("members"):
+        lines += ["members", *(f"  {line}" for line in aligned(_MEMBERS, members))]
+    if problems := cluster.get("problems"):
+        lines += ["problems", *(f"  {problem}" for problem in problems)]
+    return lines
 
 
 def _shown(value: object) -> str:

@@ -31,6 +31,7 @@ from typing import Protocol
 from byway.control.config import load
 from byway.control.diff import needs_restart, rebase
 from byway.control.lasting import Lasting
+from byway.control.membership import Membership
 from byway.control.model import Config, SwitchConfig
 from byway.control.problem import ConfigError, EngineError, Problem
 from byway.control.store import Store, StoreError
@@ -38,16 +39,18 @@ from byway.control.thishost import api_socket, check_machine
 from byway.control.wanted import SwitchEngine, Wanted
 from byway.machine import unixsocket
 
+MembershipFactory = Callable[[Wanted], Membership]
 EngineFactory = Callable[[SwitchConfig, asyncio.AbstractEventLoop], SwitchEngine]
 
 
 def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
-         cluster: str | None = None) -> int:
+         cluster: str | None = None, membership: MembershipFactory | None = None) -> int:
     """Run the switch of the configuration file `path` until a signal; -> the exit status.
 
     0: ended by a signal; 2: the configuration or a port cannot be used (the message is on
     stderr). `data_path` loads the engine (the compiled one by default). `cluster`: the etcd of the
-    cluster, as "etcd://host:port", which counts instead of the file's.
+    cluster, as "etcd://host:port", which counts instead of the file's. `membership` makes that of
+    the cluster (etcd's by default).
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the loop has its own
     # Each guest brings a dozen file descriptors: as many as we may have without asking.
@@ -57,7 +60,8 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
         config = _checked(path, cluster)
         with _api_listener(config, path) as listener, _lasting(config, path) as lasting:
             make_engine = (data_path or _compiled_data_path)()
-            return asyncio.run(_Daemon(path, cluster, config, listener, lasting).run(make_engine))
+            daemon = _Daemon(path, cluster, config, listener, lasting, membership or _in_etcd)
+            return asyncio.run(daemon.run(make_engine))
     except KeyboardInterrupt:
         return 0
     except ConfigError as error:
@@ -79,6 +83,16 @@ def _compiled_data_path() -> EngineFactory:
 
     prepare(_say)
     return Engine
+
+
+def _in_etcd(wanted: Wanted) -> Membership:
+    """Import what speaks to etcd; the engine is the compiled one."""
+    from byway.control.engine import Engine
+    from byway.control.joining import join
+
+    if not isinstance(wanted.engine, Engine):
+        raise TypeError("only the compiled engine can be in a cluster")
+    return join(wanted, wanted.engine, _say)
 
 
 def _say(text: str) -> None:
@@ -138,9 +152,11 @@ def _holder(path: str) -> int | None:
 
 class _Daemon:
     def __init__(self, path: str, cluster: str | None, config: Config, listener: socket.socket,
-                 lasting: Lasting) -> None:
+                 lasting: Lasting, make_membership: MembershipFactory) -> None:
         self._path = path
         self._cluster = cluster
+        self._make_membership = make_membership
+        self._membership: Membership | None = None
         self._lasting = lasting
         self._file = config
         self._listener = listener
@@ -151,16 +167,19 @@ class _Daemon:
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         engine = make_engine(self._file.switch, loop)
-        wanted = Wanted(engine, self._file.switch, self._lasting)
+        wanted = Wanted(engine, self._file.switch, self._lasting, self._file.cluster)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload, wanted)
         try:
             engine.start()
+            if self._file.cluster:
+                engine.join_cluster()
             wanted.change(self._file)
             self._take_over(self._file)
             self._tell(wanted.restore())
-            server = await asyncio.to_thread(_api_server, wanted)
+            membership = await self._join(wanted)
+            server = await asyncio.to_thread(_api_server, wanted, membership)
             await self._serve(server, wanted, stop)
         except EngineError as error:
             print(f"{self._path}: {error}", file=sys.stderr)
@@ -168,8 +187,18 @@ class _Daemon:
         except ConfigError as error:
             raise ConfigError(error.problems, self._path) from None
         finally:
+            if self._membership:
+                await self._membership.close()
             engine.close()
         return self._status
+
+    async def _join(self, wanted: Wanted) -> Membership | None:
+        """Be in the cluster, if the configuration has one."""
+        if self._file.cluster:
+            self._membership = self._make_membership(wanted)
+            wanted.on_change = self._membership.publish
+            await self._membership.start()
+        return self._membership
 
     async def _serve(self, server: "_ApiServer", wanted: Wanted, stop: asyncio.Event) -> None:
         """Serve the API until `stop` is set, or until the server itself ends in an error."""
@@ -217,7 +246,7 @@ class _ApiServer(Protocol):
         """Answer what is under way, then end."""
 
 
-def _api_server(wanted: Wanted) -> _ApiServer:
+def _api_server(wanted: Wanted, membership: Membership | None) -> _ApiServer:
     """Import the API's libraries and make its server; runs in a thread, touches no engine."""
     import uvicorn
 
@@ -242,8 +271,8 @@ def _api_server(wanted: Wanted) -> _ApiServer:
             self._ended.set()
 
     settings = uvicorn.Config(
-        make_app(wanted), lifespan="off", http="h11", ws="none", loop="asyncio", log_config=None,
-        access_log=False, date_header=False, server_header=False, proxy_headers=False,
+        make_app(wanted, membership), lifespan="off", http="h11", ws="none", loop="asyncio",
+        log_config=None, access_log=False, date_header=False, server_header=False, proxy_headers=False,
         timeout_graceful_shutdown=1,
     )
     settings.load()

@@ -12,7 +12,7 @@ name that came through the API, for good.
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from byway.control.actions import Action, AddPort, ChangePort, RemovePort
 from byway.control.gateways import Gateways
@@ -32,8 +32,9 @@ class Lasting:
         self._of_file: set[Key] = set()
 
     @contextlib.contextmanager
-    def change(self, actions: Sequence[Action], keep: bool) -> Iterator[None]:
-        """The body is the engine's part of these actions. ``keep``: they came through the API.
+    def change(self, actions: Sequence[Action], keep: Collection[Key]) -> Iterator[None]:
+        """The body is the engine's part of these actions. ``keep``: what of it came through the
+        API; the rest only goes along with that.
 
         EngineError: one of the others refused, before the engine was asked.
         """
@@ -46,7 +47,7 @@ class Lasting:
                     if port.masquerade:
                         after[port.name] = port
         ours = [action for action in actions
-                if not any(key in self._of_file for key in outcome([action]))]
+                if all(key in keep and key not in self._of_file for key in outcome([action]))]
         kept = self._store.keeping(ours) if self._store and keep else contextlib.nullcontext()
         self._gateways.follow(after.values())
         try:

@@ -19,6 +19,9 @@ class Membership(Protocol):
     async def close(self) -> None:
         """Leave it: the others forget this host at once. Idempotent."""
 
+    def publish(self) -> None:
+        """Ports or networks have come to this switch, or gone: tell the others."""
+
     def status(self) -> dict[str, Any]:
         """How it is: ``etcd``, ``host``, ``connected``, ``synced`` and more."""
 

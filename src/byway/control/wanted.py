@@ -12,7 +12,7 @@ none; the inventory therefore always says what the engine has. What else a chang
 file and the rules of gateways, is done around the engine's part (lasting.py).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -37,6 +37,9 @@ class SwitchEngine(Protocol):
 
     def close(self) -> None:
         """Stop the workers, close every port, remove their sockets."""
+
+    def join_cluster(self) -> None:
+        """A cluster tells from now on who is where: addresses are not learned from tunnels."""
 
     def apply(self, actions: Sequence[Action]) -> None:
         """Carry out all actions with at most two exchanges, or raise and undo them."""
@@ -78,6 +81,7 @@ class Wanted:
         self.engine = engine
         self.lasting = lasting or Lasting(switch.name)
         self.has = Inventory(switch, cluster)
+        self.on_change: Callable[[], None] = lambda: None  # after every change, however it came
         self._ask = ask
 
     @property
@@ -95,7 +99,7 @@ class Wanted:
         new = with_mtus(new, self._ask)
         if problems := cross_check(new):
             raise ConfigError(problems)
-        return self._carry_out(diff(self.config, new), keep=False)
+        return self._carry_out(diff(self.config, new), keep=())
 
     def alter(self, change: Change, keep: bool = True) -> list[Action]:
         """Remove and add what `change` says; -> and raises as `change`. What is to go and is not
@@ -103,7 +107,7 @@ class Wanted:
         actions = self.has.actions(self._filled(change))
         if problems := self.has.problems(actions):
             raise ConfigError(problems)
-        return self._carry_out(actions, keep)
+        return self._carry_out(actions, change.after() if keep else ())
 
     def restore(self) -> list[str]:
         """Have what the state file has besides; -> sentences on what of it is left out.
@@ -125,7 +129,7 @@ class Wanted:
                 else:
                     actions.append(action)
         try:
-            self._apply(actions, keep=False)
+            self._apply(actions)
         except EngineError:  # the one shall not hold up the others
             left_out += self._one_by_one(actions)
         return left_out
@@ -134,7 +138,7 @@ class Wanted:
         refused = []
         for action in actions:
             try:
-                self._apply([action], keep=False)
+                self._apply([action])
             except EngineError as error:
                 refused.append(f"not restored: {error}")
         return refused
@@ -148,7 +152,7 @@ class Wanted:
         return {key: with_mtu(part, self.has.underlay) if isinstance(part, NetworkConfig) else part
                 for key, part in after.items()}
 
-    def _carry_out(self, actions: list[Action], keep: bool) -> list[Action]:
+    def _carry_out(self, actions: list[Action], keep: Collection[Key]) -> list[Action]:
         problems = [
             problem
             for action in actions if isinstance(action, AddPort)
@@ -159,8 +163,10 @@ class Wanted:
         self._apply(actions, keep)
         return actions
 
-    def _apply(self, actions: list[Action], keep: bool) -> None:
+    def _apply(self, actions: list[Action], keep: Collection[Key] = ()) -> None:
         if actions:
             with self.lasting.change(actions, keep):
                 self.engine.apply(actions)
         self.has.commit(actions)
+        if actions:
+            self.on_change()

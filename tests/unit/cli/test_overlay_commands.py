@@ -162,7 +162,8 @@ def test_in_a_cluster(byway: Byway, switch: FakeSwitch) -> None:
     switch.in_cluster = True
     assert byway("cluster", "status").stdout.splitlines() == [
         "etcd       127.0.0.1:2379", "host       h1", "connected  yes", "synced     yes",
-        "counts     hosts 1, entries 0"]
+        "counts     hosts 1, entries 0", "lag        -", "members",
+        "  HOST  ADDRESS    NETWORKS", "  h2    192.0.2.2  blue red"]
     done = byway("network", "create", "red", "--vni", "auto", "--subnet", "10.0.0.0/24")
     assert done.stdout == "network red is there, vni 1\n"
     assert switch.cluster.networks["red"]["subnets"] == ["10.0.0.0/24"]
@@ -173,6 +174,8 @@ def test_in_a_cluster(byway: Byway, switch: FakeSwitch) -> None:
     byway("network", "remove", "red", "--cluster")
     assert (switch.cluster.networks, switch.cluster.ports) == ({}, {})
     switch.cluster.lost = True
+    assert byway("cluster", "status", status=1).stdout.splitlines()[-2:] == [
+        "problems", '  network "x" is ignored: it has no name']
     assert json.loads(byway("cluster", "status", "--json", status=1).stdout)["host"] == "h1"
     assert byway("network", "create", "red", status=1).stderr \
         == "byway: the cluster does not answer; see whether etcd runs\n"

@@ -36,6 +36,7 @@ class FakeEngine:
         self.learned: list[dict[str, Any]] = []
         self.counters: dict[str, dict[str, Any]] = {}
         self.moved = 0
+        self.in_cluster = False
         self.tracked: list[dict[str, Any]] = []
         self.parts: dict[Key, Part] = {}
 
@@ -45,6 +46,9 @@ class FakeEngine:
     def close(self) -> None:
         self.running = False
         self.parts.clear()
+
+    def join_cluster(self) -> None:
+        self.in_cluster = True
 
     def apply(self, actions: Sequence[Action]) -> None:
         after = dict(self.parts)

@@ -12,6 +12,7 @@ class FakeMembership:
 
     def __init__(self) -> None:
         self.lost = False
+        self.published = 0
         self.networks: dict[str, dict[str, Any]] = {}
         self.ports: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -21,9 +22,14 @@ class FakeMembership:
     async def close(self) -> None:
         """Nothing to leave."""
 
+    def publish(self) -> None:
+        self.published += 1
+
     def status(self) -> dict[str, Any]:
         return {"etcd": ["127.0.0.1:2379"], "host": "h1", "connected": not self.lost,
-                "synced": True, "counts": {"hosts": 1, "entries": 0}}
+                "synced": True, "counts": {"hosts": 1, "entries": 0}, "lag": None,
+                "members": [{"host": "h2", "address": "192.0.2.2", "networks": ["blue", "red"]}],
+                "problems": ["network \"x\" is ignored: it has no name"] if self.lost else []}
 
     async def put_network(self, table: dict[str, Any]) -> dict[str, Any]:
         self._answer()

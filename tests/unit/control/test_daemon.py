@@ -228,3 +228,37 @@ def test_a_broken_state_file_ends_the_start_and_stays(folder: Path, start: Start
            " database); restore it from a backup, or move it away and start without what is in"
            " it\n")
     assert (folder / "lab.db").read_text() == "no database " * 100
+
+
+IN_CLUSTER = PROGRAM.replace('''sys.exit(main(sys.argv[1], lambda: Engine))''', '''
+from tests.unit.control.fake_membership import FakeMembership
+
+class Membership(FakeMembership):
+    def __init__(self, wanted):
+        super().__init__()
+        assert wanted.engine.in_cluster
+        print("member of", *wanted.has.cluster.etcd, file=sys.stderr, flush=True)
+
+    def publish(self):
+        print("published", file=sys.stderr, flush=True)
+
+    async def close(self):
+        print("left the cluster", file=sys.stderr, flush=True)
+
+sys.exit(main(sys.argv[1], lambda: Engine, "etcd://h1:1,h2:2", Membership))
+''')
+
+
+def test_in_a_cluster(folder: Path, start: Start) -> None:
+    (folder / "lab.toml").write_text(
+        LAB + '[underlay]\naddress = "192.0.2.1"\nmtu = 1500\n[cluster]\netcd = ["other:1"]\n')
+    process = start(IN_CLUSTER)
+    assert line(process) == "member of h1:1 h2:2"
+    assert line(process).startswith("byway: switch 'lab' is up")
+    with Client(str(folder / "byway" / "lab.sock")) as client:
+        assert client.switch()["cluster"] is True
+        assert client.cluster()["connected"] is True
+        assert client.add_cluster_network({"name": "red", "vni": "auto"})["vni"] == 1
+        client.add_port({"name": "x", "network": "blue", "kind": "null"})
+        assert line(process) == "published"
+    assert end(process) == (0, "left the cluster\nengine closed\n")

@@ -146,3 +146,13 @@ def test_a_gateway_port_without_nft_is_refused_and_not_kept(
         wanted.alter(Change(add_ports=[gateway]))
     assert names(wanted) == ["blue", "f"]
     assert names(start()[0]) == ["blue", "f"]
+
+
+def test_what_only_goes_along_is_not_kept(start: Start) -> None:
+    wanted, _ = start()
+    wanted.alter(Change(add_networks=[RED], add_ports=[null("a", "red")]))
+    wanted.alter(Change(add_ports=[null("b", "red")]), keep=False)
+    wanted.alter(Change(add_networks=[RED.model_copy(update={"mtu": 2000})]))
+    again, said = start()
+    assert [port.name for port in again.config.ports] == ["f", "a"]
+    assert said == []
