@@ -18,6 +18,7 @@ from scapy.layers.inet6 import (
     IPv6ExtHdrHopByHop,
 )
 from scapy.layers.l2 import ARP, Dot1Q, Ether
+from scapy.packet import Raw
 
 from byway.switch.fdb import FIRST_TUNNEL
 from byway.switch.responder import Responder
@@ -208,6 +209,20 @@ def test_the_owners_own_detection_is_not_answered(place: Answering) -> None:
     """RFC 4862, 5.4.4: an advertisement would make it give up its own address."""
     assert place.ask(solicit(source="::", option=False, mac=OWNER)).out is None
     assert place.responder.statistics()["own"] == 1
+
+
+NONCE = Raw(bytes.fromhex("0e01 112233445566"))
+
+
+def test_enhanced_detection(place: Answering) -> None:
+    """RFC 7527, 4.1: a nonce in the solicitation, which changes nothing for who is asked."""
+    probe = solicit(source="::", option=False)
+    reply = Ether(place.ask(probe / NONCE).frame)
+    assert (reply[IPv6].dst, reply[ICMPv6ND_NA].S, reply[ICMPv6ND_NA].tgt) == (
+        "ff02::1", 0, "fd00::2")
+    own = solicit(source="::", option=False, mac=OWNER)
+    outcome = place.ask(own / NONCE)
+    assert (outcome.out, outcome.frame) == (None, bytes(own / NONCE)), "4.2: its owner's, as it is"
 
 
 def test_a_unicast_solicitation_asks_its_target_alone(place: Answering) -> None:
