@@ -42,6 +42,7 @@ class Filtered:
 
     def __init__(self, capacity: int = 1000, seed: int | None = 1) -> None:
         self.groups = SecurityGroups(HZ, capacity, seed)
+        self.groups.on_moved(lambda memory: None)  # nobody works at the same time
         self.stages: dict[int, int] = {}
         self.now = 0
         self.counters = alloc(COUNTERS, 1)

@@ -106,11 +106,12 @@ class SecurityGroups:
 
     def _changed(self, name: str) -> None:
         for names in [names for names in self._policies if name in names]:
-            self._keep(self._policies.pop(names))
+            replaced = self._policies.pop(names)
             policy = self._policy(names)
             for port in self._ports.values():
                 if port.names == names:
                     port.record["policy"] = policy.address
+            self._keep(replaced)  # now that nobody will find it any more
 
     def _policy(self, names: tuple[str, ...]) -> Policy:
         """The policy of ports with these groups, in order and each once."""

@@ -141,12 +141,13 @@ class Members:
 
     def _place(self, address: int, before: frozenset[str], after: frozenset[str]) -> None:
         number = self.combinations.enter(after) if after else GONE
+        old = self._cells
         if self._used >= self._room:
-            old = self._cells
             self._make(max(FEW, 1 << (4 * len(self._groups)).bit_length()))
             self._used = int(members_copy(address_of(old), address_of(self._cells)))
-            self._keep(old)
         self._used += int(members_put(address_of(self._cells), *halves(address), number))
         self._publish()
+        if old is not self._cells:
+            self._keep(old)
         if before:
             self.combinations.leave(before)

@@ -309,6 +309,35 @@ def test_numbers_of_combinations_are_used_again_when_nobody_reads_them() -> None
     assert dict(combinations) == {2: frozenset("b"), 1: frozenset("c")}
 
 
+def test_what_is_handed_over_to_be_kept_is_out_of_use() -> None:
+    """Whoever keeps it may let it go as soon as workers have ended their pass."""
+    lab = Filtered()
+    groups, kept = lab.groups, []
+
+    def keep(memory: object) -> None:
+        kept.append(type(memory).__name__)
+        assert all(port.record["policy"] not in (0, getattr(memory, "address", -1))
+                   for port in groups._ports.values())
+        assert memory is not groups.members._cells
+        assert not any(memory is rules._combinations for policy in groups._policies.values()
+                       for rules in policy.sets)
+
+    groups.on_moved(keep)
+    groups.set_group("a", [Rule(True, 4, remote_group="g1"), OUT4])
+    lab.port(1, "a")
+    lab.port(2, "a", "b")
+    for k in range(200):
+        groups.join(f"g{k}", octets(f"10.1.0.{k}"))
+    for k in range(200):
+        groups.leave(f"g{k}", octets(f"10.1.0.{k}"))
+    groups.set_group("b", [OUT6])
+    groups.set_group("a", [OUT6])
+    lab.port(2, "a")
+    groups.remove_group("a")
+    groups.detach(2)
+    assert {"Policy", "ndarray", "_Number", "_Port"} <= set(kept)
+
+
 def test_ten_thousand_rules_that_overlap() -> None:
     lab = Filtered()
     n = 1000 if INTERPRETED else 10_000
