@@ -66,7 +66,8 @@ def _routes(api: Api) -> list[Route]:
         ("POST", "/v1/changes", api.changes, ChangesAnswer, absent | change),
         ("GET", "/v1/fdb", api.fdb, list[FdbAnswer], absent),
         ("GET", "/v1/population", api.population, list[PopulationAnswer], absent),
-        ("GET", "/v1/connections", api.connections, list[ConnectionAnswer], absent),
+        ("GET", "/v1/connections", api.connections, list[ConnectionAnswer],
+         absent | {422: "no such limit"}),
         ("GET", "/v1/workers", api.workers, list[WorkerAnswer], {}),
         ("GET", "/metrics", api.metrics, None, {}),
     ]

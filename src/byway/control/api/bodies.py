@@ -131,9 +131,11 @@ def request_bodies() -> dict[str, dict[str, Any]]:
 
 
 def _schema(model: type[BaseModel]) -> dict[str, Any]:
-    """A schema without references, which would point into another document; name optional."""
+    """A schema without references, which would point into another document; what the path says is
+    optional."""
     schema = model.model_json_schema()
-    schema["required"] = [key for key in schema["required"] if key != "name"]
+    in_path = ("network", "mac") if model is EntryConfig else ("name",)
+    schema["required"] = [key for key in schema["required"] if key not in in_path]
     schema["properties"] = _filled_in(schema["properties"], schema.pop("$defs", {}))
     return schema
 

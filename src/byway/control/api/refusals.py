@@ -5,10 +5,11 @@ Used by the other modules of api. Uses problem.
 """
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from byway.control.problem import ConfigError, EngineError
+from byway.control.problem import ConfigError, EngineError, Problem, shown
 
 
 class ApiError(Exception):
@@ -37,6 +38,12 @@ def add_error_handlers(app: FastAPI) -> None:
         if isinstance(error, EngineError):
             return JSONResponse(
                 {"error": "refused", "problem": error.problem, "fix": error.fix}, 409)
+        if isinstance(error, RequestValidationError):  # of the query: bodies have parsers
+            found = [Problem(str(one["loc"][-1]), f"is {shown(one['input'])}", one["msg"])
+                     for one in error.errors()]
+            return JSONResponse({
+                "error": "invalid", "problem": f"{found[0].key}: {found[0].problem}",
+                "fix": found[0].fix, "problems": [str(problem) for problem in found]}, 422)
         if isinstance(error, HTTPException):
             word = {404: "not-found", 405: "method"}.get(error.status_code, "bad-request")
             return JSONResponse(
@@ -46,5 +53,5 @@ def add_error_handlers(app: FastAPI) -> None:
             {"error": "fault", "problem": f"a fault in the switch: {error!r}",
              "fix": "see the switch's messages and report it"}, 500)
 
-    for kind in (ApiError, ConfigError, EngineError, HTTPException, Exception):
+    for kind in (ApiError, ConfigError, EngineError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, refused)
