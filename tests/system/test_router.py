@@ -3,6 +3,7 @@
 host, and between two whose networks tunnels join. Nobody is told where anybody is: the router asks.
 """
 
+import ipaddress
 import json
 import re
 from collections.abc import Iterator
@@ -39,7 +40,7 @@ class Station(Tapped):
     def __init__(self, subnet: int, number: int = 2) -> None:
         super().__init__(f"10.9.{subnet}.{number}")
         self.subnet = subnet
-        self.address6 = f"fd09:{subnet}::{number}"
+        self.address6 = str(ipaddress.ip_address(f"fd09:{subnet}::{number}"))
 
     @property
     def port(self) -> dict[str, Any]:
@@ -184,4 +185,5 @@ def test_between_hosts(hosts: tuple[list[Switch], list[Station]]) -> None:
     assert red.hops(blue.address6, six=True) == ["fd09:1::1", blue.address6]
     for source, to in ((blue, red), (red, blue)):
         assert transfer(source, to, DATA) == DATA
-    print([switch.drops() for switch in switches])
+    for switch in switches:
+        assert set(switch.drops()["station"]) <= {"ttl_expired", "no_neighbour", "no_destination"}
