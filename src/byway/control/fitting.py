@@ -161,6 +161,8 @@ def _of_network(view: _View, network: NetworkConfig, where: str) -> Iterator[Pro
     underlay = view.underlay
     if network.vni is None or underlay is None or underlay.mtu is None:
         return
+    if "mtu" not in network.model_fields_set:  # it is made to fit (mtus.py)
+        return
     most = underlay.mtu - underlay.overhead
     if network.mtu > most:
         yield Problem(

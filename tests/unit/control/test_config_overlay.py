@@ -258,6 +258,11 @@ def test_every_file_of_the_reference_is_good() -> None:
         good(file)
 
 
+@pytest.mark.parametrize("mtu", [576, 1500])
+def test_an_mtu_that_is_left_out_always_fits(mtu: int) -> None:
+    assert good(GOOD.replace("mtu = 1550", f"mtu = {mtu}")).underlay is not None
+
+
 def test_a_rule_says_what_it_is_for() -> None:
     written = [
         'direction = "egress"', 'direction = "egress", protocol = "icmp"',

@@ -53,5 +53,6 @@ def add_error_handlers(app: FastAPI) -> None:
             {"error": "fault", "problem": f"a fault in the switch: {error!r}",
              "fix": "see the switch's messages and report it"}, 500)
 
-    for kind in (ApiError, ConfigError, EngineError, RequestValidationError, HTTPException, Exception):
+    for kind in (ApiError, ConfigError, EngineError, RequestValidationError, HTTPException,
+                 Exception):
         app.add_exception_handler(kind, refused)
