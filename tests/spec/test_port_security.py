@@ -296,6 +296,15 @@ def test_router_advertisements(place: Guarded, between: Sequence[Packet]) -> Non
     assert place.verdict(ra(*between), trusted=True) is None
 
 
+@pytest.mark.parametrize(("kind", "header"), [
+    (51, b"\x3a\4" + bytes(22)), (135, b"\x3a\1" + bytes(14)), (139, b"\x3a\0" + bytes(6)),
+    (140, b"\x3a\2" + bytes(22))])
+def test_all_extension_headers_are_known(place: Guarded, kind: int, header: bytes) -> None:
+    """RFC 7045, 4: authentication, mobility, HIP, Shim6, each of its own length."""
+    hidden = ether() / v6(LINK, nh=kind) / Raw(header) / RA
+    assert place.verdict(hidden) == Reason.ROUTER_ADVERT
+
+
 def test_a_long_chain_of_headers(place: Guarded) -> None:
     """RFC 7112: the whole chain is in the first fragment; RFC 7113, 3: else it is dropped."""
     long = [IPv6ExtHdrDestOpt() for _ in range(8)]
