@@ -27,7 +27,8 @@ OVERHEAD = {4: 14 + 8 + 8 + 20, 6: 14 + 8 + 8 + 40}
 class UnderlayConfig(Model):
     """The network that carries tunnels. `address`: this host's; `port`: UDP's, of all hosts.
 
-    `mtu` in bytes; None: the kernel is asked. `checksum`: of UDP; "auto": over IPv6 only.
+    `mtu` in bytes; None: the kernel is asked. `checksum`: of UDP; "auto": sent, but not
+    asked of others; "yes": asked of them too (over IPv6); "no": not sent.
     `uplink`: the port by which Byway itself speaks Ethernet and IP there, by way of the router
     `gateway`; None: sockets of the kernel. `dont_fragment`: routers are told not to cut.
     """
