@@ -13,15 +13,17 @@ Used by tests of switch.router. Compiled or interpreted, as the process is.
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from byway.machine.layout import address_of, alloc
-from byway.packet.batch import FLOOD, ROWS, UNDECIDED
+from byway.packet.batch import FLOOD, HEAD_STRIDE, ROWS, UNDECIDED
 from byway.packet.counters import COUNTERS, drops_by_name
 from byway.packet.reason import Reason
 from byway.switch.population import Population
 from byway.switch.routing import Gateway, Router, Routing
+from byway.testing.arena import Arena
 from byway.testing.finishing import content
 from byway.testing.frame_batch import Frame, FrameBatch
 from byway.testing.router_kernels import route_rows
@@ -46,6 +48,25 @@ class Outcome:
     answer: bool = False
     flood: bool = False
     offload: int = 0
+
+
+def arrays_of(owner: object) -> list[Any]:
+    """All arrays that an object keeps, itself or through what it keeps; each once."""
+    found: dict[int, Any] = {}
+    seen: set[int] = set()
+    left: list[Any] = [owner]
+    while left:
+        one = left.pop()
+        if id(one) in seen:
+            continue
+        seen.add(id(one))
+        if isinstance(one, np.ndarray):
+            found[address_of(one)] = one
+        elif isinstance(one, list | tuple):
+            left += one
+        elif type(one).__module__.startswith("byway.switch.") and hasattr(one, "__dict__"):
+            left += vars(one).values()
+    return [array for array in found.values() if array.nbytes]
 
 
 class Routed:
@@ -86,6 +107,17 @@ class Routed:
         self.origins[:n] = network << 32 | port
         route_rows(self.routing.address, self.frames.address)
         return [self._outcome(k, port) for k in range(n)]
+
+    def allow(self, arena: Arena) -> None:
+        """Name to an Arena all that the router may touch: heads, rows, tables. No frame is among
+        it: what the sender can still change is never looked at."""
+        batch = self.frames.batch
+        arena.allow("heads", int(batch.record["heads"][0]), ROWS * HEAD_STRIDE)
+        for name, array in (("rows", batch.rows), ("batch", batch.record),
+                            ("origins", self.origins), ("counters", self.counters)):
+            arena.allow_array(name, array)
+        for array in arrays_of(self.routing) + arrays_of(self.population):
+            arena.allow_array("tables", array)
 
     def _outcome(self, k: int, port: int) -> Outcome:
         row, word = self.frames.batch.rows[k], int(self.origins[k])

@@ -6,13 +6,15 @@ Used by tests of switch.router and switch.routes; see the function that each one
 
 from byway.machine.jit import kernel
 from byway.packet.checksum import adjusted
+from byway.packet.offload import check_offloads
 from byway.switch.router import router_rx
 from byway.switch.routes import route_of
 
 
 @kernel(entry=True)
 def route_rows(router, batch):
-    """Have the rows of a batch go through the router; -> 0."""
+    """Have the rows of a batch go through the router, their offloads checked as always; -> 0."""
+    check_offloads(batch)
     router_rx(router, batch)
     return 0
 
