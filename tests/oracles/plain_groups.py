@@ -132,10 +132,9 @@ class PlainGroups:
             return ports == ((server, client) if to_guest else (client, server))
         if packet.protocol != ICMPV6 or packet.version != 6 or packet.piece:
             return False
-        near = packet.hops == 255
-        return (kind in (135, 136) and near) or (to_guest and kind == 134 and near) \
-            or (to_guest and kind == 130) or (not to_guest and kind == 133 and near) \
-            or (not to_guest and kind in (131, 132, 143))
+        if packet.hops == 1:
+            return kind in (131, 132, 143) or (to_guest and kind == 130)
+        return packet.hops == 255 and (kind in (135, 136) or kind == (134 if to_guest else 133))
 
     def _whole(self, packet: Packet, to_guest: bool) -> Reason | None:
         if self._always(packet, to_guest):

@@ -110,7 +110,7 @@ class Case:
             ports = int.from_bytes(second if turn else first), int.from_bytes(
                 first if turn else second)
         body = self.some_body(protocol, ports)
-        packet = Packet(ends[0], ends[1], protocol, body, hops=draw.choice((255, 64)))
+        packet = Packet(ends[0], ends[1], protocol, body, hops=draw.choice((255, 64, 1)))
         if draw.random() < 0.12:
             pieces = packet.pieces(draw.randrange(3), draw.choice(([24], [48], [8], [16, 24])))
             self.waiting += [(piece, to_guest) for piece in pieces[1:]]
@@ -122,7 +122,7 @@ class Case:
             return tcp(*ports, self.draw.choice(FLAGS), bytes(80))
         if protocol in (ICMP, ICMPV6):
             kinds = (0, 8, 8, 5, 13, 14) if protocol == ICMP else (
-                128, 128, 129, 130, 131, 133, 134, 135, 136, 137)
+                128, 128, 129, 130, 131, 133, 134, 135, 136, 137, 143)
             return icmp(self.draw.choice(kinds), self.draw.choice((0, 0, 0, 1)),
                         self.draw.randrange(2), bytes(80))
         return udp(*ports, bytes(80))

@@ -11,7 +11,8 @@ and ``what`` to do. A frame that needs no look at the table is decided here (``w
 * ARP and RARP pass: port security looks at them. What is neither they nor IP is dropped, since no
   rule can be about it (IP may be hidden in it).
 * What IPv6 cannot do without passes: neighbour discovery with hop limit 255 (RFC 4861, 6.1, 7.1: no
-  router forwarded it) and multicast listener messages; and DHCP of a client, in both directions.
+  router forwarded it) and multicast listener messages with hop limit 1 (RFC 3810, 5); and DHCP of a
+  client, in both directions.
 
 Everything else is one of
 
@@ -193,13 +194,15 @@ def transport(row, seek, zone, found, to_guest):
 # ---------------------------------------------------------------- ICMP
 @kernel
 def is_vital(kind, hops, to_guest):
-    """An ICMPv6 message without which IPv6 does not work? Advertisements of routers go to guests
-    only, questions for them and reports of listeners from them only."""
+    """An ICMPv6 message without which IPv6 does not work (RFC 4890, 4.4.1)? Advertisements of
+    routers, and queries for listeners, go to guests only; questions for routers from them only."""
     if kind == 135 or kind == 136:
         return hops == 255
+    if kind == 131 or kind == 132 or kind == 143:
+        return hops == 1
     if to_guest:
-        return (kind == 134 and hops == 255) or kind == 130
-    return (kind == 133 and hops == 255) or kind == 131 or kind == 132 or kind == 143
+        return (kind == 134 and hops == 255) or (kind == 130 and hops == 1)
+    return kind == 133 and hops == 255
 
 
 @kernel
