@@ -110,6 +110,17 @@ def test_sources(place: Guarded, packet: Packet, reason: Reason | None) -> None:
     assert place.verdict(tagged) == reason, "tags hide nothing"
 
 
+def test_what_passed_before_opens_no_door(place: Guarded) -> None:
+    """Each frame is judged by itself, whatever came before it, on this port or on another."""
+    good, same_low = ether() / v6() / TCP(), ether() / v6("fd02::1") / TCP()
+    nobody = Ether(src="00:00:00:00:00:00", dst=OTHER) / IP(src="0.0.0.0") / TCP()
+    frames = [bytes(p) for p in (nobody, good, same_low, good, ether() / IP(src="10.0.0.2"), good)]
+    assert [o.reason for o in place.run(secure, place.port, frames)] == [
+        Reason.SPOOFED_MAC, None, Reason.SPOOFED_IP, None, Reason.SPOOFED_IP, None]
+    other = PortSecurity([(number(OTHER), IP6)])
+    assert [o.reason for o in place.run(secure, other, [bytes(good)])] == [Reason.SPOOFED_MAC]
+
+
 def test_headers_that_are_none(place: Guarded) -> None:
     good = bytes(ether() / IP(src=IP4) / UDP())
     for n in range(14, 34):
@@ -250,7 +261,8 @@ def test_neighbour_discovery_speaks_for_its_sender(
 
 @pytest.mark.parametrize("options", [
     "01 00 020000000001", "01 02 020000000001", "01", "0e 01 000000000000 01 00",
-    "01 01 020000000001 01 01 020000000002", "01 01 000000000000"])
+    "01 01 020000000001 01 01 020000000002", "01 01 020000000002 01 01 020000000001",
+    "01 01 000000000000"])
 def test_options_are_whole_and_say_one_thing(place: Guarded, options: str) -> None:
     """RFC 4861, 4.6: a length of 0 ends the message."""
     message = ether() / v6(to="ff02::1:ff00:2", hlim=255) / ICMPv6ND_NS(tgt="fd00::2") / Raw(
@@ -263,6 +275,9 @@ def test_a_message_that_is_cut_off(place: Guarded) -> None:
     for n in range(58, len(whole)):
         assert place.verdict(whole[:n]) == Reason.SPOOFED_ARP
     assert place.verdict(whole + b"\0" * 20) is None, "padding behind it is no option"
+    for length in range(24):
+        short = ether() / v6("::", hlim=255, plen=length) / ICMPv6ND_NS(tgt=IP6)
+        assert place.verdict(short) == Reason.SPOOFED_ARP, "shorter than its own fields"
     long = ether() / v6(hlim=255) / ICMPv6ND_NS(tgt="fd00::2") / Raw(b"\x0e\1" + bytes(70))
     assert place.verdict(long) == Reason.SPOOFED_ARP, "longer than the head"
 

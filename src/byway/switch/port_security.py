@@ -243,7 +243,8 @@ def judge_icmpv6(record, mac, head, l3, at, n):
 
 @kernel
 def may_be_nobody(protocol, head, at):
-    """May a packet have the unspecified address as its source?"""
+    """May a packet have the unspecified address as its source? (A later fragment's protocol is
+    FRAGMENT.)"""
     if protocol != ICMPV6:
         return False
     kind = ld8(head + at)
@@ -270,7 +271,7 @@ def judge_ipv6(record, last, mac, head, l3, n):
         return _DHCP_SERVER
     high, low = ld64be(head + l3 + 8), ld64be(head + l3 + 16)
     if high == 0 and low == 0:
-        return PASSES if first and may_be_nobody(protocol, head, at) else _SPOOFED_IP
+        return PASSES if may_be_nobody(protocol, head, at) else _SPOOFED_IP
     if high == 0 and shr64(low, 32) == 0xFFFF:  # an IPv4 address is none of IPv6's
         return _SPOOFED_IP
     return PASSES if speaks(record, last, mac, 6, high, low) else _SPOOFED_IP
