@@ -59,7 +59,7 @@ class Uplinked:
         self._plans.add_sub_port(self.port, tunnel.index, tunnel.address)
 
     def let_go(self, tunnel: Port) -> None:
-        """Frames for the tunnel go nowhere. Returns when no worker sends any."""
+        """Frames for the tunnel, which is carried, go nowhere. Returns when no worker sends any."""
         made, remote = self._tunnels.pop(tunnel.index)
         self._plans.remove_sub_port(self.port, tunnel.index)
         self._plans.settle()

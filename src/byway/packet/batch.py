@@ -50,11 +50,12 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # another frame into the place of one that it drops. ``here``: the NETWORK (switch.network) at hand.
 # ``events``: the RING (switch.events) in which control is told, 0: nobody listens. ``passed``:
 # int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED
-# segments: for rows that one destination gets otherwise than others do.
+# segments: for rows that one destination gets otherwise than others do. ``cutter``: a finisher too,
+# for what is cut as soon as it comes in.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
-    "here", "events"])
+    "here", "events", "cutter"])
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).

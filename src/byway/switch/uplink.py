@@ -23,8 +23,7 @@ answers that were learned from, is dropped (TO_UPLINK).
 
 Limits: IPv6 extension headers are not looked behind. Tags are the trunk's to take off: the stage
 may stand on a trunk's sub-port, as it looks only at rows of its own origin. Several datagrams that
-come as one large one (UDP GSO between virtual interfaces of one machine) are not cut again, but
-dropped (BAD_TUNNEL).
+come as one large one (UDP GSO, as interfaces of one machine hand it on) are to be cut before.
 """
 
 from byway.machine.jit import kernel
@@ -54,6 +53,7 @@ from byway.packet.counters import C
 from byway.packet.layers import IPV4, IPV6, UDP
 from byway.packet.offload import (
     DATA_VALID,
+    GSO_UDP_L4,
     NEEDS_CSUM,
     UDP_HEADER,
     checked,
@@ -70,6 +70,7 @@ from byway.switch.arp import L3, is_arp
 from byway.switch.nd import ICMPV6, icmpv6_type
 from byway.switch.uplink_answers import (
     MAPPED,
+    K,
     arp_said,
     echo,
     echo6,
@@ -254,6 +255,13 @@ def group_frame(uplink, batch, row):
 
 
 # ---------------------------------------------------------------- the stage
+@kernel
+def to_be_cut(uplink, row):
+    """Does the row hold many datagrams in one, for the uplink's own MAC address?"""
+    return word_gso(ld64(row + R.offload)) == GSO_UDP_L4 and ld64(row + R.out) == UNDECIDED \
+        and shr64(ld64be(ld64(row + R.head)), 16) == ld64(uplink + K.mac)
+
+
 @kernel
 def uplink_rx(uplink, batch):
     """Take out of a batch what is for the uplink itself: tunnels' frames, questions, answers."""

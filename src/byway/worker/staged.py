@@ -6,12 +6,16 @@ deliver as for any batch, once for each run of rows with the same origin.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import fence, ld64, st64
+from byway.machine.mem import fence, ld64, likely, st64
 from byway.machine.system import call3
 from byway.packet.batch import FLOOD, UNDECIDED, R, batch_at
+from byway.packet.counters import count_drops
+from byway.packet.offload import TAKES_CSUM
+from byway.packet.segment import F, finish_begin, finish_next
 from byway.ports.record import P, X
 from byway.switch.decide import decide
 from byway.switch.stages import stages_at
+from byway.switch.uplink import to_be_cut
 from byway.worker.deliver import deliver, tell_lines
 from byway.worker.out import mirror_to
 from byway.worker.plan import enter, plan_at
@@ -38,11 +42,10 @@ def mirror_rows(plan, batch):
 
 
 @kernel
-def send_staged(plan, rxq, batch, sort):
-    """Have the stages look at a batch, then decide and deliver it run by run; -> destinations of
-    the last run, which are still to be told."""
+def send_part(plan, rxq, batch, sort):
+    """Have the stages look at a batch, or a part of it, then decide and deliver it run by run; ->
+    destinations of the last run, which are still to be told."""
     b = batch_at(batch)
-    b.counters = ld64(rxq + X.counters)
     call3(plan_at(plan).rx_stages, plan, rxq, batch)
     rows, origins, n = b.rows, b.origins, b.n
     lines = 0
@@ -61,6 +64,62 @@ def send_staged(plan, rxq, batch, sort):
         mirror_rows(plan, batch)
         decide(batch, network, b.origin)
         lines = deliver(plan, rxq, batch, sort)
+    b.rows = rows
+    b.n = n
+    return lines
+
+
+@kernel
+def send_cut(plan, rxq, batch, sort, row):
+    """Send a row that holds many datagrams for the uplink, as what it holds; all are told."""
+    b = batch_at(batch)
+    left = b.offloads
+    reason = finish_begin(b.cutter, row, TAKES_CSUM)
+    if reason != 0:
+        count_drops(b.counters, reason, 1)
+        return
+    lot = finish_next(b.cutter)
+    while lot > 0:
+        b.rows = ld64(ld64(b.cutter + F.selected))
+        b.n = lot
+        b.offloads = left
+        lines = send_part(plan, rxq, batch, sort)
+        fence()
+        tell_lines(plan, sort, lines)
+        lot = finish_next(b.cutter)
+
+
+@kernel
+def send_staged(plan, rxq, batch, sort):
+    """Send a batch that came in on a port with stages; -> destinations that are still to be told.
+
+    What an uplink gets as one large frame of many datagrams is cut first (UDP GSO), by a finisher
+    of its own: delivering needs the other one. So such a batch goes in parts, in order.
+    """
+    b = batch_at(batch)
+    b.counters = ld64(rxq + X.counters)
+    uplink = stages_at(ld64(ld64(rxq + X.port) + P.stages)).uplink
+    if likely(uplink == 0 or b.offloads == 0):
+        return send_part(plan, rxq, batch, sort)
+    rows, n, left = b.rows, b.n, b.offloads
+    lines = 0
+    k = 0
+    while k < n:
+        first = k
+        while k < n and not to_be_cut(uplink, rows + 64 * k):
+            k += 1
+        b.offloads = left
+        if k > first:
+            b.rows = rows + 64 * first
+            b.n = k - first
+            lines = send_part(plan, rxq, batch, sort)
+        if k < n:
+            if lines > 0:
+                fence()
+                tell_lines(plan, sort, lines)
+                lines = 0
+            send_cut(plan, rxq, batch, sort, rows + 64 * k)
+            k += 1
     b.rows = rows
     b.n = n
     return lines

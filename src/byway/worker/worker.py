@@ -62,8 +62,9 @@ class Worker:
     def __init__(self, cpu: int | None = None) -> None:
         self.cpu = cpu
         self.batch = Batch()
-        self._finisher = Finisher()
+        self._finisher, self._cutter = Finisher(), Finisher()
         self.batch.record["finisher"] = self._finisher.address
+        self.batch.record["cutter"] = self._cutter.address
         self.record = alloc(WORKER, 1)
         self.control = alloc(CONTROL, 1)
         self._events = alloc(np.dtype("u1"), EVENTS * EVENT_SIZE)

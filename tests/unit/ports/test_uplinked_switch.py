@@ -16,8 +16,8 @@ from byway.control.actions import AddHost, AddNetwork, RemoveHost, SetUnderlay
 from byway.control.model import HostConfig, NetworkConfig, UnderlayConfig
 from byway.control.problem import EngineError
 from byway.control.uplink import mac_for
-from byway.packet.offload import GSO_TCPV4
-from byway.testing.frame_batch import Unfinished
+from byway.packet.offload import GSO_TCPV4, GSO_UDP_L4
+from byway.testing.frame_batch import Frame, Unfinished
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from byway.testing.guest import Guest
 from byway.testing.offload_frames import Shape
@@ -51,7 +51,7 @@ class Wire:
     def __init__(self, switch: RunningSwitch, guest: Guest) -> None:
         self._switch, self._guest = switch, guest
 
-    def tell(self, *frames: bytes) -> None:
+    def tell(self, *frames: Frame) -> None:
         assert self._guest.send(list(frames)) == len(frames)
         self._switch.settle()
 
@@ -77,7 +77,7 @@ class Wire:
 
 
 @contextmanager
-def uplinked(switch: RunningSwitch, **options: Any) -> Iterator[Wire]:
+def uplinked(switch: RunningSwitch, features: int = 0, **options: Any) -> Iterator[Wire]:
     """A network with a VNI, an uplink, and another host, whose MAC address is not known yet."""
     switch.apply([AddNetwork(NetworkConfig(name="under")),
                   AddNetwork(NetworkConfig(name="red", vni=VNI, mtu=1450))])
@@ -85,7 +85,7 @@ def uplinked(switch: RunningSwitch, **options: Any) -> Iterator[Wire]:
     switch.apply([
         SetUnderlay(UnderlayConfig(address=OWN, uplink="wire", **{"mtu": 1500, **options})),
         AddHost(HostConfig(name="far", address=THERE, networks=("red",)))])
-    with switch.guest("wire", 9) as guest:
+    with switch.guest("wire", 9, **({"features": features} if features else {})) as guest:
         yield Wire(switch, guest)
 
 
@@ -121,6 +121,31 @@ def test_a_large_frame_is_cut_before(switch: RunningSwitch) -> None:
             inside = wire.inside()
             assert [len(frame) for frame in inside] == [1450] * 42 + [54 + 60_000 - 42 * 1396]
             assert b"".join(frame[54:] for frame in inside) == shape.payload
+
+
+@pytest.mark.parametrize("count", [2, 44])
+def test_many_datagrams_in_one(switch: RunningSwitch, count: int) -> None:
+    """As a host on the same machine sends them at once; what comes before and after stays there,
+    and what is of no uplink goes on whole."""
+    with uplinked(switch, features=mask(Feature.CSUM, Feature.HOST_USO)) as wire:
+        switch.vhost("guest", network="red")
+        with switch.guest("guest", 1) as guest:
+            inside = [ethernet(guest.mac, FAR, TEST_ETHERTYPE, bytes([k]) * 1400)
+                      for k in range(count)]
+            datagrams = [packet(frame)[42:] for frame in inside]
+            whole = Ether(packet(b"".join(datagrams)[8:]))
+            todo = Unfinished(1, GSO_UDP_L4, len(datagrams[0]), 34, 6)
+            first, last = (ethernet(guest.mac, FAR, TEST_ETHERTYPE, word) for word in (b"1", b"2"))
+            spoiled = Unfinished(1, GSO_UDP_L4, 1, 34, 6)
+            wire.tell(packet(first), (todo, bytes(whole)), (spoiled, bytes(whole)), packet(last))
+            got = []
+            while more := guest.receive():
+                got += more
+                switch.settle()
+            assert got == [first, *inside, last]
+            assert switch.port("wire")["drops"] == {"bad_offload": 1}
+            (host,) = switch.call(switch.engine.overlay.hosts)
+            assert host["rx_frames"] == count + 2
 
 
 def test_its_own_address_answers(switch: RunningSwitch) -> None:
