@@ -2,9 +2,13 @@
 """Frames into tunnels: a plain socket gets what was sent, and whatever is refused is counted."""
 
 import ctypes
+import json
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +161,13 @@ def test_congestion_is_told_outside(bench: Bench, version: int, ecn: int) -> Non
     got = [bench.peer.recvmsg(65536, 64) for _ in others]
     assert [data for data, _, _, _ in got] == [HEADER + one for one in others]
     assert [said[0][2][0] for _, said, _, _ in got] == [ecn, 0, ecn]
+
+
+@pytest.mark.compiled_only
+def test_the_bench_measures_every_way(tmp_path: Path) -> None:
+    script = Path(__file__).parents[3] / "bench" / "tunnel_sockets.py"
+    subprocess.run([sys.executable, script, "--rounds", "1", "--json", tmp_path / "sockets.json"],
+                   check=True, timeout=110, capture_output=True)
+    found = json.loads((tmp_path / "sockets.json").read_text())
+    assert len(found) == 2 * (2 + 2 + 3)
+    assert all(samples[0] > 0 for samples in found.values())
