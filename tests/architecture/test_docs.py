@@ -42,7 +42,10 @@ from tests.architecture.sources import ROOT, shown
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"])
 # Pages whose commands need a peer: a test with the peer runs them.
-RUN_ELSEWHERE = {DOCS / "how-to" / "run-with-docker.md": ROOT / "tests/system/test_docker.py"}
+RUN_ELSEWHERE = {
+    DOCS / "how-to" / "run-with-docker.md": ROOT / "tests/system/test_docker.py",
+    DOCS / "how-to" / "run-a-cluster.md": ROOT / "tests/system/test_cluster_page.py",
+}
 RUN_PAGES = [
     page for page in PAGES if page not in RUN_ELSEWHERE
     and any(b.language == "console" and not b.not_run for b in blocks(page))
