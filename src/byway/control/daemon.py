@@ -88,7 +88,12 @@ def _compiled_data_path() -> EngineFactory:
 def _in_etcd(wanted: Wanted) -> Membership:
     """Import what speaks to etcd; the engine is the compiled one."""
     from byway.control.engine import Engine
-    from byway.control.joining import join
+
+    try:
+        from byway.control.joining import join
+    except ModuleNotFoundError as error:
+        raise EngineError(f"cluster: the Python module {error.name} is not installed",
+                          "install byway[cluster]") from None
 
     if not isinstance(wanted.engine, Engine):
         raise TypeError("only the compiled engine can be in a cluster")
