@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from byway.machine.dual import signed
 from byway.machine.layout import address_of, alloc
 from byway.packet.batch import HEAD, ROWS, UNDECIDED, Batch
 from byway.packet.reason import Reason
@@ -64,7 +65,7 @@ class Place:
 
     def learn(self, mac: int, port: int) -> None:
         """The network's fdb knows the address."""
-        learn_address(self.fdb.address, mac << 16, port, 1)
+        learn_address(self.fdb.address, signed(mac << 16), port, 1)
 
     def run(self, stage: Callable[[int, int], int], owner: Addressed, frames: Sequence[bytes],
             origin: int = 1, offload: int = 0) -> list[Outcome]:

@@ -32,6 +32,16 @@ def test_a_later_entry_replaces_and_a_late_removal_does_not() -> None:
     assert not population.drop_ip(3, IP)
 
 
+def test_one_address_in_many_networks() -> None:
+    """More networks than buckets: some of them share one."""
+    population = Population()
+    for network in range(40):
+        population.set_mac(network, MAC, network)
+        population.set_ip(network, IP, MAC + network)
+    assert [population.port_of(n, MAC) for n in range(40)] == list(range(40))
+    assert [population.mac_of(n, IP) for n in range(41)] == [*range(MAC, MAC + 40), None]
+
+
 def test_the_limit_names_the_fix() -> None:
     population = Population(limit=10)
     for k in range(10):

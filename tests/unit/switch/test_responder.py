@@ -143,6 +143,13 @@ def test_the_gateway_answers_for_itself(place: Place) -> None:
     assert outcome.out is None
 
 
+def test_the_owner_behind_another_sender(place: Place) -> None:
+    """A station that sends frames from one address and speaks of another is both."""
+    outcome, = place.run(respond, Responder(place.population), [
+        request("10.0.0.2", sender="0.0.0.0", mac=MAC, claimed=OTHER)])
+    assert outcome.out is None
+
+
 def test_addresses_with_the_highest_bit() -> None:
     """A MAC address << 16 is a negative number for kernels."""
     place = Place()
@@ -152,6 +159,10 @@ def test_addresses_with_the_highest_bit() -> None:
     asked, own = request("10.0.0.2"), request("10.0.0.2", sender="0.0.0.0", mac=owner)
     first, second = place.run(respond, responder, [asked, own])
     assert (first.out, first.frame[6:12], second.out) == (1, octets(owner), None)
+    place.learn(owner, 1)
+    here, = place.run(respond, responder, [asked], origin=1)
+    there, = place.run(respond, responder, [asked], origin=2)
+    assert (here.out, there.out) == (None, 2), "the owner's own port, and another"
     place.close()
 
 
