@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from byway.control.cluster.etcd import Etcd, delete, put
+from byway.control.cluster.etcd import OPERATIONS, PAGE, Etcd, delete, put
 from byway.control.cluster.layout import HostValue, Layout, entry_value
 from byway.control.problem import ConfigError, EngineError
 from tests.system.cluster_host import Host, until
@@ -249,6 +249,54 @@ def test_a_host_that_was_killed_comes_back_before_its_lease_ends(etcd: EtcdServe
                 again.population.put_local("blue", MAC, [IP])
                 await until(lambda: b.population.counts()["entries"] == 1, 10)
                 assert [call[0] for call in b.overlay.calls].count("set_tunnel") == 1
+
+    run(test)
+
+
+def test_a_second_process_of_one_name_and_address_takes_over_and_the_first_stands_back(
+        etcd: EtcdServer) -> None:
+    async def test() -> None:
+        async with Host("b", etcd.url, 2) as b, Host("a", etcd.url, 1) as first:
+            first.population.put_local("blue", MAC, [IP])
+            await until(lambda: b.population.counts()["entries"] == 1)
+            async with Host("a", etcd.url, 1) as second:
+                second.population.put_local("blue", MAC + 1, [IP])
+                await until(lambda: second.status()["presence"] == "joined")
+                first.population.put_local("blue", MAC + 2, [IP])  # it finds out now
+                await until(lambda: first.status()["presence"] == "refused")
+                assert any("has taken over" in text for text in first.status()["problems"])
+                await until(lambda: b.population.counts()["entries"] == 1)
+                await asyncio.sleep(3)  # nobody fights
+                assert second.status()["presence"] == "joined"
+            await until(lambda: first.status()["presence"] == "joined")
+            await until(lambda: b.population.counts()["entries"] == 2)
+
+    run(test)
+
+
+def test_a_lease_that_was_lost_is_taken_anew(etcd: EtcdServer, client: Etcd) -> None:
+    """As after a machine that was suspended for longer than its lease."""
+    async def test() -> None:
+        async with two_hosts(etcd) as (a, b):
+            client.revoke(a.cluster._presence.state.lease)
+            await until(lambda: b.where(MAC) == "nowhere")
+            await until(lambda: b.where(MAC) == "a" and ("blue", "a") in b.overlay.floods)
+            assert a.status()["presence"] == "joined"
+            assert any("takes part in the cluster again" in said for said in a.said)
+
+    run(test)
+
+
+def test_a_sync_of_several_pages(etcd: EtcdServer, client: Etcd) -> None:
+    async def test() -> None:
+        count = 2 * PAGE + 1
+        operations = [put(LAYOUT.entry("blue", "far", MAC + number), entry_value((IP,), 1))
+                      for number in range(count)]
+        for at in range(0, count, OPERATIONS):
+            client.change([], operations[at : at + OPERATIONS])
+        async with Host("b", etcd.url, 2) as b:
+            await until(lambda: b.status()["synced"])
+            assert b.population.counts()["entries"] == count
 
     run(test)
 

@@ -277,8 +277,8 @@ def _api_server(wanted: Wanted, membership: Membership | None) -> _ApiServer:
 
     settings = uvicorn.Config(
         make_app(wanted, membership), lifespan="off", http="h11", ws="none", loop="asyncio",
-        log_config=None, access_log=False, date_header=False, server_header=False, proxy_headers=False,
-        timeout_graceful_shutdown=1,
+        log_config=None, access_log=False, date_header=False, server_header=False,
+        proxy_headers=False, timeout_graceful_shutdown=1,
     )
     settings.load()
     return Server(settings)

@@ -100,6 +100,14 @@ class Feed:
         return self._etcd.member
 
     def _run(self) -> None:
+        try:
+            self._go_on()
+        finally:
+            if not self._stopped.is_set():  # the traceback is on stderr
+                self._hand_over(Batch(self.name, "lost", sentence=(
+                    f"the feed of {self.name} has ended by an error of Byway's own; restart it")))
+
+    def _go_on(self) -> None:
         failures = 0
         while not self._stopped.is_set():
             before = self.heard

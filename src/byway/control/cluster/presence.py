@@ -134,6 +134,14 @@ class Presence:
 
     # ------------------------------------------------------------ the thread
     def _run(self) -> None:
+        try:
+            self._go_on()
+        finally:
+            if not self._stopped.is_set():  # the traceback is on stderr
+                self._note("lost", "this host's presence has ended by an error of Byway's own;"
+                                   " restart it")
+
+    def _go_on(self) -> None:
         self._allowed.wait()
         failures = 0
         while not self._stopped.is_set():

@@ -34,7 +34,7 @@ from byway.control.cluster.etcd import (
     put,
     unchanged,
 )
-from byway.control.cluster.layout import Layout, host_value, load
+from byway.control.cluster.layout import NAME, Layout, host_value, load
 from byway.control.problem import EngineError
 from byway.control.tables import parse_network, parse_port
 
@@ -67,15 +67,15 @@ class Registry:
 
     def _try_network(self, table: dict[str, Any]) -> dict[str, Any] | None:
         name = str(table.get("name"))
+        chosen = table.get("vni") == "auto"
+        parse_network({**table, "vni": FIRST_VNI} if chosen else table, f'network "{name}"')
         key = self._layout.network(name)
         before = self._table(key)
         old_vni = before[1].get("vni")
         conditions = [unchanged(key, before[0])]
         operations: list[Operation] = []
-        chosen = table.get("vni") == "auto"
         if chosen:
             table["vni"] = old_vni or self._next_vni(conditions, operations)
-        parse_network(table, f'network "{name}"')
         vni = table.get("vni")
         if before[0] and before[1] == table:
             return table
@@ -117,6 +117,7 @@ class Registry:
 
     def delete_network(self, name: str) -> None:
         """Keep a network no longer. Refused while a port needs it."""
+        _check_names(name)
         self._until_done(lambda: self._try_delete_network(name))
 
     def _try_delete_network(self, name: str) -> bool | None:
@@ -151,6 +152,7 @@ class Registry:
     def put_port(self, host: str, table: Mapping[str, Any]) -> dict[str, Any]:
         """Keep a port for a host, in place of another one of its name. `ips` "auto": those that it
         has, or free ones of its network's subnets. -> the table with its addresses."""
+        _check_names(host)
         return self._until_done(lambda: self._try_port(host, dict(table)))
 
     def _try_port(self, host: str, table: dict[str, Any]) -> dict[str, Any] | None:
@@ -199,6 +201,7 @@ class Registry:
 
     def delete_port(self, host: str, name: str) -> None:
         """Keep a port no longer; its addresses are free. Idempotent."""
+        _check_names(host, name)
         self._until_done(lambda: self._try_delete_port(host, name))
 
     def _try_delete_port(self, host: str, name: str) -> bool | None:
@@ -268,6 +271,12 @@ class Registry:
                 return made
             time.sleep(self._chance.uniform(0, PAUSE_SECONDS))
         raise EngineError("others change the same all the time", "try again")
+
+
+def _check_names(*names: str) -> None:
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise EngineError(f"{name!r} is no valid name", "use letters, digits, '_', '.' and '-'")
 
 
 def _networks(table: Mapping[str, Any]) -> set[str]:
