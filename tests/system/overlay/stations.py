@@ -126,6 +126,16 @@ class Member(Host):
         self._server = Process("iperf3", argv, folder / f"iperf3-{self.name}.log")
         self._server.expect("Server listening", 10)
 
+    def transfer(self, other: "Member", address: str, options: str = "") -> int:
+        """Bytes of TCP in a second to another station, which listens, at one of its addresses.
+
+        A server of iperf3 closes its listener after each test, and makes another: it is waited
+        for."""
+        assert other._server is not None
+        report = self.measure(address, 1, options)["end"]["sum_received"]
+        other._server.expect("Server listening", 10)
+        return int(report["bytes"])
+
     def close(self) -> None:
         """Remove it; its port is the caller's business."""
         if self._server is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Four hosts that know each other from configuration files: who reaches whom, and how quietly.
+"""Four hosts that know each other, from files or from etcd: who reaches whom, and how quietly.
 
 The stations are containers and virtual machines on two networks with the same subnets.
 """
@@ -8,13 +8,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
+from tests.system.conftest import short_folder
 from tests.system.engines.station import INTERFACE
 from tests.system.overlay import capture
-from tests.system.overlay.bed import Bed
+from tests.system.overlay.bed import Bed, Source
 from tests.system.overlay.capture import Kind
 from tests.system.overlay.stations import Member
 from tests.system.peers.kernel import checksum_errors
@@ -25,9 +25,10 @@ ASKING = (Kind.ARP_REQUEST, Kind.SOLICITATION)
 STEADY = 5.0  # seconds
 
 
-@pytest.fixture(scope="module")
-def bed(folder: Path) -> Iterator[Bed]:
-    with Bed(folder) as made:
+@pytest.fixture(scope="module", params=list(Source), ids=lambda source: source.value)
+def bed(request: pytest.FixtureRequest) -> Iterator[Bed]:
+    with short_folder() as folder, Bed(folder, request.param) as made:
+        made.wait_agreed()
         yield made
 
 
@@ -97,15 +98,14 @@ def test_nothing_is_flooded_in_steady_state(bed: Bed) -> None:
 @pytest.mark.parametrize(("near", "far"), [("blue1", "blue7"), ("blue1", "blue8"),
                                            ("blue2", "blue5"), ("blue2", "blue8"),
                                            ("red21", "red24")])
-def test_tcp_between_hosts(bed: Bed, near: str, far: str, folder: Path) -> None:
+def test_tcp_between_hosts(bed: Bed, near: str, far: str) -> None:
     """iperf3 both ways, by IPv4 and IPv6."""
     one, two = bed.members[near], bed.members[far]
-    two.listen(folder)
+    two.listen(bed.folder)
     before = sum_of(checksum_errors(one.run(COUNTERS)), checksum_errors(two.run(COUNTERS)))
     for address in two.seat.ips:
         for options in ("", "--reverse"):
-            report = one.measure(address, 1, options)["end"]["sum_received"]
-            assert report["bytes"] > 1 << 20
+            assert one.transfer(two, address, options) > 1 << 20
     after = sum_of(checksum_errors(one.run(COUNTERS)), checksum_errors(two.run(COUNTERS)))
     assert after == before
 

@@ -80,4 +80,4 @@ def test_other_underlays(own_folder: Path, family: int, mtu: int) -> None:
         assert f"mtu {bed.mtu}" in one.run(f"ip link show dev {INTERFACE}")
         assert one.ping(two.seat.ipv4, 3, f"-s {bed.mtu - 28}") == 3
         two.listen(own_folder)
-        assert one.measure(two.seat.ipv6)["end"]["sum_received"]["bytes"] > 1 << 20
+        assert one.transfer(two, two.seat.ipv6) > 1 << 20
