@@ -25,6 +25,8 @@ def mtu_of_address(address: str) -> int | None:
     """The MTU, in bytes, of the interface in this network namespace that has the address (IPv4 or
     IPv6, as text); None: no interface has it. OSError: the kernel does not answer."""
     wanted = ipaddress.ip_address(address).packed
+    if wanted[0] == 127 and len(wanted) == 4:  # RFC 1122 3.2.1.3: all of them are here
+        return _mtu(socket.if_nametoindex("lo"))
     for index, found in _addresses(socket.AF_INET6 if ":" in address else socket.AF_INET):
         if found == wanted:
             return _mtu(index)

@@ -13,7 +13,7 @@ def _has_ipv6() -> bool:
                for line in Path("/proc/net/if_inet6").read_text().splitlines())
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.7.7.7", "::1"])
 def test_the_loopback_interface(address: str) -> None:
     mtu = int(Path("/sys/class/net/lo/mtu").read_text())
     if ":" in address and not _has_ipv6():
