@@ -94,7 +94,7 @@ class Filtered:
 
     def states(self, port: int = 1) -> list[str]:
         """The states of a port's connections, the one that was seen last first."""
-        return [found.state for found in self.groups.connections(self.now, port)]
+        return [found.state for found in self.groups.connections(self.now, [port])]
 
     def heads(self, n: int) -> list[int]:
         """Where the private heads of the first n rows are."""

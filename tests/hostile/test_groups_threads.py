@@ -77,7 +77,7 @@ def test_workers_and_control_at_once() -> None:
         groups.tick(0)
         if changes % 50 == 49:
             groups.table.forget(1)
-        groups.connections(0, 1, most=10)
+        groups.connections(0, [1], most=10)
         changes += 1
     assert changes > 20
     assert sum(int(worker.record["passed"][0]) for worker in workers) > FRAMES

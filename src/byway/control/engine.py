@@ -81,7 +81,8 @@ class Engine(PortHost):
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.overlay = Overlay(self, self._plans, self._networks, self._entries)
         self._heard = Heard(self._networks, self.overlay)
-        self.policy = Policy(self, self._plans, self._networks, self.overlay, self._hz)
+        self.policy = Policy(self, self._plans, self._networks, self.overlay, self._hz,
+                             switch.connections)
 
     # ------------------------------------------------------------ life
     def start(self) -> None:

@@ -51,13 +51,13 @@ class Policy:
     """The stages of all ports. Belongs to the control thread."""
 
     def __init__(self, engine: PolicyHost, plans: Plans, networks: Networks, overlay: Overlay,
-                 hz: float) -> None:
+                 hz: float, connections: int) -> None:
         self._engine = engine
         self._plans = plans
         self._networks = networks
         self._overlay = overlay
         self._hz = hz
-        self._security = Security(overlay, hz)
+        self._security = Security(overlay, hz, connections)
         self._routers = Routers(engine, networks, hz, overlay.table_address, overlay.keep)
         overlay.stages["router"] = self._routers.address
         self._ports: dict[str, Port] = {}
@@ -91,9 +91,9 @@ class Policy:
 
     def dismiss(self, port: Port) -> None:
         """The port is gone, and no worker knows it."""
+        self._security.detach(port)
         if trunk := self._trunks.pop(port.name, None):
             trunk.dismiss()
-        self._security.detach(port)
         self._records.pop(port.name, None)
         self._parts.pop(port.name, None)
 
@@ -127,9 +127,11 @@ class Policy:
             self._records[port.name] = alloc(STAGES, 1, CACHE_LINE)
         self._store(self._records[port.name], wanted)
         self._records[port.name]["trunk"] = trunk.table.address if trunk else 0
-        for network, record in (trunk.stages() if trunk else {}).items():
-            self._store(record, {**self._of_network(network), "meter": wanted["meter"],
-                                  "security": wanted["security"]})
+        for network, sub in (trunk.subs if trunk else {}).items():
+            self._store(sub.stages, {
+                **self._of_network(network), "meter": wanted["meter"],
+                "security": wanted["security"],
+                "groups": self._security.attach_number(port, sub.index)})
         port.record["stages"] = address_of(self._records[port.name])
         before, self._parts[port.name] = self._parts.get(port.name), parts
         if before:
@@ -187,9 +189,9 @@ class Policy:
 
     def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
         """The connections of one port, or of all; at most so many."""
-        names = {one.index: one.name for one in self._ports.values()}
-        index = self._ports[port].index if port in self._ports else None
-        return self._security.connections(names, index, limit)
+        names = {number: one.name for one in self._ports.values() if port in (None, one.name)
+                 for number in (one.index, *(number for number, _ in one.sub_ports))}
+        return self._security.connections(names, limit)
 
     def tick(self) -> None:
         """Once a second."""

@@ -17,17 +17,18 @@ from byway.machine.clock import tsc
 from byway.ports.port import Port
 from byway.switch.fdb import CLOCK_SHIFT
 from byway.switch.groups_compile import Rule
-from byway.switch.groups_control import Connection, SecurityGroups
+from byway.switch.groups_control import PORT_LIMIT, Connection, SecurityGroups
 
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 
 
 class Security:
-    """The security groups of one switch. ``hz``: ticks a second of the time stamp counter."""
+    """The security groups of one switch. ``hz``: ticks a second of the time stamp counter;
+    ``connections``: that are tracked at the most."""
 
-    def __init__(self, overlay: Overlay, hz: float) -> None:
+    def __init__(self, overlay: Overlay, hz: float, connections: int) -> None:
         self.configs: dict[str, GroupConfig] = {}
-        self._groups = SecurityGroups(hz / (1 << CLOCK_SHIFT))
+        self._groups = SecurityGroups(hz / (1 << CLOCK_SHIFT), connections)
         self._groups.on_moved(overlay.keep)
         overlay.on_member(self.member)
         self._members: dict[str, list[tuple[str, bytes]]] = {}  # (group, IP) by port
@@ -62,25 +63,32 @@ class Security:
             self._groups.leave(group, ip)
         if now:
             self._members[port.name] = now
-        return self._groups.attach(port.index, names) if names else 0
+        return self.attach_number(port, port.index)
+
+    def attach_number(self, port: Port, number: int) -> int:
+        """The port's groups are those of port number ``number``, its own or a sub-port's; -> what
+        stands in the stages of that, 0 for none."""
+        names, limit = port.config.security_groups, port.config.limit
+        most = limit.connections if limit and limit.connections else PORT_LIMIT
+        return self._groups.attach(number, names, most) if names else 0
 
     def detach(self, port: Port) -> None:
-        """No worker knows the port, or its groups, any more."""
+        """No worker knows the port, its sub-ports, or its groups, any more."""
         for group, ip in self._members.pop(port.name, []):
             self._groups.leave(group, ip)
-        self._groups.detach(port.index)
+        for number in (port.index, *(number for number, _ in port.sub_ports)):
+            self._groups.detach(number)
 
     # ------------------------------------------------------------ connections
     def tick(self) -> None:
         """Once a second: forget what has aged out."""
         self._groups.tick(int(tsc()) >> CLOCK_SHIFT)
 
-    def connections(self, names: dict[int, str], port: int | None,
-                    limit: int) -> list[dict[str, Any]]:
-        """At most ``limit`` connections of one port, or of all; ``names`` of ports by number."""
+    def connections(self, names: dict[int, str], limit: int) -> list[dict[str, Any]]:
+        """At most ``limit`` connections of the ports with these numbers."""
         now = int(tsc()) >> CLOCK_SHIFT
-        return [_shown(one, names.get(one.port, ""))
-                for one in self._groups.connections(now, port, limit)]
+        return [_shown(one, names[one.port])
+                for one in self._groups.connections(now, names, limit)]
 
 
 def _shown(one: Connection, port: str) -> dict[str, Any]:

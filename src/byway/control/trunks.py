@@ -4,7 +4,7 @@
 Used by policy. Uses the engine's numbers, networks, plans, and switch.trunk (what a sub-port is).
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from byway.control.networks import Networks
 from byway.control.plans import Plans
@@ -57,10 +57,6 @@ class TrunkPort:
             network.members[sub.index] = port.name
             plans.join(network.number, sub.index)
             port.sub_ports.append((sub.index, address_of(sub.record)))
-
-    def stages(self) -> dict[str, Any]:
-        """The STAGES record of each of its networks but the native one."""
-        return {name: sub.stages for name, sub in self.subs.items()}
 
     def leave(self) -> None:
         """The port is about to be closed: its sub-ports are members of nothing any more."""

@@ -35,7 +35,7 @@ from byway.switch.groups_opening import GROUPS
 from byway.switch.groups_rules import ENTRIES as RULE_ENTRIES
 from byway.switch.groups_states import BY_REMOTE, TIMEOUTS, State
 
-CAPACITY = 1 << 18  # connections of a switch: 24 MiB, of which only what is used is there
+CAPACITY = 1 << 18  # connections of a switch
 PORT_LIMIT = 1 << 16  # of a port
 RING = 1024  # openings that a port remembers
 
@@ -182,12 +182,11 @@ class SecurityGroups:
         self.table.share(self._ports)
         return self.table.expire(now)
 
-    def connections(self, now: int, port: int | None = None, most: int = 1000) -> list[Connection]:
-        """At most ``most`` connections, those that were seen last, of one port or of all."""
+    def connections(self, now: int, ports: Iterable[int], most: int = 1000) -> list[Connection]:
+        """At most ``most`` connections of these ports, those that were seen last."""
         found = self.table.used()
         found = found[(found["flow"] & PIECE) == 0]
-        if port is not None:
-            found = found[(found["flow"] >> 32 & 0xFFFF) == port]
+        found = found[np.isin(found["flow"] >> 32 & 0xFFFF, list(ports))]
         newest = np.argsort(-found["seen"], kind="stable")[:most]
         return [self._shown(row, now) for row in found[newest]]
 

@@ -221,6 +221,44 @@ def test_groups_and_their_change(switch: RunningSwitch, stack: ExitStack) -> Non
     switch.apply([RemoveGroup("web")])
 
 
+def test_the_groups_of_a_trunk_are_those_of_all_its_networks(
+        switch: RunningSwitch, stack: ExitStack) -> None:
+    for name in ("blue", "green"):
+        switch.network(name)
+    closed = GroupConfig(name="web")
+    opened = GroupConfig(name="web", rules=({"direction": "egress"},))
+    switch.apply([AddGroup(closed)])
+    yard = Yard(switch, stack, blue={"network": "blue"},
+                trunk={"network": "green", "vlans": {"10": "blue"}, "security_groups": ["web"]})
+    question = echo(yard, "trunk", "blue", ECHO_REQUEST)
+    tagged = question[:12] + b"\x81\0\0\x0a" + question[12:]
+    answer = echo(yard, "blue", "trunk", ECHO_REPLY)
+    assert yard.send("trunk", tagged) == {}
+    assert yard.send("blue", answer) == {}
+    assert switch.drops() == {"trunk": {"not_allowed": 1, "bad_state": 1}}
+    switch.apply([ChangeGroup(closed, opened)])
+    assert yard.send("trunk", tagged) == {"blue": [question]}
+    assert list(yard.send("blue", answer)) == ["trunk"]
+    assert [one["port"] for one in switch.call(switch.engine.connections, "trunk", 10)] == ["trunk"]
+    assert switch.call(switch.engine.connections, "blue", 10) == []
+    switch.remove("trunk")
+    assert switch.call(switch.engine.connections, None, 10) == []
+
+
+def test_a_port_may_have_so_many_connections(switch: RunningSwitch, stack: ExitStack) -> None:
+    switch.network("blue")
+    switch.apply([AddGroup(GroupConfig(name="out", rules=({"direction": "egress"},)))])
+    yard = Yard(switch, stack, two={},
+                one={"security_groups": ["out"], "limit": {"connections": 2}})
+    questions = [Echo(ECHO_REQUEST, "10.0.0.1", "10.0.0.2", number, 1).frame(
+        yard["two"].mac, yard["one"].mac) for number in range(5)]
+    yard.send("one", *questions)
+    assert len(switch.call(switch.engine.connections, "one", 10)) == 2
+    yard.change("one", limit={"connections": 4})
+    yard.send("one", *questions)
+    assert len(switch.call(switch.engine.connections, "one", 10)) == 4
+
+
 def test_a_rule_names_a_group(switch: RunningSwitch, stack: ExitStack) -> None:
     switch.network("blue")
     switch.apply([

@@ -363,13 +363,13 @@ def test_connections_as_the_api_shows_them(lab: Filtered) -> None:
     lab.tx(Packet(REMOTE6, GUEST6, ICMPV6, icmp(135), hops=255))
     lab.rx(Packet(GUEST6, REMOTE6, ICMPV6, icmp(128, number=77)))
     lab.tx(back(6000, 80, SYN))
-    ping, web, first = sorted(lab.groups.connections(lab.now, 1), key=lambda c: -c.protocol)
+    ping, web, first = sorted(lab.groups.connections(lab.now, [1]), key=lambda c: -c.protocol)
     assert (ping.guest, ping.remote, ping.guest_port, ping.remote_port, ping.state) == (
         GUEST6, REMOTE6, 77, 128, "icmp")
     lab.wait(1)
     lab.groups.set_group("web", [WEB, OUT4, OUT6, Rule(True, 6, ICMPV6)])
     lab.tx(Packet(REMOTE6, GUEST6, ICMPV6, icmp(128, number=78)))
-    came = lab.groups.connections(lab.now, 1, most=1)[0]
+    came = lab.groups.connections(lab.now, [1], most=1)[0]
     assert (came.guest_port, came.remote_port, came.opened_by) == (78, 128, "remote")
     lab.groups.table.forget(1)
     first, web = sorted((web, first), key=lambda c: c.opened_by)
@@ -377,7 +377,7 @@ def test_connections_as_the_api_shows_them(lab: Filtered) -> None:
         40000, REMOTE, 443, 2.0)
     assert (web.guest_port, web.remote_port, web.opened_by, web.idle) == (80, 6000, "remote", 0)
     assert (first.left, web.left) == (58.0, 60.0)
-    assert lab.groups.connections(lab.now, 2) == []
+    assert lab.groups.connections(lab.now, [2]) == []
     assert lab.groups.statistics(1) == {
         "connections": 0, "limit": 1000, "opened": 4, "evicted": 0}
 

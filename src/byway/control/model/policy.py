@@ -15,6 +15,7 @@ from byway.control.network_values import Octet, PortRange, Prefix, Protocol, Rat
 from byway.control.problem import wrong
 from byway.control.values import Mac, Name
 
+MAX_CONNECTIONS = 1 << 26
 _FAMILY = {"ipv4": 4, "ipv6": 6}
 _WITH_PORTS = ("tcp", "udp", 6, 17, 132, 136)  # and SCTP, UDP-Lite
 
@@ -97,7 +98,9 @@ class AddressPair(Model):
 
 
 class LimitConfig(Model):
-    """What a port may do in a second at most; None: no limit. `burst` in milliseconds of it."""
+    """What a port may do in a second at most; None: no limit. `burst` in milliseconds of it.
+
+    `connections`: of security groups, at any time; None: as many as the switch allows a port."""
 
     rx_bits: Rate | None = None
     rx_frames: Rate | None = None
@@ -105,6 +108,7 @@ class LimitConfig(Model):
     tx_frames: Rate | None = None
     broadcast_frames: Rate | None = None
     burst: Annotated[StrictInt, Field(ge=1, le=10_000)] = 100
+    connections: Annotated[StrictInt, Field(ge=1, le=MAX_CONNECTIONS)] | None = None
 
 
 class MirrorConfig(Model):

@@ -4,10 +4,14 @@
 Used through byway.control.model. Uses the other modules of it.
 """
 
+from typing import Annotated
+
+from pydantic import Field, StrictInt
+
 from byway.control.model.base import Model
 from byway.control.model.network import NetworkConfig, RouterConfig
 from byway.control.model.overlay import ClusterConfig, EntryConfig, HostConfig, UnderlayConfig
-from byway.control.model.policy import GroupConfig
+from byway.control.model.policy import MAX_CONNECTIONS, GroupConfig
 from byway.control.model.ports import PortConfig
 from byway.control.values import Cpus, FilePath, Name, SocketPath
 
@@ -16,12 +20,14 @@ class SwitchConfig(Model):
     """The switch itself. `workers`: CPUs, one worker each; None: one worker, not pinned.
 
     `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket). `state`:
-    the file in which what comes through the API outlives the switch; None: it does not."""
+    the file in which what comes through the API outlives the switch; None: it does not.
+    `connections`: of all ports with security groups, at most."""
 
     name: Name = "byway"
     workers: Cpus | None = None
     api: SocketPath | None = None
     state: FilePath | None = None
+    connections: Annotated[StrictInt, Field(ge=1, le=MAX_CONNECTIONS)] = 262_144
 
 
 class Config(Model):
