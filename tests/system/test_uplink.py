@@ -6,6 +6,8 @@ no address there."""
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -18,11 +20,39 @@ from tests.system.overlay.underlay import DEVICE, Underlay
 from tests.system.peers.kernel import checksum_errors
 from tests.system.peers.process import Process
 from tests.system.peers.switch import Switch
-from tests.system.peers.vxlan import KernelHost, OvsHost, PeerHost
+from tests.system.peers.vxlan import OVERHEAD, KernelHost, OvsHost, PeerHost
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
 
 OURS, THEIRS = Seat(BLUE, 1, "A"), Seat(BLUE, 2, "B")
+
+
+class BywayHost:
+    """Another Byway, with a container, whose tunnels go by sockets of its kernel."""
+
+    def __init__(self, underlay: Underlay, here: str, folder: Path) -> None:
+        self.namespace = underlay.join(2, "peer")
+        self.mtu = underlay.mtu - OVERHEAD[underlay.family]
+        with ExitStack() as stack:
+            self.station = Container(THEIRS)
+            stack.callback(self.station.close)
+            (folder / "there").mkdir()
+            text = toml([
+                ("[switch]", {"name": "B", "api": str(folder / "there" / "api.sock")}),
+                ("[underlay]", {"address": underlay.address(2)}),
+                ("[[network]]", {"name": BLUE.name, "vni": BLUE.vni}),
+                ("[[host]]", {"name": "A", "address": here, "networks": [BLUE.name]}),
+                ("[[entry]]", {**OURS.entry(), "host": "A"}),
+                ("[[port]]", self.station.port(folder / "there"))])
+            switch = Switch(folder / "there", [], prefix=self.namespace.prefix, text=text)
+            stack.callback(switch.stop)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
 
 
 @dataclass
@@ -32,13 +62,14 @@ class Meeting:
     ours: Container
     theirs: Host
     switch: Switch
-    peer: PeerHost
+    peer: PeerHost | BywayHost
     own: str
 
 
 @pytest.fixture(scope="module", params=[
     ("kernel", 4, 1500, "af-packet"), ("kernel", 6, 1500, "af-packet"),
-    ("kernel", 4, 1500, "af-xdp"), ("ovs", 4, 1500, "af-packet")],
+    ("kernel", 4, 1500, "af-xdp"), ("ovs", 4, 1500, "af-packet"),
+    ("byway", 4, 1500, "af-packet")],
     ids=lambda p: f"{p[0]}-ipv{p[1]}-{p[3]}")
 def meeting(request: pytest.FixtureRequest) -> Iterator[Meeting]:
     what, family, mtu, kind = request.param
@@ -46,10 +77,12 @@ def meeting(request: pytest.FixtureRequest) -> Iterator[Meeting]:
     with short_folder() as folder, ExitStack() as stack:
         underlay = stack.enter_context(Underlay(mtu, family))
         here, there = underlay.address(1), underlay.address(2)
-        peer: PeerHost
+        peer: PeerHost | BywayHost
         if what == "kernel":
             peer = KernelHost(underlay, 2, BLUE.vni, THEIRS.mac, THEIRS.addresses,
                               {OURS.mac: here})
+        elif what == "byway":
+            peer = BywayHost(underlay, here, folder)
         else:
             peer = OvsHost(underlay, 2, BLUE.vni, THEIRS.mac, THEIRS.addresses, here, folder)
         stack.enter_context(peer)
