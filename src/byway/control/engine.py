@@ -340,6 +340,10 @@ class Engine(PortHost):
         """No worker knows it any more."""
         self._port_numbers.give_back(number)
 
+    def placed(self, port: Port, there: bool) -> None:
+        """A port was attached, or detached: its addresses are here, or not."""
+        (self.overlay.port_up if there else self.overlay.port_down)(port)
+
     def number(self, name: str) -> int:
         """The number of a port, -1 where there is none of that name."""
         return self._ports[name].index if name in self._ports else -1
@@ -380,8 +384,7 @@ class Engine(PortHost):
 
     def population(self, network: str | None) -> list[dict[str, Any]]:
         """Who is known to be where, in one network or in all."""
-        names = {port.index: port.name for port in self._ports.values()}
-        return [{**one, "port": names.get(one["port"])} for one in self.overlay.known(network)]
+        return self.overlay.known(network)
 
     def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
         """The connections of one port, or of all; at most so many."""

@@ -69,6 +69,7 @@ class Overlay:
         self._hosts: dict[str, HostConfig] = {}
         self._entries: dict[str, EntryConfig] = {}
         self._local: dict[tuple[str, int], int] = {}  # port numbers by network and MAC
+        self._ports: dict[int, Port] = {}  # of the configuration, by number
         self._firm: dict[tuple[str, int], tuple[bytes, ...]] = {}  # configured ones: their IPs
         self._owners: dict[tuple[str, bytes], int] = {}  # and whose those are
         self._remote: dict[tuple[str, int], str] = {}  # hosts of those heard through tunnels
@@ -113,24 +114,53 @@ class Overlay:
 
     # ------------------------------------------------------------ local ports
     def admit(self, port: Port) -> None:
-        """The addresses that a port has by its configuration are here; said again, they are others
-        of the same port."""
+        """The addresses that a port has by its configuration are its own, and nobody else's; said
+        again, they are others of the same port. They are here while it is up."""
         config = port.config
-        if mac := getattr(config, "mac", None):
-            pair = config.network, mac_number(mac)
+        self._ports[port.index] = port
+        if config.mac:
+            pair = config.network, mac_number(config.mac)
             self._local[pair] = port.index
+            self._release(pair)
             self._firm[pair] = tuple(ip_bytes(ip) for ip in config.known_ips)
             self._owners |= {(config.network, ip): pair[1] for ip in self._firm[pair]}
-            self.population.put_local(*pair, self._firm[pair], firm=True)
+        if port.state == "up":
+            self.port_up(port)
+
+    def port_up(self, port: Port) -> None:
+        """Whoever has the port's addresses is there. So where a guest is moved to another host, its
+        address moves when the guest does, and not when its new port is made."""
+        config = port.config
+        if port.index in self._ports and config.mac:
+            pair = config.network, mac_number(config.mac)
+            self.population.put_local(*pair, self._firm[pair], firm=True,
+                                      groups=config.security_groups)
+
+    def port_down(self, port: Port) -> None:
+        """No address is at this port now; what is configured stays its own."""
+        for pair in [pair for pair, index in self._local.items() if index == port.index]:
+            self.population.drop_local(*pair)
+            if pair not in self._firm:
+                del self._local[pair]
 
     def dismiss(self, port: Port) -> None:
-        """No address is at this port any more."""
-        for network, mac in [pair for pair, index in self._local.items() if index == port.index]:
-            self.population.drop_local(network, mac)
-            del self._local[network, mac]
-            for ip in self._firm.pop((network, mac), ()):
-                if self._owners.get((network, ip)) == mac:
-                    del self._owners[network, ip]
+        """The port is removed."""
+        self.port_down(port)
+        self._ports.pop(port.index, None)
+        for pair in [pair for pair, index in self._local.items() if index == port.index]:
+            del self._local[pair]
+            self._release(pair)
+
+    def _groups(self, index: int) -> tuple[str, ...]:
+        port = self._ports.get(index)
+        return port.config.security_groups if port else ()
+
+    def _release(self, pair: tuple[str, int]) -> None:
+        """What is configured of an address is so no more."""
+        network, mac = pair
+        for ip in self._firm.pop(pair, ()):
+            if self._owners.get((network, ip)) == mac:
+                del self._owners[network, ip]
 
     def hear_local(self, network: str, mac: int, ips: Iterable[bytes], index: int,
                    moved: bool) -> None:
@@ -141,11 +171,12 @@ class Overlay:
         ips = [ip for ip in ips if self._owners.get((network, ip), mac) == mac]
         if firm is None:
             self._local[pair] = index
-            self.population.put_local(network, mac, ips)
+            self.population.put_local(network, mac, ips, groups=self._groups(index))
             if moved:
                 self._table.set_mac(self._networks[network].number, mac, index)
         elif self._local[pair] == index:
-            self.population.put_local(network, mac, dict.fromkeys((*firm, *ips)), firm=True)
+            self.population.put_local(network, mac, dict.fromkeys((*firm, *ips)), firm=True,
+                                      groups=self._groups(index))
 
     def hear_remote(self, network: str, mac: int, ips: Iterable[bytes], index: int) -> None:
         """An address was heard through a tunnel."""
@@ -166,7 +197,9 @@ class Overlay:
             self._said += 1
             self.population.drop_entry(HEARD, self._said, network, host, mac)
         elif pair in self._firm:
-            self.population.put_local(network, mac, self._firm[pair], firm=True)
+            port = self._ports[self._local[pair]]
+            if port.state == "up":
+                self.port_up(port)
         elif self._local.pop(pair, None) is not None:
             self.population.drop_local(network, mac)
 
@@ -287,10 +320,12 @@ class Overlay:
         } for host, tunnel in self._tunnels.items()]
 
     def known(self, network: str | None) -> list[dict[str, Any]]:
-        """Who is known to be where, in one network or in all; local ones by port number."""
+        """Who is known to be where, in one network or in all."""
+        names = {index: port.name for index, port in self._ports.items()}
         return [{
             "network": name, "mac": mac_text(mac), "ips": [ip_text(ip) for ip in told.ips],
-            "host": told.host, "port": self._local.get((name, mac)),
+            "host": told.host,
+            "port": names.get(self._local.get((name, mac), -1)) if told.host is None else None,
         } for name, mac, told in self.population.entries(network)]
 
     def close(self) -> None:

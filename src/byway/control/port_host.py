@@ -51,6 +51,7 @@ class PortHost:
         port.record["shared"] = len(self._workers) > 1
         self._plans.attach(port)
         self.publish()
+        self.placed(port, True)
 
     def detach(self, port: Port) -> None:
         """Returns when no worker touches the port. Pauses no worker."""
@@ -62,6 +63,10 @@ class PortHost:
         else:  # it was attached in a change that is not published yet
             self.publish()
         self._forget(port)
+        self.placed(port, False)
+
+    def placed(self, port: Port, there: bool) -> None:
+        """For whoever wants to know: a port was attached (``there``), or detached."""
 
     def settle(self) -> None:
         """Returns when every worker has ended the pass it was in. Pauses no worker."""

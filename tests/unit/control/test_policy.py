@@ -302,6 +302,21 @@ def test_what_guests_say_of_themselves_is_known(switch: RunningSwitch, stack: Ex
     assert [e["mac"] for e in switch.call(switch.engine.population, "blue")] == [mac(1)]
 
 
+def test_an_address_is_here_while_its_port_is_up(switch: RunningSwitch) -> None:
+    """So a guest that is moved to another host takes its address along when it moves."""
+    switch.network("blue", responder=True)
+    switch.add("vhost-user", "one", mac=mac(1), ips=["10.0.0.1"])
+
+    def known() -> list[str]:
+        return [entry["mac"] for entry in switch.call(switch.engine.population, "blue")]
+
+    assert known() == []
+    with switch.guest("one", 1):
+        assert known() == [mac(1)]
+    switch.until(lambda: switch.port("one")["state"] != "up")
+    assert known() == []
+
+
 GATEWAY_BLUE, GATEWAY_RED = "10.0.0.254", "10.0.1.254"
 
 
