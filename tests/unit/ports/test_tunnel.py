@@ -2,9 +2,11 @@
 """Underlay and tunnels in a running engine: another host is a plain socket with an address of the
 loopback network."""
 
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -247,3 +249,44 @@ def test_an_underlay_that_cannot_be_had(switch: RunningSwitch, address: str, mes
 def test_hosts_that_cannot_be(switch: RunningSwitch, address: str, message: str) -> None:
     with overlay(switch), pytest.raises(EngineError, match=message):
         switch.apply([AddHost(HostConfig(name="wrong", address=address))])
+
+
+SENDERS, EACH = 24, 40
+ABROAD = bytes.fromhex("02aa000000")
+
+
+@pytest.mark.timeout(300)
+def test_several_workers_hear_and_send(tmp_path: Path) -> None:
+    """Each has a socket; flows from a host are spread over them, and none is lost or mixed up."""
+    with RunningSwitch(tmp_path, workers=sorted(os.sched_getaffinity(0))[:2]) as switch:
+        switch.network()
+        with overlay(switch) as remote:
+            switch.vhost("guest", network="red")
+            sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(SENDERS)]
+            try:
+                with switch.guest("guest", 1) as guest:
+                    for sock in sockets:
+                        sock.bind((THERE, 0))
+                    got: list[bytes] = []
+                    sent: dict[int, list[bytes]] = {}
+                    for k, sock in enumerate(sockets):
+                        sent[k] = [ethernet(guest.mac, ABROAD + bytes([k]), TEST_ETHERTYPE,
+                                            bytes([k, j]) * 100) for j in range(EACH)]
+                        for frame in sent[k]:
+                            sock.sendto(HEADER + frame, (HERE, remote.port))
+                        got += guest.receive_until(EACH)
+                    assert len(got) == SENDERS * EACH
+                    for k, frames in sent.items():
+                        assert [one for one in got if one[11] == k] == frames
+                    below = switch.call(
+                        lambda: switch.engine.overlay.underlay.rx["frames"].tolist())  # type: ignore[union-attr]
+                    assert min(below) > 0
+                    assert sum(below) == SENDERS * EACH
+                    back = [ethernet(ABROAD + bytes([k]), guest.mac, TEST_ETHERTYPE,
+                                     bytes([k]) * 60) for k in range(SENDERS)]
+                    assert guest.send(back) == SENDERS
+                    assert {remote.socket.recv(2000) for _ in back} == {
+                        HEADER + frame for frame in back}
+            finally:
+                for sock in sockets:
+                    sock.close()
