@@ -57,8 +57,8 @@ class UplinkAddress:
     """What Byway has on its uplink: ``ip`` of 4 or 16 bytes, ``mac`` of 6; ``mtu`` of IP there.
 
     ``port``: UDP's, for VXLAN. ``gateway``: by way of whom everything goes, None: all hosts are on
-    the link. ``tag``: the VLAN that the uplink is in, 0: none. ``sums``: is UDP's checksum made?
-    ``dont_fragment``: may routers not cut the packets (IPv4; IPv6's never may)?
+    the link. ``tag``: the VLAN that the uplink is in, 0: none. ``sums``: is UDP's checksum made? ``strict``: are
+    datagrams without one not taken? ``dont_fragment``: may routers not cut the packets (IPv4; IPv6's never may)?
     """
 
     ip: bytes
@@ -68,6 +68,7 @@ class UplinkAddress:
     gateway: bytes | None = None
     tag: int = 0
     sums: bool = False
+    strict: bool = False
     dont_fragment: bool = True
     ttl: int = 64
 
@@ -121,7 +122,7 @@ class Uplink:
         row["mac"] = int.from_bytes(own.mac, "big")
         row["high"], row["low"] = words_of(own.ip)
         row["origin"] = origin_word(network, number)
-        row["udp_port"] = own.port
+        row["udp_port"], row["strict"] = own.port, own.strict
         row["vnis"], row["remotes"] = vnis.address, remotes.address
         row["hops"], row["nexthops"] = self._table.address, address_of(self._records)
         self.address = address_of(self.record)

@@ -36,6 +36,7 @@ class Uplinked:
         sums = config.checksum == "yes" or (config.checksum == "auto" and config.family == 6)
         own = UplinkAddress(
             ip=ip, mac=mac_for(ip), mtu=config.mtu, port=config.port, sums=sums,
+            strict=config.checksum == "yes" and config.family == 6,
             gateway=_packed(config.gateway) if config.gateway else None,
             dont_fragment=config.dont_fragment, ttl=config.ttl)
         self.port = port

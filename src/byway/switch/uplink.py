@@ -92,14 +92,15 @@ _GROUP = 1 << 40  # of a MAC address of 48 bits
 
 # ---------------------------------------------------------------- out of the tunnel
 @kernel
-def good_sum(row, l4, length):
+def good_sum(uplink, row, l4, length):
     """Is the UDP checksum of the datagram of ``length`` bytes at ``l4`` right, or not to be
     looked at? (0: its sender made none; and what the port's peer has checked, or is still to do.)
     """
     head = ld64(row + R.head)
-    word = ld64(row + R.offload)
-    if ld16be(head + l4 + 6) == 0 or word & (NEEDS_CSUM | DATA_VALID) != 0:
+    if ld64(row + R.offload) & (NEEDS_CSUM | DATA_VALID) != 0:
         return True
+    if ld16be(head + l4 + 6) == 0:
+        return ld64(uplink + K.strict) == 0
     version = ld8(head + L3) >> 4
     addresses = sum_bytes(head + L3 + 12, 8) if version == 4 else sum_bytes(head + L3 + 8, 32)
     pseudo = addresses + swapped(UDP) + swapped(length)
@@ -134,7 +135,7 @@ def decapsulate(uplink, batch, row, l4, high, low, ecn):
     reason = 0
     entry = 0
     network = 0
-    if l4 + length < start + MIN_FRAME or not good_sum(row, l4, length) \
+    if l4 + length < start + MIN_FRAME or not good_sum(uplink, row, l4, length) \
             or (word_gso(word) != 0 and word_csum_start(word) < start):
         reason = _BAD_TUNNEL
     else:

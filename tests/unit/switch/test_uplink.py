@@ -111,6 +111,14 @@ def test_a_checksum_that_is_there_must_be_right(version: int) -> None:
             assert isinstance(checked[0], Inner), "the port's peer says that it is right"
 
 
+@VERSIONS
+def test_a_checksum_may_be_asked_for(version: int) -> None:
+    bed = Bed(version, strict=True)
+    good = bytes(outer(version, checksum=None))
+    assert bed.rx([bytes(outer(version)), good, (Unfinished(flags=DATA_VALID), good)]) == [
+        Reason.BAD_TUNNEL, Inner(inner()), Inner(inner())]
+
+
 def test_a_wrong_ip_header() -> None:
     bed = Bed()
     good = bytes(outer(4))
