@@ -9,16 +9,17 @@ Used by control (all methods belong to its thread); uses machine, routes.py, gat
                      Gateway(4, port=71, mac=0x020000000001, addresses=("10.0.1.1/24",), mtu=1450)],
                     [Router((3, 4), (("0.0.0.0/0", "10.0.0.254"),))])
 
-``install`` makes all tables anew and publishes them by one store, so a worker sees the old ones or
-the new ones. It may still be reading the old ones in the pass that it is in: their memory is handed
-to whoever asked by ``on_moved``, to be kept until every worker has ended a pass. No change pauses a
-worker.
+``install`` makes the tables of what has changed and publishes all by one store, so a worker sees
+the old ones or the new ones. It may still be reading the old ones in the pass that it is in: their
+memory is handed to whoever asked by ``on_moved``, to be kept until every worker has ended a pass.
+No change pauses a worker.
 """
 
 import ipaddress
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -114,35 +115,24 @@ def as_bits(prefix: Prefix) -> int:
     return prefix.prefixlen + (MAPPED_BITS if prefix.version == 4 else 0)
 
 
-class _Installed:
-    """The tables of one ``install``: memory that lives as long as a worker may read it."""
+class _Joined:
+    """The tables of one router: the records of its gateways, and the routes that they share.
 
-    def __init__(self, gateways: Sequence[Gateway], routers: Sequence[Router]) -> None:
+    ``kept``: memory that lives as long as a worker may read it.
+    """
+
+    def __init__(self, gateways: tuple[Gateway, ...], routes: tuple[tuple[str, str], ...]) -> None:
         self.kept: list[Any] = []
-        self._by_network = {g.network: g for g in gateways}
-        if len(self._by_network) != len(gateways):
-            raise RoutingError("a network has two gateways", "give it one with all addresses")
+        self._gateways = gateways
         self._interfaces = {g.network: g.interfaces() for g in gateways}
         self._records = alloc(GATEWAY, len(gateways), 64)
-        step = GATEWAY.itemsize
-        self._places = {g.network: address_of(self._records) + step * k
-                        for k, g in enumerate(gateways)}
+        first, step = address_of(self._records), GATEWAY.itemsize
+        self.places = {g.network: first + step * k for k, g in enumerate(gateways)}
         self._own: dict[tuple[int, Interface], int] = {}  # ADDRESS by network and address
         for gateway, row in zip(gateways, self._records, strict=True):
             self._fill(gateway, row)
-        joined: set[int] = set()
-        for router in routers:
-            if joined & set(router.networks) or len(set(router.networks)) < len(router.networks):
-                raise RoutingError("a network is joined twice", "name it in one router, once")
-            joined |= set(router.networks)
-            self._join(router)
-        for number in self._by_network.keys() - joined:
-            self._join(Router((number,)))
-        highest = max(self._by_network, default=-1)
-        self.networks = alloc(_WORD, 2 + highest, 64)
-        self.networks[0] = 1 + highest
-        for number, place in self._places.items():
-            self.networks[1 + number] = place
+        self.routes = Routes(self._prefixes(routes))
+        self._records["routes"] = self.routes.address
 
     def _fill(self, gateway: Gateway, row: Any) -> None:
         interfaces = self._interfaces[gateway.network]
@@ -156,49 +146,38 @@ class _Installed:
         row["addresses"], row["n"] = address_of(addresses), len(interfaces)
         self.kept.append(addresses)
 
-    # ------------------------------------------------------------ one router
-    def _join(self, router: Router) -> None:
-        if missing := set(router.networks) - self._by_network.keys():
-            raise RoutingError(f"network {min(missing)} has no gateway",
-                               "give it one, or take it out of the router")
-        subnets = self._subnets(router)
-        prefixes = [(*_prefix(text), self._route(DISCARD)) for text in NOT_ROUTED]
-        if twice := {to for to, _ in router.routes if [t for t, _ in router.routes].count(to) > 1}:
-            raise RoutingError(f"there are two routes to {min(twice)}", "keep one of them")
-        for to, via in router.routes:
-            prefixes.append(self._static(to, via, subnets))
+    def _prefixes(self, routes: tuple[tuple[str, str], ...]) -> list[tuple[int, int, int]]:
+        """All prefixes with their ROUTEs. Of equal ones the last counts."""
+        subnets = self._subnets()
+        discard, local = self._route(DISCARD), self._route(LOCAL)
+        made = [(*_prefix(text), discard) for text in NOT_ROUTED]
+        known: set[str] = set()
+        for to, via in routes:
+            if to in known:
+                raise RoutingError(f"there are two routes to {to}", "keep one of them")
+            known.add(to)
+            made.append(self._static(to, via, subnets))
         for prefix, (number, interface) in subnets.items():
             forward = self._route(FORWARD, number, interface)
-            prefixes.append((as_number(prefix.network_address), as_bits(prefix), forward))
-        for prefix in subnets:
-            if prefix.version == 4 and prefix.prefixlen <= 30:
-                for end in (prefix.network_address, prefix.broadcast_address):
-                    prefixes.append((as_number(end), 128, self._route(DISCARD)))
-        local = self._route(LOCAL)
-        for number in router.networks:
-            for interface in self._interfaces[number]:
-                if not _of_a_link(interface):
-                    prefixes.append((as_number(interface.ip), 128, local))
-        routes = Routes(prefixes)
-        self.kept.append(routes)
-        for number in router.networks:
-            place = (self._places[number] - address_of(self._records)) // GATEWAY.itemsize
-            self._records[place]["routes"] = routes.address
+            made.append((as_number(prefix.network_address), as_bits(prefix), forward))
+        made += [(as_number(end), 128, discard) for prefix in subnets
+                 if prefix.version == 4 and prefix.prefixlen <= 30
+                 for end in (prefix.network_address, prefix.broadcast_address)]
+        made += [(as_number(i.ip), 128, local) for _, i in self._own if not _of_a_link(i)]
+        return made
 
-    def _subnets(self, router: Router) -> dict[Prefix, tuple[int, Interface]]:
+    def _subnets(self) -> dict[Prefix, tuple[int, Interface]]:
         """Which network each subnet is in, and the gateway's address there."""
         found: dict[Prefix, tuple[int, Interface]] = {}
-        for number in router.networks:
-            for interface in self._interfaces[number]:
-                if _of_a_link(interface):
-                    continue
-                for prefix, (other, _) in found.items():
-                    if prefix.version == interface.version and prefix.overlaps(interface.network) \
-                            and (other != number or prefix != interface.network):
-                        raise RoutingError(
-                            f"the subnets {prefix} and {interface.network} overlap",
-                            "a router cannot tell their addresses apart: change one of them")
+        for number, interface in self._own:
+            if not _of_a_link(interface):
+                if found.get(interface.network, (number, interface))[0] != number:
+                    raise _overlap(interface.network, interface.network)
                 found.setdefault(interface.network, (number, interface))
+        ordered = sorted(found, key=lambda p: (as_number(p.network_address), as_bits(p)))
+        for one, other in pairwise(ordered):  # of overlapping ones two are neighbours
+            if one.version == other.version and one.overlaps(other):
+                raise _overlap(one, other)
         return found
 
     def _static(self, to: str, via: str,
@@ -226,11 +205,42 @@ class _Installed:
         made = alloc(ROUTE, 1, 64)
         made["kind"] = kind
         if own is not None:
-            made["gateway"], made["source"] = self._places[network], self._own[network, own]
+            made["gateway"], made["source"] = self.places[network], self._own[network, own]
         if via is not None:
             made["via_high"], made["via_low"] = halves(as_number(via))
         self.kept.append(made)
         return address_of(made)
+
+
+class _Installed:
+    """The tables of one ``install``. What is as it was in ``before`` is taken over from there."""
+
+    def __init__(self, gateways: Sequence[Gateway], routers: Sequence[Router],
+                 before: "_Installed | None" = None) -> None:
+        known = before.parts if before else {}
+        by_network = {g.network: g for g in gateways}
+        if len(by_network) != len(gateways):
+            raise RoutingError("a network has two gateways", "give it one with all addresses")
+        joined = [number for router in routers for number in router.networks]
+        if len(set(joined)) != len(joined):
+            raise RoutingError("a network is joined twice", "name it in one router, once")
+        if missing := set(joined) - by_network.keys():
+            raise RoutingError(f"network {min(missing)} has no gateway",
+                               "give it one, or take it out of the router")
+        alone = [Router((number,)) for number in sorted(by_network.keys() - set(joined))]
+        self.parts: dict[Any, _Joined] = {}
+        self.networks = alloc(_WORD, 2 + max(by_network, default=-1), 64)
+        self.networks[0] = len(self.networks) - 1
+        for router in (*routers, *alone):
+            key = tuple(by_network[number] for number in router.networks), router.routes
+            made = self.parts[key] = known.get(key) or _Joined(*key)
+            for number, place in made.places.items():
+                self.networks[1 + number] = place
+
+
+def _overlap(one: Prefix, other: Prefix) -> RoutingError:
+    return RoutingError(f"the subnets {one} and {other} overlap",
+                        "a router cannot tell their addresses apart: change one of them")
 
 
 def _of_a_link(interface: Interface) -> bool:
@@ -282,7 +292,7 @@ class Routing:
     def install(self, gateways: Iterable[Gateway], routers: Iterable[Router] = ()) -> None:
         """These are all gateways and routers from now on. A gateway in no router routes between the
         subnets of its own network only. RoutingError: they cannot be; nothing has changed then."""
-        made = _Installed(tuple(gateways), tuple(routers))
+        made = _Installed(tuple(gateways), tuple(routers), self._installed)
         before, self._installed = self._installed, made
         self.record["networks"] = address_of(made.networks)
         self._keep(before)

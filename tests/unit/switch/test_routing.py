@@ -109,3 +109,20 @@ def test_mac_addresses_of_any_first_byte() -> None:
     found, = routed.send([number(mac) + packet(bytes([10, 0, 1, 2]))[6:]], 0, 7)
     assert (found.network, found.port) == (0, 41)
     assert found.frame[:12] == number(0xFAFFFFFFFFFF) + number(mac)
+
+
+def test_a_change_costs_what_it_changes() -> None:
+    """Of many tenants, those whose networks and routes are as before keep their tables."""
+    gateways = [Gateway(k, 1000 + k, MAC, (f"10.{k}.0.1/24",)) for k in range(100)]
+    routers = [Router((k, k + 1)) for k in range(0, 100, 2)]
+    routing = Routing(HZ)
+    kept: list[Any] = []
+    routing.on_moved(kept.append)
+    routing.install(gateways, routers)
+    routing.install(gateways[1:], [Router((1,)), *routers[1:]])
+    before, now = kept[1], routing._installed
+    assert len(set(before.parts) - set(now.parts)) == len(set(now.parts) - set(before.parts)) == 1
+    for key in set(before.parts) & set(now.parts):
+        assert before.parts[key] is now.parts[key]
+    assert list(before.networks[3:]) == list(now.networks[3:])
+    assert (int(before.networks[1]) == 0, int(now.networks[1]) == 0) == (False, True)
