@@ -59,6 +59,7 @@ class Overlay:
         self.stages["responder"] = self.responder.address
         self.tunnels = Tunnels(engine, plans, self.stages, networks.vnis, self.keep)
         self._tunnels = self.tunnels.by_host
+        self.left_out = 0  # entries that found no room
         self._floods: set[tuple[str, str]] = set()  # network, host
         self._kept: list[Any] = []  # memory that a worker may still be reading
         self._member: Callable[[str, bytes, bool], None] = lambda group, ip, on: None
@@ -252,12 +253,21 @@ class Overlay:
         else:
             port = self._tunnels[host].index if host in self._tunnels else -1
             found.fdb.forget_mac(mac)  # it may have been here
-        if port >= 0:
-            self._table.set_mac(found.number, mac, port)
-        for ip in ips:
-            self._table.set_ip(found.number, ip, mac)
         for ip in gone:
             self._table.drop_ip(found.number, ip, mac)
+        try:
+            if port >= 0:
+                self._table.set_mac(found.number, mac, port)
+            for ip in ips:
+                self._table.set_ip(found.number, ip, mac)
+        except table.PopulationFullError as error:
+            self._leave_out(error)
+
+    def _leave_out(self, error: table.PopulationFullError) -> None:
+        """An entry for which there is no room: frames to it are flooded. Said once."""
+        if not self.left_out:
+            self._engine.loop.call_exception_handler({"message": str(error), "exception": error})
+        self.left_out += 1
 
     def drop_entry(self, network: str, mac: int, ips: tuple[bytes, ...] = ()) -> None:
         """Nobody has the address any more, nor these IP addresses of it. Pauses no worker."""
