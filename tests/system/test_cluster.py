@@ -232,8 +232,11 @@ def test_two_hosts_with_one_name(etcd: EtcdServer) -> None:
             assert any(text in said for said in double.said)
             assert b.overlay.tunnels == {"a": "192.0.2.1"}
             assert b.where(MAC + 1) == "nowhere"
+            assert a.desk.tables["port", "p-a"]
+            assert ("port", "p-a") not in double.desk.tables
             await a.cluster.close()
             await until(lambda: b.overlay.tunnels == {"a": "192.0.2.7"})
+            await until(lambda: ("port", "p-a") in double.desk.tables)
             await until(lambda: b.where(MAC + 1) == "a")
 
     run(test)

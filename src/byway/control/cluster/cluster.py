@@ -7,9 +7,9 @@ say), presence (what this host says), registry (what exists once), desk.
 Theory of operation
 -------------------
 Four threads that may block stand between etcd and the control thread: a feed of who is where, a
-feed of the ports that this host is to have, the presence, and whoever carries out a request of the
-API. The control thread gives and takes batches and never waits for any of them; all methods here
-belong to it. Nothing here is in the way of a frame: with etcd gone, the switch goes on with what it
+feed of the ports that this host is to have (once it has its name), the presence, and whoever
+carries out a request of the API. The control thread gives and takes batches and never waits for any
+of them; all methods here belong to it. Nothing here is in the way of a frame: with etcd gone, the switch goes on with what it
 knows, and says that it does.
 """
 
@@ -67,12 +67,12 @@ class Cluster:
             Feed("ports", access, layout, (mine,), (mine, after(mine)), put),
         )
         self._presence = Presence(access, layout, self.host, address, config.ttl,
-                                  self._say_from_thread)
+                                  self._say_from_thread, self._joined_from_thread)
         self._registry = Registry(access, layout)
         self._publishing = False
         self._lag: float | None = None  # seconds, from writing to hearing of it
         self._measured = 0  # the own change that it was measured with
-        self._closed = False
+        self._closed = self._has_joined = False
         population.add_source(SOURCE)
         population.set_online(False)
         population.on_announcement = self._plan_publishing
@@ -81,8 +81,7 @@ class Cluster:
     async def start(self) -> None:
         """Begin to follow the cluster; returns also while it does not answer."""
         self._presence.start()
-        for feed in self._feeds:
-            feed.start()
+        self._feeds[0].start()
 
     async def close(self) -> None:
         """Leave it: the others forget this host at once, where etcd answers. Idempotent."""
@@ -93,6 +92,16 @@ class Cluster:
         self._registry.close()
         await asyncio.gather(*(asyncio.to_thread(part.stop)
                                for part in (*self._feeds, self._presence)))
+
+    def _joined_from_thread(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._joined)
+
+    def _joined(self) -> None:
+        """This host has its name: what is kept for that name is for us."""
+        if not (self._has_joined or self._closed):
+            self._has_joined = True
+            self._feeds[1].start()
 
     def _say_from_thread(self, sentence: str) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended
@@ -139,7 +148,9 @@ class Cluster:
         state, now = self._presence.state, time.monotonic()
         feeds = self._intake.feeds
         hosts = feeds.get("hosts")
-        following = bool(feeds) and all(heard.following for heard in feeds.values())
+        heard_of = [feeds.get(feed.name) for feed in self._feeds[: 1 + self._has_joined]]
+        following = all(heard is not None and heard.following for heard in heard_of)
+        synced = self._has_joined and all(heard is not None and heard.synced for heard in heard_of)
         left = state.kept + self.config.ttl - now if state.lease else 0.0
         sentences = [heard.sentence for heard in feeds.values() if heard.sentence]
         if state.sentence and state.kind != "waiting":
@@ -147,7 +158,7 @@ class Cluster:
         return {
             "etcd": list(self.config.etcd), "host": self.host,
             "connected": following and state.kind in ("joined", "refused"),
-            "synced": bool(feeds) and all(heard.synced for heard in feeds.values()),
+            "synced": synced,
             "member": self._feeds[0].member, "presence": state.kind,
             "lease": {"ttl": self.config.ttl, "left": round(max(left, 0.0), 1)},
             "revision": hosts.revision if hosts else 0,

@@ -65,15 +65,17 @@ class RefusedError(EtcdError):
 
 
 class Presence:
-    """One host's presence. `say` is told sentences, on the presence's own thread."""
+    """One host's presence. `say` is told sentences, `on_joined` is called each time that the host
+    has its name: both on the presence's own thread."""
 
     def __init__(self, access: Access, layout: Layout, host: str, address: str, ttl: int,
-                 say: Callable[[str], None]) -> None:
+                 say: Callable[[str], None], on_joined: Callable[[], None]) -> None:
         self.host = host
         self.address = address
         self.ttl = ttl
         self.state = State("waiting", "waits until everything is known")
         self._say = say
+        self._on_joined = on_joined
         self._etcd = Etcd(access)
         self._layout = layout
         self._key = layout.host(host)
@@ -199,6 +201,7 @@ class Presence:
             self._say(f'host "{self.host}" takes part in the cluster again')
         self._joined_before = True
         self.state = State("joined", lease=lease, kept=asked, revision=revision)
+        self._on_joined()
         self._write(lease)
 
     def _register(self, lease: int) -> int:
