@@ -70,7 +70,7 @@ class Etcd:
             raise self.process.error("ended")
         try:
             self.command("endpoint", "health", timeout=5)
-        except PeerError:
+        except (PeerError, subprocess.TimeoutExpired):
             return False
         return True
 
