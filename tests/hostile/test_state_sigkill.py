@@ -10,7 +10,18 @@ from pathlib import Path
 
 from byway.control.diff import Change
 from byway.control.lasting import Lasting
-from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig
+from byway.control.model import (
+    Config,
+    EntryConfig,
+    GroupConfig,
+    HostConfig,
+    NetworkConfig,
+    NullPort,
+    RouterConfig,
+    RuleConfig,
+    SwitchConfig,
+    UnderlayConfig,
+)
 from byway.control.store import Store
 from byway.control.wanted import Wanted
 from tests.killing import run_killed
@@ -30,12 +41,21 @@ CHANGES = (
     Change(remove_ports=["c"], remove_networks=["red"]),
     Change(add_ports=[null(f"p{k}") for k in range(200)]),
     Change(remove_ports=[f"p{k}" for k in range(100)]),
+    Change(add_networks=[NetworkConfig(name="far", vni=7, gateway=("10.0.0.1/24",))],
+           add_hosts=[HostConfig(name="h2", address="192.0.2.2", networks=("far",))],
+           add_entries=[EntryConfig(network="far", mac="02:00:00:00:00:02", host="h2")],
+           add_groups=[GroupConfig(name="web")],
+           add_routers=[RouterConfig(name="r", networks=("far",))]),
+    Change(add_groups=[GroupConfig(name="web", rules=(RuleConfig(direction="egress"),))],
+           remove_routers=["r"], remove_entries=["far/02:00:00:00:00:02"], remove_hosts=["h2"]),
 )
+UNDERLAY = UnderlayConfig(address="192.0.2.1", mtu=1550)
 
 
 def started(path: Path) -> Wanted:
     """A switch over the state file, with what is in it."""
     wanted = Wanted(FakeEngine(SwitchConfig()), SwitchConfig(), Lasting("lab", Store(str(path))))
+    wanted.change(Config(underlay=UNDERLAY))  # what its configuration file says
     assert wanted.restore() == []
     return wanted
 
@@ -44,8 +64,10 @@ def found(path: Path) -> Config:
     """What a switch has after its start."""
     wanted = started(path)
     wanted.lasting.close()
-    return Config(networks=tuple(sorted(wanted.config.networks, key=lambda n: n.name)),
-                  ports=tuple(sorted(wanted.config.ports, key=lambda p: p.name)))
+    config = wanted.config
+    return config.model_copy(update={
+        field: tuple(sorted(getattr(config, field), key=lambda part: str(part.name)))
+        for field in ("networks", "hosts", "entries", "routers", "groups", "ports")})
 
 
 def states(path: Path) -> list[Config]:

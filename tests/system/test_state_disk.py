@@ -49,7 +49,7 @@ def fill(path: Path) -> None:
 def names(path: str) -> list[str]:
     """The ports in a state file."""
     store = Store(path)
-    ports = store.load()[1]
+    ports = [part for part in store.load()[0] if isinstance(part, NullPort)]
     store.close()
     return [port.name for port in ports]
 
