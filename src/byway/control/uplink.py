@@ -57,8 +57,9 @@ class UplinkAddress:
     """What Byway has on its uplink: ``ip`` of 4 or 16 bytes, ``mac`` of 6; ``mtu`` of IP there.
 
     ``port``: UDP's, for VXLAN. ``gateway``: by way of whom everything goes, None: all hosts are on
-    the link. ``tag``: the VLAN that the uplink is in, 0: none. ``sums``: is UDP's checksum made? ``strict``: are
-    datagrams without one not taken? ``dont_fragment``: may routers not cut the packets (IPv4; IPv6's never may)?
+    the link. ``tag``: the VLAN that the uplink is in, 0: none. ``sums``: is UDP's checksum made?
+    ``strict``: are datagrams without one not taken? ``dont_fragment``: may routers not cut the
+    packets (IPv4; IPv6's never may)?
     """
 
     ip: bytes

@@ -59,8 +59,8 @@ from byway.switch.nd import (
 
 # mac: of 48 bits. high, low: the own address (IPv4 as ::ffff:a.b.c.d), as loaded in network byte
 # order. origin: the origin word of the rows to look at (packet.batch). udp_port: of VXLAN. strict:
-# 1 where datagrams without a checksum are not taken. vnis, remotes: packet.tunnels. hops: a REMOTES table too, from the address of a next hop to its number.
-# nexthops: NEXT_HOP by number.
+# 1 where datagrams without a checksum are not taken. vnis, remotes: packet.tunnels. hops: a REMOTES
+# table too, from the address of a next hop to its number. nexthops: NEXT_HOP by number.
 UPLINK, uplink_at, K = record("uplink", [
     "mac", "high", "low", "origin", "udp_port", "strict", "vnis", "remotes", "hops", "nexthops"])
 
