@@ -9,8 +9,8 @@ Theory of operation
 Four threads that may block stand between etcd and the control thread: a feed of who is where, a
 feed of the ports that this host is to have (once it has its name), the presence, and whoever
 carries out a request of the API. The control thread gives and takes batches and never waits for any
-of them; all methods here belong to it. Nothing here is in the way of a frame: with etcd gone, the switch goes on with what it
-knows, and says that it does.
+of them; all methods here belong to it. Nothing here is in the way of a frame: with etcd gone, the
+switch goes on with what it knows, and says that it does.
 """
 
 import asyncio
