@@ -19,7 +19,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from byway.control.actions import Action
-from byway.control.engine import Engine, prepare
+from byway.control.data_path import prepare
+from byway.control.engine import Engine
 from byway.control.model import KINDS, NetworkConfig, SwitchConfig
 from byway.machine.jit import prepare as prepare_entries
 from byway.testing.guest import Guest

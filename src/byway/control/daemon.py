@@ -59,7 +59,7 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
     try:
         config = _checked(path, cluster)
         with _api_listener(config, path) as listener, _lasting(config, path) as lasting:
-            make_engine = (data_path or _compiled_data_path)()
+            make_engine = data_path() if data_path else _compiled_data_path(config)
             daemon = _Daemon(path, cluster, config, listener, lasting, membership or _in_etcd)
             return asyncio.run(daemon.run(make_engine))
     except KeyboardInterrupt:
@@ -77,11 +77,12 @@ def _checked(path: str, cluster: str | None) -> Config:
     return config
 
 
-def _compiled_data_path() -> EngineFactory:
+def _compiled_data_path(config: Config) -> EngineFactory:
     """Import the compiled data path and have its machine code ready."""
-    from byway.control.engine import Engine, prepare
+    from byway.control.data_path import prepare
+    from byway.control.engine import Engine
 
-    prepare(_say)
+    prepare(_say, stages=config.has_stages)
     return Engine
 
 

@@ -24,8 +24,9 @@ every port for trouble.
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from byway.control.actions import (
@@ -55,17 +56,12 @@ from byway.machine import sigbus
 from byway.machine.clock import tsc
 from byway.ports.port import Port
 from byway.switch.fdb import FIRST_TUNNEL
+from byway.worker import units
 from byway.worker.events import Events
-from byway.worker.worker import prepare as prepare_workers
 
 AGEING_SECONDS = 1.0
+AHEAD_SECONDS = 30.0  # until code is made that may be needed later
 STALL_SECONDS = 0.05  # a worker that ends no pass for so long hangs in a system call
-
-
-def prepare(progress: Callable[[str], None]) -> None:
-    """Have the machine code of the data path ready; tells ``progress`` what it compiles."""
-    prepare_workers(progress)
-    sigbus.install()
 
 
 class Engine(PortHost):
@@ -97,6 +93,8 @@ class Engine(PortHost):
                     from None
         for events in self._events:
             self.loop.add_reader(events.fd, self._on_events, events)
+        self._timers["ahead"] = self.loop.call_later(
+            AHEAD_SECONDS, partial(units.start, patient=True))
         self._on_ageing()
         self._on_watch()
 

@@ -5,10 +5,11 @@ has any, and what the control thread changes tables with.
 Used by worker.py (``start``, before the switch starts) and control (``stages``, when the first port
 needs them). Uses staging.py and ports.tunnel_code.
 
-The first start with new sources takes as long as the compiler. So a second process compiles this
-while the first one compiles the loop; both leave the code in the cache. A switch that needs none of
-it does not wait for it; one that does waits until the process has ended, and compiles by itself
-what it has not left (late, but right).
+The first start with new sources takes as long as the compiler. A switch whose configuration has
+stages has a second process compile this while the first one compiles the loop; both leave the code
+in the cache. Others start without it, and have it compiled when they have been there for a while,
+by a process that leaves the processor to everybody else. Whoever needs it earlier waits until that
+process has ended, and compiles by itself what it has not left (late, but right).
 """
 
 import atexit
@@ -26,7 +27,8 @@ from byway.worker.staging import rx_stages, tx_stages
 
 # What control calls, where it has to do with stages.
 TABLES: tuple[Any, ...] = (*population.ENTRIES, *events.ENTRIES, *groups_control.ENTRIES)
-_COMPILE = "from byway.worker.units import compile_all; compile_all()"
+_COMPILE = "import os; os.nice({}); from byway.worker.units import compile_all; compile_all()"
+_LAST = 19  # nice(2): whoever else wants the processor has it
 
 
 @functools.cache
@@ -54,14 +56,15 @@ class _Compiling:
     process: "subprocess.Popen[bytes] | None" = None
 
 
-def start(progress: Callable[[str], None] | None = None) -> None:
-    """Have another process compile, if anything is to be. Returns at once. Idempotent."""
+def start(progress: Callable[[str], None] | None = None, *, patient: bool = False) -> None:
+    """Have another process compile, if anything is to be; ``patient``: in time that nobody else
+    wants. Returns at once. Idempotent."""
     if _Compiling.process or all_cached():
         return
     if progress:
         progress("compiling stages beside (first run with these sources)")
     _Compiling.process = subprocess.Popen(
-        [sys.executable, "-c", _COMPILE], stdin=subprocess.DEVNULL,
+        [sys.executable, "-c", _COMPILE.format(_LAST if patient else 0)], stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     atexit.register(_end)
 

@@ -50,9 +50,11 @@ class WorkerStuckError(RuntimeError):
     """A worker did not come to the end of a pass; nothing that it may use can be freed."""
 
 
-def prepare(progress: Callable[[str], None] | None = None) -> float:
-    """Compile or load everything a switch runs; -> seconds."""
-    units.start(progress)
+def prepare(progress: Callable[[str], None] | None = None, *, stages: bool = False) -> float:
+    """Compile or load everything a switch runs; with ``stages`` those are made meanwhile; ->
+    seconds."""
+    if stages:
+        units.start(progress)
     return prepare_entries((tsc, worker_loop, *FDB_ENTRIES), progress)
 
 

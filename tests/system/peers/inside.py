@@ -133,6 +133,6 @@ class Inside(Vm):
 
 def compile_for(cache: Path) -> None:
     """Fill `cache` with the switch's machine code for the plain processor."""
-    program = "from byway.control.engine import prepare; prepare(print)"
+    program = "from byway.control.data_path import prepare; prepare(print)"
     env = {**os.environ, **PLAIN_PROCESSOR, "BYWAY_CACHE": str(cache)}
     subprocess.run([sys.executable, "-c", program], check=True, env=env, capture_output=True)

@@ -42,3 +42,11 @@ class Config(Model):
     routers: tuple[RouterConfig, ...] = ()
     groups: tuple[GroupConfig, ...] = ()
     ports: tuple[PortConfig, ...] = ()
+
+    @property
+    def has_stages(self) -> bool:
+        """Is more done with frames than switching them?"""
+        return bool(self.cluster or self.underlay) or any(
+            network.vni or network.responds for network in self.networks) or any(
+            port.vlans or port.limit or port.mirror or port.port_security or port.security_groups
+            for port in self.ports)
