@@ -376,6 +376,8 @@ class ConnectionTable:
         """Remove what has aged out at coarse time ``now``, of the next ``portion`` entries (some
         milliseconds); -> how many. Pauses no worker."""
         used = int(self.record["fresh"][0])
+        if not used:  # nor is any machine code, where there are no security groups
+            return 0
         if self._next > used:
             self._next = 1
         removed = int(connections_expire(self.address, self._next, portion, now))

@@ -53,7 +53,7 @@ from byway.packet.batch import UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.layers import HIDDEN, TCP, l4_of
 from byway.packet.reason import Reason
-from byway.switch.connections import E, S, expired, find, near, nearer, remove, same
+from byway.switch.connections import USE, E, S, expired, find, near, nearer, remove, same
 from byway.switch.groups_keys import (
     FIRST,
     FLOW,
@@ -67,8 +67,8 @@ from byway.switch.groups_keys import (
     piece_flow,
     piece_place,
 )
-from byway.switch.groups_opening import G, allowed, begin, groups_at, open_entry
-from byway.switch.groups_rules import BY_GROUP, EPOCH_BITS, NO, valid_now
+from byway.switch.groups_opening import allowed, begin, groups_at, open_entry, valid_of
+from byway.switch.groups_rules import BY_GROUP, EPOCH_BITS, NO
 from byway.switch.groups_states import (
     BAD,
     BY_MEMBER,
@@ -101,6 +101,8 @@ def still_allowed(stage, seek, entry, state, valid):
     if now_state != state and cas64(entry + E.state, state, now_state) != state:
         return state  # somebody else's frame has changed it: the next one asks again
     st64_once(entry + E.valid, valid)
+    if unlikely(ld64_acq(entry + E.state) >> USE != state >> USE):
+        st64_once(entry + E.valid, 0)  # it has become another's meanwhile: the next frame asks
     return now_state
 
 
@@ -128,7 +130,7 @@ def flow_verdict(stage, row, seek, now, to_guest):
     if unlikely(expired(table, state, age)):
         remove(table, entry, state)
         return begin(stage, seek, kind, now, to_guest)
-    valid = valid_now(ld64_acq(stage + G.policy), g.members)
+    valid = valid_of(stage)
     if unlikely(ld64_once(entry + E.valid) != valid):
         known = still_allowed(stage, seek, entry, state, valid)
         if known == 0:
@@ -183,7 +185,7 @@ def is_about_one(stage, row, seek, now, to_guest):
     if entry == 0:
         return False
     state = ld64_acq(entry + E.state)
-    valid = valid_now(ld64_acq(stage + G.policy), g.members)
+    valid = valid_of(stage)
     if ld64_once(entry + E.valid) == valid or still_allowed(stage, seek, entry, state, valid) != 0:
         return True
     remove(g.table, entry, state)
@@ -207,7 +209,7 @@ def piece_verdict(stage, row, seek, now):
     if entry == 0:
         return dropped(_BAD_STATE)
     state = ld64_acq(entry + E.state)
-    valid = valid_now(ld64_acq(stage + G.policy), g.members)
+    valid = valid_of(stage)
     if ld64_once(entry + E.valid) >> EPOCH_BITS != valid >> EPOCH_BITS:
         remove(g.table, entry, state)
         return dropped(_BAD_STATE)
@@ -218,14 +220,15 @@ def piece_verdict(stage, row, seek, now):
 
 
 @kernel
-def open_pieces(stage, row, seek, now, to_guest):
-    """A first piece has passed: later ones may; -> 0, or why it is dropped after all."""
+def open_pieces(stage, row, seek, now, to_guest, valid):
+    """A first piece has passed, when ``valid`` was so: later ones may; -> 0, or why it is dropped
+    after all."""
     g = groups_at(stage)
     st64(seek + S.flow, piece_flow(row, g.zone, ld64(seek + S.what) >> FOUND, to_guest))
     entry = live(stage, seek, now)
     if entry != 0:
         remove(g.table, entry, ld64_acq(entry + E.state))
-    return open_entry(stage, seek, _FRAGMENTS, now)
+    return open_entry(stage, seek, _FRAGMENTS, now, valid)
 
 
 @kernel
@@ -233,6 +236,7 @@ def rare_verdict(stage, row, seek, now, to_guest):
     """What is no ordinary frame of a flow: 0, or why it is dropped."""
     what = ld64(seek + S.what)
     kind = what & KIND
+    valid = valid_of(stage)
     if kind == LATER:
         return piece_verdict(stage, row, seek, now)
     if kind == RELATED:
@@ -242,7 +246,7 @@ def rare_verdict(stage, row, seek, now, to_guest):
     else:
         out = by_rules(stage, row, seek, to_guest, _NOT_ALLOWED)
     if out == 0 and what & FIRST != 0:
-        out = open_pieces(stage, row, seek, now, to_guest)
+        out = open_pieces(stage, row, seek, now, to_guest, valid)
     return out
 
 

@@ -58,6 +58,12 @@ def service_of(flow, code, by_remote):
     return protocol << 16 | port
 
 
+@kernel(inline=True)
+def valid_of(stage):
+    """What ``valid`` is of an entry that the rules allow now; to be taken before they are asked."""
+    return valid_now(ld64_acq(stage + G.policy), ld64(stage + G.members))
+
+
 @kernel
 def allowed(stage, seek, code, by_remote):
     """Do the rules allow what is sought, begun by the guest or the remote side?"""
@@ -92,12 +98,14 @@ def give_up(stage):
 
 
 @kernel
-def open_entry(stage, seek, state, now):
-    """Make an entry of the key sought; -> 0, or why the frame is dropped."""
+def open_entry(stage, seek, state, now, valid):
+    """Make an entry of the key sought; -> 0, or why the frame is dropped.
+
+    ``valid``: as it was before the rules were asked, so that rules which came meanwhile are.
+    """
     g = groups_at(stage)
     if unlikely(not may_open(g.table, g.zone, g.limit)) and not give_up(stage):
         return dropped(_CONNECTIONS)
-    valid = valid_now(ld64_acq(stage + G.policy), g.members)
     entry = insert(g.table, seek, state, now, valid)
     if entry == 0:
         return dropped(_CONNECTIONS)
@@ -118,6 +126,7 @@ def begin(stage, seek, kind, now, to_guest):
     state = first_state(protocol, kind, icmp)
     if state == BAD:
         return dropped(_BAD_STATE)
+    valid = valid_of(stage)
     answer = allowed(stage, seek, 0, to_guest)
     if answer == NO:
         return dropped(_BAD_STATE if protocol == TCP and kind == K_ACK else _NOT_ALLOWED)
@@ -125,4 +134,4 @@ def begin(stage, seek, kind, now, to_guest):
         state |= BY_REMOTE
     if answer == BY_GROUP:
         state |= BY_MEMBER
-    return open_entry(stage, seek, state, now)
+    return open_entry(stage, seek, state, now, valid)
