@@ -40,6 +40,7 @@ from byway.control.tables import parse_network, parse_port
 
 FIRST_VNI, LAST_VNI = 4097, (1 << 24) - 1  # of those that are chosen; RFC 7348 5: 24 bits
 ATTEMPTS = 200
+SETTLE_SECONDS = 2.0
 PAUSE_SECONDS = 0.005  # at most, after an attempt that another one came before
 
 Made = TypeVar("Made")
@@ -138,6 +139,13 @@ class Registry:
                                  operations)[0] or None
 
     def _hosts_in(self, network: str) -> list[str]:
+        """Who has ports there; a host that has just lost its last one needs a moment to say so."""
+        until = time.monotonic() + SETTLE_SECONDS
+        while (users := self._hosts_now_in(network)) and time.monotonic() < until:
+            time.sleep(0.05)
+        return users
+
+    def _hosts_now_in(self, network: str) -> list[str]:
         users = []
         for _, page in self._etcd.pages(self._layout.hosts):
             for found in page:
