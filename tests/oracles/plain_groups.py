@@ -5,13 +5,12 @@ What test_groups.py holds the compiled stage against. It reads the fields of ``P
 and knows nothing of sets, hashes, or batches. TCP's states are a table.
 """
 
-import ipaddress
 import struct
 from dataclasses import dataclass, field
 
 from byway.packet.reason import Reason
 from byway.switch.groups_compile import Rule
-from byway.testing.flow_frames import ICMP, ICMPV6, TCP, UDP, Packet
+from byway.testing.flow_frames import ICMP, ICMPV6, TCP, UDP, Packet, ip
 
 PORTS = {6, 17, 33, 132, 136}
 SECONDS = {"udp_one_way": 60, "udp": 180, "syn_sent": 60, "syn_received": 60, "established": 7440,
@@ -60,7 +59,7 @@ def allows(rules: list[Rule], members: dict[str, set[str]], ingress: bool, remot
            service: Service) -> bool:
     """Does any rule allow (protocol, port or ICMP type, code) with a remote address?"""
     protocol, value, code = service
-    address = ipaddress.ip_address(remote)
+    address = ip(remote)
     for rule in rules:
         if rule.ingress != ingress or rule.version != address.version:
             continue

@@ -8,6 +8,7 @@ Plain bytes in, plain bytes out; nothing compiled. Addresses are text. Checksums
 headers are left 0: no stage looks at them.
 """
 
+import functools
 import ipaddress
 import struct
 from collections.abc import Sequence
@@ -36,6 +37,12 @@ def icmp(kind: int, code: int = 0, number: int = 0, data: bytes = b"byway") -> b
     return struct.pack(">BBHHH", kind, code, 0, number, 1) + data
 
 
+@functools.cache
+def ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """An address, which tests write many times."""
+    return ipaddress.ip_address(address)
+
+
 @dataclass(frozen=True)
 class Packet:
     """An IP packet. ``piece``: (identification, offset in bytes, more follow) of a fragment."""
@@ -52,12 +59,11 @@ class Packet:
     @property
     def version(self) -> int:
         """4 or 6."""
-        return ipaddress.ip_address(self.source).version
+        return ip(self.source).version
 
     def packet(self) -> bytes:
         """The packet's bytes."""
-        source, destination = (ipaddress.ip_address(a).packed
-                               for a in (self.source, self.destination))
+        source, destination = ip(self.source).packed, ip(self.destination).packed
         if self.version == 6:
             return self._ipv6(source, destination)
         number, offset, more = self.piece or (1, 0, False)
