@@ -21,7 +21,6 @@ ELSEWHERE = {
     Reason.TRUNCATED: "tests/unit/ports/test_af_packet_kernels.py",
     Reason.RING_FULL: "tests/unit/ports/test_udp.py",
     Reason.FLOOD_BACKLOG: "tests/oracles/test_flood.py",
-    Reason.VLAN_TAG: "tests/unit/switch/test_trunk.py",
     Reason.RATE: "tests/unit/switch/test_meter.py",
     Reason.BROADCAST_RATE: "tests/unit/switch/test_meter.py",
     Reason.TO_UPLINK: "tests/unit/switch/test_uplink.py",

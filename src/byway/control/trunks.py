@@ -53,6 +53,7 @@ class TrunkPort:
         for tag, name in port.config.vlans:
             network = networks[name]
             sub = self.subs[name] = Sub(port, int(tag), numbers.take_number(), network.number)
+            sub.record["shared"] = plans.workers > 1
             self.table.set(sub.tag, network.number, sub.index)
             network.members[sub.index] = port.name
             plans.join(network.number, sub.index)

@@ -56,6 +56,7 @@ class Uplinked:
         made["parent"] = self.port.address
         made["way"] = self.uplink.way(remote, address_of(tunnel.tx))
         tunnel.record["stages"] = address_of(made)
+        tunnel.record["shared"] = self._plans.workers > 1
         self._tunnels[tunnel.index] = made, remote
         self._plans.add_sub_port(self.port, tunnel.index, tunnel.address)
 

@@ -111,6 +111,24 @@ def test_frames_both_ways(switch: RunningSwitch) -> None:
                 1, 41, {"no_neighbour": 1})
 
 
+def test_it_says_where_it_is(switch: RunningSwitch) -> None:
+    """Once its port is up, and once more when that comes back."""
+    def told() -> list[bool]:
+        """Is each of the frames to be sent an announcement?"""
+        uplinked = switch.engine.overlay.tunnels.uplinked
+        assert uplinked is not None
+        frames = map(Ether, switch.call(uplinked.questions, 0.0))
+        return [one[ARP].psrc == one[ARP].pdst == OWN for one in frames]
+
+    with uplinked(switch):
+        assert told() == [True, False]
+        assert told() == []
+    switch.until(lambda: switch.port("wire")["state"] != "up")
+    assert told() == []
+    with switch.guest("wire", 9):
+        assert told() == [True]
+
+
 def test_a_large_frame_is_cut_before(switch: RunningSwitch) -> None:
     with uplinked(switch) as wire:
         switch.vhost("guest", network="red")
