@@ -8,8 +8,8 @@ that moves): each telling counts, and it is a member as long as one is left. Add
 whole switch, as routers carry them from network to network.
 
 A change is one store. The memory grows into a new one, and what workers may still be reading is
-handed to ``keep``; so is the number of a combination that nobody has any more: it is used again
-when it was let go.
+handed to ``keep``; so are, some at a time, the numbers of combinations that nobody has any more:
+they are used again when they were let go.
 """
 
 from collections.abc import Callable
@@ -29,17 +29,18 @@ from byway.switch.groups_rules import (
 )
 
 FEW = 64
+HANDED = 64  # numbers that are handed over at once
 Keep = Callable[[Any], None]
 
 
-class _Number:
-    """A combination's number that workers may still be reading; it is free when this is let go."""
+class _Numbers:
+    """Numbers that workers may still be reading; they are free when this is let go."""
 
-    def __init__(self, number: int, free: list[int]) -> None:
-        self._number, self._free = number, free
+    def __init__(self, numbers: list[int], free: list[int]) -> None:
+        self._numbers, self._free = numbers, free
 
     def __del__(self) -> None:
-        self._free.append(self._number)
+        self._free += self._numbers
 
 
 class Combinations:
@@ -51,6 +52,7 @@ class Combinations:
         self._numbers: dict[frozenset[str], int] = {}
         self._users: dict[int, int] = {}
         self._free: list[int] = []
+        self._gone: list[int] = []
 
     def __iter__(self) -> Any:
         return iter([(number, names) for names, number in self._numbers.items()])
@@ -75,7 +77,10 @@ class Combinations:
         self._users[number] -= 1
         if not self._users[number]:
             del self._numbers[names]
-            self._keep(_Number(number, self._free))
+            self._gone.append(number)
+            if len(self._gone) == HANDED:
+                gone, self._gone = self._gone, []
+                self._keep(_Numbers(gone, self._free))
 
 
 class Members:

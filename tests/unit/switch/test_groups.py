@@ -9,6 +9,7 @@ import pytest
 from byway.machine.jit import INTERPRETED
 from byway.packet.reason import Reason
 from byway.switch.groups_compile import Rule
+from byway.switch.groups_members import HANDED
 from byway.testing.flow_frames import (
     ACK,
     ICMP,
@@ -300,13 +301,18 @@ def test_numbers_of_combinations_are_used_again_when_nobody_reads_them() -> None
     kept: list[object] = []
     lab.groups.on_moved(kept.append)
     combinations = lab.groups.members.combinations
-    lab.groups.join("a", octets(REMOTE))
-    lab.groups.leave("a", octets(REMOTE))
+    for k in range(HANDED):
+        lab.groups.join(f"g{k}", octets(REMOTE))
+        lab.groups.leave(f"g{k}", octets(REMOTE))
     lab.groups.join("b", octets(REMOTE))
-    assert dict(combinations) == {2: frozenset("b")}
+    assert dict(combinations) == {HANDED + 1: frozenset("b")}
+    assert len(kept) == 1
     kept.clear()
     lab.groups.join("c", octets(OTHER))
-    assert dict(combinations) == {2: frozenset("b"), 1: frozenset("c")}
+    numbers = dict(combinations)
+    assert numbers.pop(HANDED + 1) == frozenset("b")
+    (again,) = numbers
+    assert 1 <= again <= HANDED
 
 
 def test_what_is_handed_over_to_be_kept_is_out_of_use() -> None:
@@ -335,7 +341,7 @@ def test_what_is_handed_over_to_be_kept_is_out_of_use() -> None:
     lab.port(2, "a")
     groups.remove_group("a")
     groups.detach(2)
-    assert {"Policy", "ndarray", "_Number", "_Port"} <= set(kept)
+    assert {"Policy", "ndarray", "_Numbers", "_Port"} <= set(kept)
 
 
 def test_ten_thousand_rules_that_overlap() -> None:
