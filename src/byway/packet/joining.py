@@ -3,6 +3,8 @@
 
     count = joinable(first, n, stride, rest)      # segments that go together, 1: none do
     join(row, first, n, stride, count, last, segs)
+    if goes_on(row, other):                       # where the next lot begins with the same flow
+        append(row, other)
 
 Used by ports where segments come several in one piece of private memory (tunnels); uses checksum.py
 and offload.py. Sources: RFC 791, RFC 8200, RFC 9293; what may be joined is what Linux joins
@@ -23,6 +25,9 @@ where its way ends.
 
 Joined are plain frames: no VLAN tag, no IP options or extension headers, no fragments, no flags but
 ACK, PSH and ECE, and a payload. PSH ends a frame, as does a segment that is shorter than the first.
+
+A large frame may have come in two lots, as UDP carries less than a large frame has once each of its
+segments is encapsulated. So the first row of a lot is held against the last one of the lot before.
 """
 
 from byway.machine.jit import kernel
@@ -30,7 +35,15 @@ from byway.machine.mem import ld8, ld16, ld16be, ld32, ld32be, ld64, likely, st8
 from byway.packet.batch import HEAD, MAX_CHAIN, SEGMENT, R, set_row
 from byway.packet.checksum import folded, ipv4_checksum, sum_bytes, swapped
 from byway.packet.layers import IPV4, IPV6, TCP
-from byway.packet.offload import GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, TCP_CHECKSUM
+from byway.packet.offload import (
+    GSO_TCPV4,
+    GSO_TCPV6,
+    NEEDS_CSUM,
+    TCP_CHECKSUM,
+    word_csum_start,
+    word_gso,
+    word_gso_size,
+)
 
 _ETHERNET, _IPV4_L4, _IPV6_L4 = 14, 34, 54
 _TCP_HEADER = 20
@@ -147,6 +160,18 @@ def joinable(first, n, stride, rest):
 
 
 @kernel
+def put_lengths(first, l4, length, flags):
+    """Make the headers at ``first`` those of a frame of so many bytes, with these flags as well."""
+    st8(first + l4 + 13, flags | ld8(first + l4 + 13))
+    if likely(l4 == _IPV4_L4):
+        st16be(first + 16, length - _ETHERNET)
+        ipv4_checksum(first + _ETHERNET, 20)
+    else:
+        st16be(first + 18, length - _IPV6_L4)
+    st16(first + l4 + TCP_CHECKSUM, folded(pseudo_sum(first, l4, length - l4)))
+
+
+@kernel
 def join(row, first, n, stride, count, last, segs):
     """Make one frame in ``row`` of ``count`` frames, the last of which has ``last`` bytes; its
     segments are listed at ``segs``."""
@@ -160,18 +185,56 @@ def join(row, first, n, stride, count, last, segs):
         st64(segs + SEGMENT * k, first + stride * k + header)
         st64(segs + SEGMENT * k + 8, piece)
         length += piece
-    flags = ld8(first + stride * (count - 1) + l4 + 13)
-    st8(first + l4 + 13, flags | ld8(first + l4 + 13))
-    gso = GSO_TCPV6
-    if likely(l4 == _IPV4_L4):
-        gso = GSO_TCPV4
-        st16be(first + 16, length - _ETHERNET)
-        ipv4_checksum(first + _ETHERNET, 20)
-    else:
-        st16be(first + 18, length - _IPV6_L4)
-    st16(first + l4 + TCP_CHECKSUM, folded(pseudo_sum(first, l4, length - l4)))
+    put_lengths(first, l4, length, ld8(first + stride * (count - 1) + l4 + 13))
+    gso = GSO_TCPV4 if l4 == _IPV4_L4 else GSO_TCPV6
     set_row(row, first, length)
     st64(row + R.segs, segs)
     st64(row + R.nsegs, count)
     st64(row + R.offload,
          NEEDS_CSUM | gso << 8 | (n - header) << 16 | l4 << 32 | TCP_CHECKSUM << 48)
+
+
+@kernel
+def goes_on(row, other):
+    """Does the frame of one row, joined or plain, go on where the joined one of another ends? The
+    segments of both, where they have any, are listed one behind the other."""
+    word = ld64(row + R.offload)
+    if word_gso(word) == 0:
+        return False
+    first, frame = ld64(row + R.addr), ld64(other + R.addr)
+    n, count = ld64(other + R.len), ld64(row + R.nsegs)
+    l4, size = word_csum_start(word), word_gso_size(word)
+    header = l4 + 4 * (ld8(first + l4 + 12) >> 4)
+    found = l4 | header << 8
+    if ld64(row + R.len) != header + size * count or ld8(first + l4 + 13) & _PSH != 0 \
+            or ld64(row + R.len) + n - header - _ETHERNET > _LONGEST \
+            or count + max(ld64(other + R.nsegs), 1) > MAX_CHAIN:
+        return False
+    if ld64(other + R.offload) != word:
+        if ld64(other + R.offload) != 0 or n > header + size or tcp_header(frame, n) != found:
+            return False
+    if ld64(first - TUNNEL_HEADER) != ld64(frame - TUNNEL_HEADER) \
+            or not follows(first, frame, found, header + size, count):
+        return False
+    return ld64(other + R.offload) == word or intact(frame, n, l4)
+
+
+@kernel
+def append(row, other):
+    """Make one frame of two, in ``row``; -> segments that were added to its list."""
+    word = ld64(row + R.offload)
+    first, frame = ld64(row + R.addr), ld64(other + R.addr)
+    l4, count = word_csum_start(word), ld64(row + R.nsegs)
+    header = l4 + 4 * (ld8(first + l4 + 12) >> 4)
+    segs = ld64(row + R.segs) + SEGMENT * count
+    piece = ld64(other + R.len)
+    more = ld64(other + R.nsegs)
+    length = ld64(row + R.len) + piece - header
+    if more > 0:
+        piece = ld64(segs + 8)  # the first of the other's list, a whole frame
+    st64(segs, frame + header)
+    st64(segs + 8, piece - header)
+    put_lengths(first, l4, length, ld8(frame + l4 + 13))
+    st64(row + R.len, length)
+    st64(row + R.nsegs, count + max(more, 1))
+    return 1 if more == 0 else 0

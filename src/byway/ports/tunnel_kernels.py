@@ -19,7 +19,8 @@ hold an Ethernet header. Everything read lies in private memory and cannot chang
 
 ECN: what routers said in the outer header is told the inner one (packet.vxlan).
 
-TCP: consecutive segments of a flow within a message become one large frame (packet.joining).
+TCP: consecutive segments of a flow become one large frame (packet.joining), within a message, and
+over its end where the next one goes on.
 
 Checksums undone: between interfaces of one machine (veth, or a virtual machine's), Linux hands over
 what it tunnels as it is: the inner checksum still to be completed, and 64 KiB of TCP as one frame,
@@ -49,7 +50,7 @@ from byway.packet.batch import (
 )
 from byway.packet.counters import C, count_drops, count_frames
 from byway.packet.ethernet import HEADER as ETHERNET
-from byway.packet.joining import join, joinable
+from byway.packet.joining import append, goes_on, join, joinable
 from byway.packet.layers import l3_of, l4_of, layers, version_of
 from byway.packet.offload import GSO_TCPV4, GSO_TCPV6, TCP_CHECKSUM, word_csum_offset
 from byway.packet.reason import Reason
@@ -155,6 +156,41 @@ def put_frame(queue, row, at, n, ecn):
 
 
 @kernel
+def joined(queue, batch, row, frame, rest, size):
+    """Join what goes together of the frames from ``frame`` on, of which the first is in the row;
+    ``rest``: bytes up to the end of the last; -> how many."""
+    b = batch_at(batch)
+    if receiver_at(queue).join == 0 or ld64(row + R.out) != UNDECIDED \
+            or b.nsegs + ROWS + 1 > SEGMENTS:
+        return 1
+    n = min(size - HEADER, rest)
+    count = 1
+    if rest > size:
+        count = min(joinable(frame, n, size, rest), ROWS)
+    if count > 1:
+        last = min(n, rest - size * (count - 1))
+        join(row, frame, n, size, count, last, b.segs + SEGMENT * b.nsegs)
+        b.nsegs += count
+    return count
+
+
+@kernel
+def appended(queue, batch, word):
+    """Make the row that was made last part of the one before, where it goes on with that."""
+    b = batch_at(batch)
+    row = b.rows + 64 * (b.n - 2)
+    other = row + 64
+    if receiver_at(queue).join == 0 or ld64(other + R.out) != UNDECIDED \
+            or ld64(b.origins + 8 * (b.n - 2)) != word or b.nsegs + 1 > SEGMENTS:
+        return
+    behind = ld64(row + R.segs) + SEGMENT * (ld64(row + R.nsegs) + ld64(other + R.nsegs))
+    if ld64(row + R.out) == UNDECIDED and behind == b.segs + SEGMENT * b.nsegs \
+            and goes_on(row, other):
+        b.nsegs += append(row, other)
+        b.n -= 1
+
+
+@kernel
 def take_message(queue, batch, entry):
     """Rows for the message in hand, or for what is left of it, of the host with this entry; ->
     bytes taken."""
@@ -169,31 +205,34 @@ def take_message(queue, batch, entry):
         size = max(length, 1)
     ecn = max(said(control, ncontrol, _TOS), said(control, ncontrol, _TCLASS), 0) & 3
     place = v.places + PLACE * k
-    tunnel = ld64(entry + PORT) - 1
     at = v.offset
     began = at
-    while (at < length or length == 0) and b.n < ROWS:
+    frames = 0
+    octets = 0
+    while (at < length or at == 0) and b.n < ROWS:
         row = b.rows + 64 * b.n
-        n = min(size, length - at)
-        network = put_frame(queue, row, place + at, n, ecn)
+        network = put_frame(queue, row, place + at, min(size, length - at), ecn)
         count = 1
-        if v.join != 0 and at + n < length and ecn & 1 == 0 and ld64(row + R.out) == UNDECIDED \
-                and b.nsegs + ROWS <= SEGMENTS:
-            frame, rest = place + at + HEADER, length - at - HEADER
-            count = min(joinable(frame, n - HEADER, size, rest), ROWS)
-            if count > 1:
-                last = min(size, length - at - size * (count - 1)) - HEADER
-                join(row, frame, n - HEADER, size, count, last, b.segs + SEGMENT * b.nsegs)
-                b.nsegs += count
-        st64(b.origins + 8 * b.n, origin_word(network, tunnel))
+        if ecn & 1 == 0:
+            count = joined(queue, batch, row, place + at + HEADER, length - at - HEADER, size)
+        if ld64(row + R.out) == UNDECIDED:
+            frames += 1
+            octets += ld64(row + R.len)
+        word = origin_word(network, ld64(entry + PORT) - 1)
+        st64(b.origins + 8 * b.n, word)
         b.n += 1
+        if at == 0 and b.n > 1 and ecn & 1 == 0:
+            appended(queue, batch, word)
         at += size * count
-        if length == 0:
-            break
     v.offset = at
     if at >= length:
         v.at = k + 1
         v.offset = 0
+    count_frames(v.rx, frames, octets)
+    counts = ld64(entry + COUNTS)
+    if counts != 0:  # several workers may hear of one host at the same time
+        add64(counts + C.frames, frames)
+        add64(counts + C.bytes, octets)
     return min(at, length) - began
 
 
@@ -236,16 +275,11 @@ def large(row, word):
 
 
 @kernel
-def note_undone(batch, first, counters):
-    """Set the offload words of the rows from ``first`` on, whose heads are copied, and count them.
-
-    Several workers may hear of one host at the same time.
-    """
+def note_undone(batch):
+    """Set the offload words of the rows, whose heads are copied."""
     b = batch_at(batch)
     left = 0
-    frames = 0
-    octets = 0
-    for k in range(first, b.n):
+    for k in range(b.n):
         row = b.rows + 64 * k
         if ld64(row + R.out) == UNDECIDED:
             word = ld64(row + R.offload)
@@ -255,39 +289,10 @@ def note_undone(batch, first, counters):
                     word = large(row, word)
                 st64(row + R.offload, word)
             left |= word
-            frames += 1
-            octets += ld64(row + R.len)
-    b.offloads |= left
-    if counters != 0:
-        add64(counters + C.frames, frames)
-        add64(counters + C.bytes, octets)
-    return octets << 16 | frames
+    b.offloads = left
 
 
 # ---------------------------------------------------------------- entries
-@kernel
-def take_batch(queue, batch):
-    """Rows for messages that were read, as many as there is room for; -> rows."""
-    v = receiver_at(queue)
-    b = batch_at(batch)
-    octets = 0
-    while v.at < v.got and b.n < ROWS and octets < MAX_OCTETS:
-        entry = sender(queue, v.at)
-        if unlikely(entry == 0):
-            octets += refuse_message(queue, batch)
-        else:
-            first = b.n
-            octets += take_message(queue, batch, entry)
-            b.rows += 64 * first
-            b.n -= first
-            look(batch)
-            b.rows -= 64 * first
-            b.n += first
-            counted = note_undone(batch, first, ld64(entry + COUNTS))
-            count_frames(v.rx, counted & 0xFFFF, counted >> 16)
-    return b.n
-
-
 def tunnel_rx(queue, batch, unused):
     """Take up to a batch of frames out of tunnels, and no more than one pass may; -> rows."""
     b = batch_at(batch)
@@ -299,7 +304,16 @@ def tunnel_rx(queue, batch, unused):
     v = receiver_at(queue)
     if v.at == v.got and fetch(queue) == 0:
         return 0
-    return take_batch(queue, batch)
+    octets = 0
+    while v.at < v.got and b.n < ROWS and octets < MAX_OCTETS:
+        entry = sender(queue, v.at)
+        if unlikely(entry == 0):
+            octets += refuse_message(queue, batch)
+        else:
+            octets += take_message(queue, batch, entry)
+    look(batch)
+    note_undone(batch)
+    return b.n
 
 
 @kernel

@@ -177,6 +177,59 @@ def test_a_damaged_segment_stays_damaged(bench: Bench) -> None:
     assert got[1] == (FINISHED, frames[2])
 
 
+def lots(bench: Bench, frames: Sequence[bytes], *ends: int) -> list[bytes]:
+    """Send the frames in as many messages; -> the payloads of what came out, checked whole."""
+    first = 0
+    for end in ends:
+        lot = [HEADER + data for data in frames[first:end]]
+        bench.tell(b"".join(lot), size=len(lot[0]) if len(lot) > 1 else 0)
+        first = end
+    header = Shape(6 if frames[0][12:14] == b"\x86\xdd" else 4).header_bytes
+    got = []
+    for todo, data in bench.receive():  # type: ignore[misc]
+        got.append(data[header:])
+        shape = Shape(4 if header == 54 else 6)
+        if todo != FINISHED:
+            sequence = int.from_bytes(data[shape.l4 + 4 : shape.l4 + 8], "big")
+            whole = replace(shape, sequence=sequence,
+                            ident=int.from_bytes(data[18:20], "big") if header == 54 else 1,
+                            flags=data[shape.l4 + 13], payload=data[header:])
+            assert data == whole.build(complete=False)
+    return got
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("ends", [(44, 46), (44, 45, 46), (23, 46), (40, 43, 46)])
+def test_a_frame_in_several_messages(bench: Bench, version: int, ends: tuple[int, ...]) -> None:
+    """More than UDP carries at once, as a large frame is with all its headers."""
+    frames = flow(version, [1398] * 45 + [700])
+    got = lots(bench, frames, *ends)
+    header = Shape(version).header_bytes
+    assert got == [b"".join(one[header:] for one in frames)]
+    assert bench.rx["frames"][0] == len(ends)
+
+
+def test_what_does_not_go_on_in_the_next_message(bench: Bench) -> None:
+    frames = flow(4, [1000] * 6)
+    spoiled = [*frames[:4], frames[4][:600] + b"!" + frames[4][601:], frames[5]]
+    assert list(map(len, lots(bench, spoiled, 3, 4, 5, 6))) == [4000, 1000, 1000]
+    assert list(map(len, lots(bench, spoiled, 4, 6))) == [4000, 1000, 1000]
+    gap = [*frames[:3], *frames[4:]]
+    assert list(map(len, lots(bench, gap, 3, 5))) == [3000, 2000]
+    pushed = [*flow(4, [1000] * 3), *frames[3:]]
+    assert list(map(len, lots(bench, pushed, 3, 6))) == [3000, 3000]
+    short = [*flow(4, [1000, 1000, 10]), *flow(4, [1000] * 3)]
+    assert list(map(len, lots(bench, short, 3, 6))) == [2010, 3000]
+    smaller = [*frames[:3], *flow(4, [500] * 12)[6:8]]
+    assert list(map(len, lots(bench, smaller, 3, 5))) == [3000, 1000]
+    assert list(map(len, lots(bench, [*frames[:1], *frames[1:]], 1, 6))) == [1000, 5000]
+
+
+def test_no_longer_than_ip_says(bench: Bench) -> None:
+    frames = flow(4, [1400] * 60)
+    assert list(map(len, lots(bench, frames, 40, 46, 60))) == [46 * 1400, 14 * 1400]
+
+
 # ---------------------------------------------------------------- what was left undone
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_checksum_that_was_left_undone(bench: Bench, version: int) -> None:
