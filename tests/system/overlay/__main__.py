@@ -25,6 +25,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--hosts", type=int, choices=range(1, 1 + len(NAMES)), default=len(NAMES))
     parser.add_argument("--mtu", type=int, default=1500, help="of the underlay")
     parser.add_argument("--ipv6", action="store_true", help="as the underlay's protocol")
+    parser.add_argument("--uplink", choices=["af-packet", "af-xdp"], default="",
+                        help="switches speak to the underlay by such a port; static hosts only")
     parser.add_argument("--check", action="store_true", help="check, and end")
     return parser.parse_args()
 
@@ -67,7 +69,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="byway-") as folder:
         try:
             bed = Bed(Path(folder), Source(given.source), NAMES[: given.hosts], mtu=given.mtu,
-                      family=6 if given.ipv6 else 4)
+                      family=6 if given.ipv6 else 4, uplink=given.uplink)
         except PeerError as error:
             print(f"overlay-bed: {error}", file=sys.stderr)
             return 2

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 from tests.system.overlay.relay import Relay
 from tests.system.overlay.stations import Container, Member, Net, Seat, VirtualMachine
-from tests.system.overlay.underlay import Underlay
+from tests.system.overlay.underlay import DEVICE, Underlay
 from tests.system.peers.etcd import Etcd
 from tests.system.peers.process import PeerError, wait_until
 from tests.system.peers.switch import Switch
@@ -39,6 +39,7 @@ SEATS = (
     Seat(RED, 24, "D", machine=True),
 )
 OVERHEAD = {4: 50, 6: 70}  # bytes of the underlay's MTU that no station has
+WIRE = "wire"  # the port of an uplink, and its network
 ETCD = 250  # its number in the underlay
 ETCD_PORT = 2379
 AT_A_TIME = 4  # stations that are asked something
@@ -81,7 +82,7 @@ class Node:
     def __init__(self, bed: "Bed", name: str, number: int) -> None:
         self.bed = bed
         self.name, self.number = name, number
-        self.namespace = bed.underlay.join(number, f"host{name}")
+        self.namespace = bed.underlay.join(number, f"host{name}", not bed.uplink)
         self.address = bed.underlay.address(number)
         self.folder = bed.folder / name
         self.folder.mkdir()
@@ -129,16 +130,16 @@ class Node:
 
 
 class Bed:
-    """The bed. ``nodes``, ``members``: by name. ``more``: keys for tables of all hosts, by header;
-    keys of a table "[[network]]" go into each of them."""
+    """The bed. ``nodes``, ``members``: by name. ``uplink``: the kind of port by which switches
+    speak to the underlay themselves ("af-packet", "af-xdp"); "": by sockets of the kernel."""
 
     def __init__(self, folder: Path, source: Source = Source.STATIC, hosts: str = NAMES,
                  seats: Sequence[Seat] = SEATS, mtu: int = 1500, family: int = 4,
-                 more: Mapping[str, Mapping[str, Any]] | None = None) -> None:
-        self.folder, self.source, self.more = folder, source, more or {}
+                 uplink: str = "") -> None:
+        self.folder, self.source, self.uplink = folder, source, uplink
         self.seats = [seat for seat in seats if seat.host in hosts]
         self.nets = [net for net in NETS if any(seat.net == net for seat in self.seats)]
-        self.mtu = mtu - OVERHEAD[family]
+        self.wire_mtu, self.mtu = mtu, mtu - OVERHEAD[family]
         self.nodes: dict[str, Node] = {}
         self.members: dict[str, Member] = {}
         self._stack = ExitStack()
@@ -199,14 +200,19 @@ class Bed:
         """A host's configuration file."""
         tables: list[tuple[str, Mapping[str, Any]]] = [
             ("[switch]", node.head()),
-            ("[underlay]", {"address": node.address}),
         ]
+        if self.uplink:
+            wire = {"name": WIRE, "network": WIRE, "kind": self.uplink, "ifname": DEVICE}
+            tables += [("[underlay]", {"address": node.address, "uplink": WIRE}),
+                       ("[[network]]", {"name": WIRE, "mtu": self.wire_mtu}), ("[[port]]", wire)]
+        else:
+            tables.append(("[underlay]", {"address": node.address}))
         if self.source is Source.CLUSTER:
             tables.append(("[cluster]", {"etcd": [self.etcd.url], "host": node.name, "ttl": TTL}))
         tables += [("[[network]]", {"name": net.name, "vni": net.vni}) for net in self.nets]
         if self.source is Source.STATIC:
             tables += self._static(node)
-        return toml((header, {**body, **self.more.get(header, {})}) for header, body in tables)
+        return toml(tables)
 
     def _static(self, node: Node) -> list[tuple[str, Mapping[str, Any]]]:
         found: list[tuple[str, Mapping[str, Any]]] = []

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.system.engines.station import INTERFACE
+from tests.system.overlay import capture
 from tests.system.overlay.bed import Bed
 from tests.system.overlay.prober import Prober
 from tests.system.peers.process import wait_until
@@ -81,3 +82,22 @@ def test_other_underlays(own_folder: Path, family: int, mtu: int) -> None:
         assert one.ping(two.seat.ipv4, 3, f"-s {bed.mtu - 28}") == 3
         two.listen(own_folder)
         assert one.transfer(two, two.seat.ipv6) > 1 << 20
+
+
+@pytest.mark.parametrize(("uplink", "family"), [("af-packet", 4), ("af-xdp", 4), ("af-packet", 6)])
+def test_switches_that_speak_to_the_underlay_themselves(
+    own_folder: Path, uplink: str, family: int
+) -> None:
+    """The hosts' kernels have no address there; a frame is no longer than the underlay allows."""
+    with Bed(own_folder, hosts="AB", uplink=uplink, family=family) as bed:
+        assert bed.missing() == {}
+        assert bed.leaks() == {}
+        one, two = bed.members["blue1"], bed.members["blue3"]
+        assert one.ping(two.seat.ipv4, 3, f"-s {bed.mtu - 28}") == 3
+        two.listen(own_folder)
+        for options in ("", "--reverse"):
+            assert one.transfer(two, two.seat.ipv4, options) > 1 << 20
+        with capture.of(bed.underlay) as seen:
+            assert bed.missing() == {}
+        assert len(seen.tunnelled()) > 0
+        assert seen.inner_groups() == [], seen.inner_kinds()

@@ -37,8 +37,9 @@ class Underlay:
         """A host's address."""
         return f"192.0.2.{number}" if self.family == 4 else f"2001:db8::{number:x}"
 
-    def join(self, number: int, name: str) -> Namespace:
-        """A namespace for a host, with its cable; it goes with the underlay."""
+    def join(self, number: int, name: str, configured: bool = True) -> Namespace:
+        """A namespace for a host, with its cable; it goes with the underlay. ``configured``: its
+        kernel has the host's address."""
         host = self._stack.enter_context(Namespace(name))
         host.run("sh", "-c", QUIET if self.family == 4 else NO_SOLICITATION)
         mtu = str(self.mtu)
@@ -47,7 +48,8 @@ class Underlay:
         self.wire.run("ip", "link", "set", self.end(number), "master", BRIDGE, "up")
         length = "/24" if self.family == 4 else "/64"
         options = [] if self.family == 4 else ["nodad"]
-        host.run("ip", "address", "add", self.address(number) + length, "dev", DEVICE, *options)
+        if configured:
+            host.run("ip", "address", "add", self.address(number) + length, "dev", DEVICE, *options)
         host.run("ip", "link", "set", DEVICE, "up")
         return host
 

@@ -18,7 +18,7 @@ from byway.client import Client, ClientError
 from tests.system.peers.process import PeerError, Process, wait_until
 
 BYWAY = Path(sys.executable).with_name("byway")
-START = 120.0  # seconds for the first start ever, which compiles
+START = 300.0  # seconds for the first start ever, which compiles
 
 
 @dataclass(frozen=True)
