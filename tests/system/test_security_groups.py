@@ -102,7 +102,7 @@ def test_a_remote_group_means_its_members(
             name="server", rules=(*SERVER.rules, *CLIENT.rules)))])
         assert connects(left, right)
         assert not connects(other, right)
-        assert refused(switch) == {RIGHT: {"not_allowed"}}
+        assert refused(switch)[RIGHT] == {"not_allowed"}
         switch.remove(OTHER)
 
 
