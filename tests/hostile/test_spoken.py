@@ -196,6 +196,21 @@ def test_port_security_ends_a_storm_where_it_begins(switch: RunningSwitch) -> No
         assert len(other.receive()) == 1, "what it may say is heard"
 
 
+def test_a_trunks_tags_are_no_way_around(switch: RunningSwitch) -> None:
+    switch.network("red")
+    with ExitStack() as stack:
+        trunk = connect(switch, stack, "trunk", 1, network="red", vlans={"10": "blue"},
+                        mac=mac(1), ips=["10.0.0.1"], port_security=True)
+        other = connect(switch, stack, "two", 2)
+        for source, sender, passes in ((trunk.mac, "10.0.0.1", 1), (trunk.mac, "10.0.0.2", 0),
+                                       (other.mac, "10.0.0.1", 0)):
+            frame = Arp(ARP_REQUEST, source, sender, bytes(6), "10.0.0.9").frame(BROADCAST)
+            trunk.send([frame[:12] + b"\x81\0\0\x0a" + frame[12:]])
+            switch.settle()
+            assert len(other.receive()) == passes
+        assert switch.drops() == {"trunk": {"spoofed_mac": 1, "spoofed_arp": 1}}
+
+
 def test_what_is_configured_is_not_anothers_to_say(switch: RunningSwitch) -> None:
     """Without port security anybody can say anything to those who hear it; but the switch goes on
     answering with what was configured."""
