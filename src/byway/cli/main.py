@@ -24,6 +24,7 @@ from byway.cli import (
     run,
     security_group,
     top,
+    underlay,
 )
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -49,6 +50,7 @@ run.register(app)
 app.add_typer(port.app, name="port")
 app.add_typer(network.app, name="network")
 app.add_typer(fdb.app, name="fdb")
+app.add_typer(underlay.app, name="underlay")
 app.add_typer(host.app, name="host")
 app.add_typer(population.app, name="population")
 app.add_typer(security_group.app, name="security-group")

@@ -102,6 +102,10 @@ class Client:
         """Remove a network that has no ports."""
         self._call("DELETE", f"/v1/networks/{_escaped(name)}")
 
+    def underlay(self) -> Row:
+        """What carries the tunnels: its state, its counters, what it dropped."""
+        return self._object("GET", "/v1/underlay")
+
     def hosts(self) -> list[Row]:
         """The other hosts with the counters of their tunnels."""
         return self._rows("/v1/hosts")

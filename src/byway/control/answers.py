@@ -75,6 +75,18 @@ class NetworkAnswer(_Answer):
     fdb_limit: int
 
 
+class UnderlayAnswer(_Answer):
+    """What carries the tunnels. `drops`: of datagrams that belong to no host or no network."""
+
+    state: Literal["up", "waiting", "down"]
+    reason: str
+    rx_frames: int
+    rx_bytes: int
+    tx_frames: int
+    tx_bytes: int
+    drops: dict[str, int]
+
+
 class HostAnswer(_Answer):
     """Another host: where its tunnels end, and the networks whose floods go to it."""
 

@@ -11,9 +11,8 @@ who is behind which) and the policy (the stages of ports). Which ports are *atta
 with queues that workers may touch, stands in the workers' plans (plans.py). A change is published
 to all workers and waited for; then whatever left the plans is nobody's any more. Inside ``apply``
 changes are gathered, so that hundreds of ports cost two exchanges: one without what goes, one with
-what comes. No change costs more for what is there already.
-
-An rx queue is served by one worker for as long as its port lives (assignment.py).
+what comes. No change costs more for what is there already. An rx queue is served by one worker for
+as long as its port lives (assignment.py).
 
 Timers: once a second old fdb entries are removed, and ports tried that could not be opened. Twenty
 times a second it is asked whether a worker hangs in the middle of a pass: a peer can make a write
@@ -380,6 +379,10 @@ class Engine(PortHost):
         """Every other host with its address, its networks and counters."""
         return self.overlay.hosts()
 
+    def underlay(self) -> dict[str, Any] | None:
+        """What carries the tunnels, with what it dropped; None: there is none."""
+        return self.overlay.underlay.status() if self.overlay.underlay else None
+
     def population(self, network: str | None) -> list[dict[str, Any]]:
         """Who is known to be where, in one network or in all."""
         return self.overlay.known(network)
@@ -392,7 +395,6 @@ class Engine(PortHost):
         """The counters of every worker, and the ports that it receives from."""
         return [{
             **worker.statistics(),
-            "ports": [p.name for p in self._plans.attached
-                      if k in self._assignment.workers_of(p)],
+            "ports": [p.name for p in self._plans.attached if k in self._assignment.workers_of(p)],
             "cycles_per_second": round(self._hz),
         } for k, worker in enumerate(self._workers)]

@@ -20,6 +20,12 @@ _PORT_COUNTERS = {
     "tx_frames": "Frames sent out of the port.",
     "tx_bytes": "Bytes sent out of the port.",
 }
+_HOST_COUNTERS = {
+    "rx_frames": "Frames received from the host, by its tunnel.",
+    "rx_bytes": "Bytes received from the host, by its tunnel.",
+    "tx_frames": "Frames sent to the host, by its tunnel.",
+    "tx_bytes": "Bytes sent to the host, by its tunnel.",
+}
 _WORKER_COUNTERS = {
     "passes": "Passes of the worker's loop.",
     "busy_passes": "Passes that moved frames.",
@@ -45,9 +51,10 @@ class _EngineCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """One family a counter, a sample a port, network or worker."""
+        """One family a counter, a sample a port, network, host or worker."""
         yield from self._port_families()
         yield from self._network_families()
+        yield from self._host_families()
         yield from self._worker_families()
 
     def _port_families(self) -> Iterable[Metric]:
@@ -76,6 +83,23 @@ class _EngineCollector(Collector):
         for network in self._engine.networks():
             family.add_metric([network["name"]], network["fdb_entries"])
         yield family
+
+    def _host_families(self) -> Iterable[Metric]:
+        """Of tunnels; those of the underlay, which belong to no host, under an empty name."""
+        underlay = self._engine.underlay()
+        rows = [*self._engine.hosts(), *([{**underlay, "name": ""}] if underlay else [])]
+        for key, text in _HOST_COUNTERS.items():
+            family = CounterMetricFamily(f"byway_host_{key}", text, labels=["host"])
+            for row in rows:
+                family.add_metric([row["name"]], row[key])
+            yield family
+        drops = CounterMetricFamily(
+            "byway_host_drops", "Frames to or from the host that were dropped, by reason.",
+            labels=["host", "reason"])
+        for row in rows:
+            for reason, count in row["drops"].items():
+                drops.add_metric([row["name"], reason], count)
+        yield drops
 
     def _worker_families(self) -> Iterable[Metric]:
         workers = self._engine.workers()

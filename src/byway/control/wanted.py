@@ -62,6 +62,9 @@ class SwitchEngine(Protocol):
     def hosts(self) -> list[dict[str, Any]]:
         """Every other host with its address, its networks and counters."""
 
+    def underlay(self) -> dict[str, Any] | None:
+        """What carries the tunnels, with its counters; None: there is none."""
+
     def population(self, network: str | None) -> list[dict[str, Any]]:
         """Who is known to be where, in one network, or in all."""
 

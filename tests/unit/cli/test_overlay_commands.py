@@ -52,7 +52,7 @@ def test_hosts_and_population(byway: Byway) -> None:
         == "host h2 is at 192.0.2.2\n"
     assert byway("host", "list").stdout.splitlines() == [
         "NAME  ADDRESS    RX FRAMES  TX FRAMES  DROPS  NETWORKS",
-        "h2    192.0.2.2          -          -      0  red"]
+        "h2    192.0.2.2          0          0      0  red"]
     done = byway("population", "add", MAC.upper(), "--network", "red", "--host", "h2",
                  "--ip", "10.0.0.7", "--ip", "fd00:0::7")
     assert done.stdout == f"{MAC} of network red is behind host h2\n"
@@ -65,6 +65,18 @@ def test_hosts_and_population(byway: Byway) -> None:
     byway("population", "remove", MAC.upper(), "--network", "red")
     byway("host", "remove", "h2")
     assert json.loads(byway("host", "list", "--json").stdout) == []
+
+
+def test_the_underlay(byway: Byway, switch: FakeSwitch) -> None:
+    switch.engine.counters["underlay"] = {"drops": {"bad_tunnel": 2, "of_a_newer_switch": 1}}
+    lines = byway("underlay", "show").stdout.splitlines()
+    assert lines[:7] == [
+        "address   192.0.2.1", "port      4789", "mtu       1550", "uplink    -", "state     up",
+        "reason    -", "rx        0 frames, 0 bytes"]
+    assert lines[8] == "drops     3"
+    assert lines[9].startswith("  bad_tunnel  2  ")
+    assert lines[10] == "  of_a_newer_switch  1"
+    assert json.loads(byway("underlay", "show", "--json").stdout)["state"] == "up"
 
 
 def test_a_network_with_all_it_may_have(byway: Byway, switch: FakeSwitch) -> None:

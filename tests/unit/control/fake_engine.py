@@ -21,6 +21,9 @@ from byway.control.outcome import outcome
 from byway.control.parts import UNDERLAY, Key, Kind, Part, mentions
 from byway.control.problem import EngineError
 
+_COUNTERS: dict[str, Any] = {
+    "rx_frames": 0, "rx_bytes": 0, "tx_frames": 0, "tx_bytes": 0, "drops": {}}
+
 
 class FakeEngine:
     """`refuse` names ports that cannot be opened; `applied` keeps every call of apply(),
@@ -104,8 +107,14 @@ class FakeEngine:
         return [e for e in self.learned if network in (None, e["network"])]
 
     def hosts(self) -> list[dict[str, Any]]:
-        return [{"name": host.name, "address": host.address, "networks": list(host.networks)}
+        return [{"name": host.name, "address": host.address, "networks": list(host.networks),
+                 **_COUNTERS, **self.counters.get(host.name, {})}
                 for host in self._all("host").values()]
+
+    def underlay(self) -> dict[str, Any] | None:
+        if UNDERLAY not in self.parts:
+            return None
+        return {"state": "up", "reason": "", **_COUNTERS, **self.counters.get("underlay", {})}
 
     def population(self, network: str | None) -> list[dict[str, Any]]:
         return [

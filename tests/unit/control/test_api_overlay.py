@@ -20,6 +20,7 @@ from byway.control.answers import (
     PopulationAnswer,
     RouterAnswer,
     SwitchAnswer,
+    UnderlayAnswer,
 )
 from byway.control.api import make_app
 from byway.control.model import UnderlayConfig
@@ -181,6 +182,19 @@ def test_what_is_known_and_tracked(lab: Call, engine: FakeEngine) -> None:
     assert lab("GET", "/v1/connections?port=x").status_code == 404
     answer = lab("GET", "/v1/connections?limit=0")
     assert (answer.status_code, answer.json()["problem"]) == (422, 'limit: is "0"')
+
+
+def test_what_tunnels_count(lab: Call, engine: FakeEngine) -> None:
+    engine.counters["h2"] = {"rx_frames": 5, "drops": {"too_big": 2}}
+    engine.counters["underlay"] = {"drops": {"unknown_tunnel": 3}}
+    found = TypeAdapter(UnderlayAnswer).validate_json(
+        lab("GET", "/v1/underlay").content, strict=True)
+    assert (found.state, found.drops) == ("up", {"unknown_tunnel": 3})
+    lines = lab("GET", "/metrics").text.splitlines()
+    for line in ('byway_host_rx_frames_total{host="h2"} 5.0',
+                 'byway_host_drops_total{host="h2",reason="too_big"} 2.0',
+                 'byway_host_drops_total{host="",reason="unknown_tunnel"} 3.0'):
+        assert line in lines
 
 
 def test_the_switch_says_what_it_is_in(lab: Call) -> None:

@@ -25,6 +25,7 @@ from byway.control.answers import (
     RouterAnswer,
     SwitchAnswer,
     TableAnswer,
+    UnderlayAnswer,
     WorkerAnswer,
 )
 from byway.control.api.bodies import request_bodies
@@ -59,6 +60,7 @@ def _routes(api: Api) -> list[Route]:
             ("DELETE", f"{path}/{{name}}", getattr(api, f"delete_{word}"), None, delete)]
     return [
         *routes,
+        ("GET", "/v1/underlay", api.underlay, UnderlayAnswer, {404: "there is none"}),
         ("GET", "/v1/entries", api.entries, list[EntryAnswer], {}),
         ("GET", "/v1/entries/{network}/{mac}", api.entry, EntryAnswer, absent),
         ("PUT", "/v1/entries/{network}/{mac}", api.put_entry, EntryAnswer, put),

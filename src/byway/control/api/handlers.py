@@ -118,6 +118,14 @@ class Api:
         """Remove a host that no entry speaks of any more. Pauses no worker."""
         return self._delete("host", name)
 
+    async def underlay(self) -> Response:
+        """What carries the tunnels: its state, its counters, what it dropped."""
+        found = self._wanted.engine.underlay()
+        if found is None:
+            raise ApiError(404, "not-found", "the switch has no underlay",
+                           "add [underlay] to its configuration")
+        return JSONResponse(found)
+
     # ------------------------------------------------------------ entries
     async def entries(self) -> Response:
         """All static entries, those of the configuration and of this API."""
