@@ -321,7 +321,7 @@ def test_values_that_are_no_valid_model_are_ignored_and_told(
             client.change([], [put(LAYOUT.network("blue"), b'{"name":"blue","vni":5000}')])
             client.change([], [delete(key) for key in bad if key != LAYOUT.network("blue")])
             await until(lambda: b.status()["problems"] == [])
-            assert b.desk.tables["network", "blue"]["vni"] == 5000
+            await until(lambda: b.desk.tables["network", "blue"]["vni"] == 5000)
 
     run(test)
 
