@@ -106,6 +106,8 @@ def test_identifications_where_packets_may_be_cut() -> None:
     packets = [Ether(frame) for frame in bed.tx([inner()] * 3)]
     assert [packet[IP].id for packet in packets] == [0, 1, 2]
     assert not any(packet[IP].flags.DF for packet in packets)
+    whole = [Ether(frame) for frame in resolved(4).tx([inner()] * 3)]
+    assert [(packet[IP].id, packet[IP].flags) for packet in whole] == [(0, "DF")] * 3
 
 
 @VERSIONS

@@ -155,13 +155,15 @@ def test_many_datagrams_in_one(switch: RunningSwitch, count: int) -> None:
             todo = Unfinished(1, GSO_UDP_L4, len(datagrams[0]), 34, 6)
             first, last = (ethernet(guest.mac, FAR, TEST_ETHERTYPE, word) for word in (b"1", b"2"))
             spoiled = Unfinished(1, GSO_UDP_L4, 1, 34, 6)
-            wire.tell(packet(first), (todo, bytes(whole)), (spoiled, bytes(whole)), packet(last))
+            beside = (Unfinished(1, 0, 0, 9999, 6), ethernet(BROADCAST, FAR, TEST_ETHERTYPE, b""))
+            wire.tell(packet(first), (todo, bytes(whole)), (spoiled, bytes(whole)), beside,
+                      packet(last))
             got = []
             while more := guest.receive():
                 got += more
                 switch.settle()
             assert got == [first, *inside, last]
-            assert switch.port("wire")["drops"] == {"bad_offload": 1}
+            assert switch.port("wire")["drops"] == {"bad_offload": 2}
             (host,) = switch.call(switch.engine.overlay.hosts)
             assert host["rx_frames"] == count + 2
 

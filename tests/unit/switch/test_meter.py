@@ -203,7 +203,7 @@ def test_a_clock_that_goes_back() -> None:
     (4, TCP, 4000, GSO_TCPV4, 1448), (4, TCP, 1448, GSO_TCPV4, 1448),
     (6, TCP, 4 * 1428, GSO_TCPV6, 1428), (6, TCP, 4 * 1428 + 1, GSO_TCPV6, 1428),
     (4, UDP, 5000, GSO_UDP_L4, 1000), (6, UDP, 5000, GSO_UDP_L4, 1400),
-    (4, UDP, 9000, GSO_UDP, 1480), (6, UDP, 9000, GSO_UDP, 1439)])
+    (4, UDP, 9000, GSO_UDP, 1480), (6, UDP, 9000, GSO_UDP, 1439), (4, UDP, 10_050, GSO_UDP, 1439)])
 def test_a_frame_to_be_cut_counts_as_its_segments(
         version: int, protocol: int, payload: int, kind: int, size: int) -> None:
     """As bits and frames, exactly: the segments are made, and the same bill is paid for them."""

@@ -211,8 +211,10 @@ def test_a_checksum_left_undone_is_recognised() -> None:
     while pseudo >> 16:
         pseudo = (pseudo & 0xFFFF) + (pseudo >> 16)
     frame[50:52] = pseudo.to_bytes(2, "big")
-    assert Bed().rx([bytes(outer(4, bytes(frame)))]) == [
+    bed = Bed()
+    assert bed.rx([bytes(outer(4, bytes(frame)))]) == [
         Inner(bytes(frame), Unfinished(NEEDS_CSUM, 0, 0, 34, 16))]
+    assert bed.frames.batch.record["offloads"][0] != 0, "delivering looks whether there is any"
 
 
 # ---------------------------------------------------------------- not for us
@@ -333,6 +335,11 @@ def test_what_a_ping_left_to_do_is_still_to_do() -> None:
     (answer,) = Bed().rx([(todo, bytes(asked))])
     assert isinstance(answer, Answer)
     assert (answer.todo, answer.frame[34], answer.frame[36:38]) == (todo, 0, b"\0\0")
+
+
+def test_a_ping_cut_off_is_not_answered() -> None:
+    asked = Ether(src=PEER_MAC, dst=MAC) / IP(src="198.51.100.7", dst=TEXT[OWN[4]], len=24) / ICMP()
+    assert Bed().rx([bytes(asked)]) == [Reason.BAD_TUNNEL]
 
 
 def test_other_icmp_ends() -> None:
