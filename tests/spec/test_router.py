@@ -307,7 +307,8 @@ def test_rfc_5227_2_1_probes_for_our_address_are_answered(routed: Routed) -> Non
 def nodes(address: str) -> tuple[str, str]:
     """The solicited-node group of an address (RFC 4291, 2.7.1): MAC and IP."""
     last = address.rpartition("::")[2].zfill(6)
-    return "33:33:ff:" + ":".join(last[k : k + 2] for k in (0, 2, 4)), f"ff02::1:ff{last[:2]}:{last[2:]}"
+    mac = "33:33:ff:" + ":".join(last[k : k + 2] for k in (0, 2, 4))
+    return mac, f"ff02::1:ff{last[:2]}:{last[2:]}"
 
 
 def test_rfc_4861_7_2_4_solicited_advertisement(routed: Routed) -> None:

@@ -64,6 +64,8 @@ def arrays_of(owner: object) -> list[Any]:
             found[address_of(one)] = one
         elif isinstance(one, list | tuple):
             left += one
+        elif isinstance(one, dict):
+            left += one.values()
         elif type(one).__module__.startswith("byway.switch.") and hasattr(one, "__dict__"):
             left += vars(one).values()
     return [array for array in found.values() if array.nbytes]
