@@ -4,6 +4,7 @@
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +111,37 @@ def test_no_address_is_given_twice(bed: Bed) -> None:
     kept = [json.loads(bed.etcd.command("get", "--print-value-only", "--", key))
             for key in bed.etcd.keys("/byway/ports/")]
     assert {ip for port in kept for ip in port["ips"]} == set(addresses)
+
+
+def test_values_that_are_no_model_change_nothing(bed: Bed) -> None:
+    """Somebody writes nonsense into etcd: it is passed over, and what is right comes through."""
+    create(bed, "A", "sound", "--vni", "700")
+    before = {name: networks(node) for name, node in bed.nodes.items()}
+    nonsense = ("no JSON", "[]", '{"name": "bad", "vni": -1}', '{"name": "bad", "vni": "many"}')
+    for number, value in enumerate(nonsense):
+        for place in ("networks", f"entries/sound/A/02:00:00:00:00:0{number}", "hosts", "ports/A"):
+            bed.etcd.put(f"/byway/{place}/bad{number}", value)
+    create(bed, "D", "after", "--vni", "701")
+    for name, node in bed.nodes.items():
+        assert networks(node).keys() == before[name].keys() | {"after"}
+        assert node.switch.client.population() == []
+        assert not any("bad" in port for port in node.switch.ports())
+        assert {row["name"] for row in node.switch.client.hosts()} == set(NAMES) - {name}
+
+
+def test_a_second_host_of_one_name_is_refused(bed: Bed) -> None:
+    """It does not take the place of the first; it says why, and goes on by itself."""
+    with ExitStack() as stack:
+        twin = Node(bed, "E", 5)
+        twin.start(bed.text(twin).replace('host = "E"', 'host = "A"'))
+        stack.callback(twin.switch.stop)
+        first = bed.nodes["A"]
+        kept = bed.etcd.value("/byway/hosts/A")
+        wait_until(lambda: twin.switch.client.cluster()["presence"] == "refused",
+                   "it is refused", SETTLE)
+        assert any('"A"' in one for one in twin.switch.client.cluster()["problems"])
+        assert first.switch.client.cluster()["synced"]
+        assert bed.etcd.value("/byway/hosts/A") == kept
+        for name in "BCD":
+            found = {row["name"]: row["address"] for row in bed.nodes[name].switch.client.hosts()}
+            assert found["A"] == first.address
