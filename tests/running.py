@@ -24,6 +24,7 @@ from byway.control.engine import Engine
 from byway.control.model import KINDS, NetworkConfig, SwitchConfig
 from byway.machine.jit import prepare as prepare_entries
 from byway.testing.guest import Guest
+from byway.worker import units
 from byway.worker.loop import worker_step
 
 T = TypeVar("T")
@@ -43,7 +44,8 @@ class RunningSwitch:
         self.folder = folder
         self.stepped = stepped
         self.errors: list[str] = []
-        prepare(lambda text: None)
+        prepare(lambda text: None, stages=True)
+        units.finish()  # a first time takes longer than a call may
         if stepped:  # on a slow machine it would be compiled longer than a call may take
             prepare_entries((worker_step,))
         self.loop = asyncio.new_event_loop()
