@@ -24,7 +24,7 @@ from bench.vm2vm_testpmd import MACS, BywayMeter
 from tests.system.engines.namespace import Namespace
 from tests.system.overlay.bed import toml
 from tests.system.peers import ovs, testpmd
-from tests.system.peers.process import wait_until
+from tests.system.peers.process import Process, wait_until
 from tests.system.peers.switch import Switch
 
 RING = 1024
@@ -54,10 +54,22 @@ class Meter(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """A pair of machines that are connected, and the count of what lies between them."""
+    """A pair of machines that are connected, and the count of what lies between them; ``process``
+    is whose work that is, by threads that stay on ``cpu``."""
 
     guest: testpmd.Guest
     meter: Meter
+    process: Process
+    cpu: int
+
+    def preempted(self) -> int:
+        """How often these threads had to leave their CPU to others so far (proc(5), "status")."""
+        total = 0
+        for task in Path(f"/proc/{self.process.pid}/task").iterdir():
+            words = dict(line.split(":", 1) for line in (task / "status").read_text().splitlines())
+            if words["Cpus_allowed_list"].strip() == str(self.cpu):
+                total += int(words["nonvoluntary_ctxt_switches"])
+        return total
 
 
 def machines(settings: Settings, server: bool) -> tuple[testpmd.VirtioUser, testpmd.VirtioUser]:
@@ -106,7 +118,7 @@ def byway(settings: Settings, links: list[dict[str, object] | None], wired: bool
         running.ready(START)
         for switch in switches:
             switch.wait_up()
-        yield Run(running, BywayMeter(switches[0]))
+        yield Run(running, BywayMeter(switches[0]), switches[0].process, settings.cpus[0])
 
 
 def byway_sockets(settings: Settings) -> AbstractContextManager[Run]:
@@ -153,7 +165,7 @@ def open_vswitch(settings: Settings, links: list[list[str]], wired: bool) -> Ite
         for switch in switches:
             wait_until(lambda one=switch: one.links()[one.MACHINE] == "up",
                        "Open vSwitch serves the machine", START)
-        yield Run(running, switches[0])
+        yield Run(running, switches[0], switches[0].daemon, settings.cpus[0])
 
 
 def answers(host: Host) -> bool:
@@ -201,7 +213,7 @@ def bare(settings: Settings) -> Iterator[Run]:
         for name in ("eth0", "eth1"):
             machine.run("ip", "link", "set", name, "up")
         with over_kernel(settings, machine, ("eth0", "eth1")) as running:
-            yield Run(running, running)
+            yield Run(running, running, running, settings.cpus[1])
 
 
 @contextlib.contextmanager
@@ -218,7 +230,7 @@ def linux(settings: Settings) -> Iterator[Run]:
             names.append(station(host, machine, mac, "st"))
             linux_overlay(host, "st", other)
         with over_kernel(settings, machine, (names[0], names[1])) as running:
-            yield Run(running, running)
+            yield Run(running, running, running, settings.cpus[1])
 
 
 WAYS: dict[str, Callable[[Settings], AbstractContextManager[Run]]] = {

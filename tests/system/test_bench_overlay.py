@@ -22,16 +22,25 @@ def samples(*given: tuple[str, str, float]) -> list[bench.Sample]:
 
 
 def test_a_claim_is_a_ratio_of_medians() -> None:
-    middle = bench.medians(samples(
+    found = samples(
         ("frames", "byway ring", 200), ("frames", "ovs ring", 800),
-        ("frames", "byway af-xdp", 900), ("frames", "ovs af-xdp", 600), ("tcp", "byway", 2)))
-    assert bench.claims(middle) == {
+        ("frames", "byway af-xdp", 900), ("frames", "ovs af-xdp", 600), ("tcp", "byway", 2))
+    assert bench.claims(found) == {
         "cycles a frame, byway ring / ovs ring": 0.25,
         "cycles a frame, byway af-xdp / ovs af-xdp": 1.5,
     }
-    text = bench.table(middle)
+    text = bench.table(found)
     assert "byway ring / ovs ring: 0.25 < 1  holds" in text
     assert "byway af-xdp / ovs af-xdp: 1.50 < 1  FAILS" in text
+
+
+def test_disturbed_measurements_judge_nothing() -> None:
+    own = samples(("frames", "byway ring", 200))
+    other = bench.Sample("frames", "ovs ring", 1, 1.0, 9000, preempted=150)
+    quiet = bench.Sample("frames", "ovs ring", 2, 1.0, 800, preempted=2)
+    assert "nan < 1  not judged" in bench.table([*own, other])
+    assert bench.claims([*own, other, quiet]) == {"cycles a frame, byway ring / ovs ring": 0.25}
+    assert "1 of 5 measurements had to share" in bench.table([*own, other, quiet])
 
 
 def test_the_kernels_part_is_what_lies_beyond_a_veth() -> None:
