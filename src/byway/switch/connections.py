@@ -393,7 +393,8 @@ class ConnectionTable:
     def used(self) -> Any:
         """A copy of the entries that are in use, as an array of ENTRY."""
         entries = self.entries[1 : int(self.record["fresh"][0]) + 1]
-        return entries[entries["state"] & STATE != FREE].copy()
+        copied = entries[entries["state"] & STATE != FREE]
+        return copied[copied["state"] & STATE != FREE]  # a worker may have freed some meanwhile
 
 
 ENTRIES: tuple[Any, ...] = (connections_expire, connections_forget)
