@@ -194,7 +194,8 @@ def test_verdicts(lot: int) -> None:
     assert len(lab.groups.members) == 0
     frames = FRAMES * len(range(lot, CASES, LOTS))
     assert 0.2 < passed / frames < 0.8, "both verdicts are to happen"
-    if CASES >= 1500:
+    assert {None, Reason.NOT_ALLOWED, Reason.BAD_STATE} <= seen
+    if CASES >= 15_000:  # fewer meet the rarest states in most lots, not in all
         assert seen == {*SECONDS, None, Reason.NOT_ALLOWED, Reason.BAD_STATE}
 
 
