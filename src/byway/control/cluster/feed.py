@@ -14,8 +14,8 @@ thread is slow the thread waits, then etcd does.
 A lost connection takes nothing back. The watch goes on at the revision that was heard last; only
 where etcd has compacted that away is everything read again. Where etcd has lost its data, or was
 put back to an older state, its revisions mean nothing any more: the key `cluster`, a random name
-made once, is another one, or the revision is lower than one heard before. That sync is told as
-`forget`.
+made once, is another one, or the revision is lower than one heard before. The next sync is told as
+`forget`, and so is every other until one has ended.
 
 Pauses between attempts grow to PAUSES[-1] and are shaken, so that a thousand hosts do not come back
 in one moment. All waiting is for events with a time-out: the clock of the day plays no part.
@@ -68,7 +68,9 @@ class Feed:
         self._watched = watched
         self._hand_over = hand_over
         self._marker = b""
-        self.revision = 0  # everything up to here was handed over; 0: nothing yet
+        self.revision = 0  # the last one that was heard of; 0: nothing yet
+        self._again = False  # all is to be read, although something was
+        self._forget = False  # etcd has lost data, and no sync has ended since
         self.heard = 0.0  # when etcd last said anything (monotonic)
         self._stopped = threading.Event()
         self._watch_lock = threading.Lock()
@@ -114,7 +116,7 @@ class Feed:
             try:
                 self._follow()
             except CompactedError:
-                self.revision = 0
+                self._again = True
             except EtcdError as error:
                 if self._stopped.is_set():
                     return
@@ -126,10 +128,11 @@ class Feed:
         """Be up to date, then hear what happens; ends with an EtcdError."""
         marker, revision = self._identity()
         known = self._marker != b""
-        forget = known and (marker != self._marker or revision < self.revision)
-        if forget or not self.revision:
-            self._marker = marker
-            self._sync(forget)
+        if known and (marker != self._marker or revision < self.revision):
+            self._forget = True  # until a sync has ended, however many it takes
+        self._marker = marker
+        if self._forget or self._again or not self.revision:
+            self._sync(self._forget)
         else:
             self._hand_over(Batch(self.name, "followed", self.revision))
         watch = self._etcd.watch(*self._watched, self.revision + 1)
@@ -155,19 +158,19 @@ class Feed:
             self._etcd.change([absent(key)], [put(key, uuid.uuid4().hex.encode())])
 
     def _sync(self, forget: bool) -> None:
-        self.revision = 0
+        self._again = True
         self.bad = {}
         revision = 0
         for part in self._parts:
             for at, found in self._etcd.pages(part, revision):
                 if not revision:
-                    revision = at
+                    revision = self.revision = at
                     self._hand_over(Batch(self.name, "begin", revision, forget=forget))
                 self.heard = time.monotonic()
                 said = self._read([(revision, one.key, one.value) for one in found])
                 self._hand_over(Batch(self.name, "said", revision, said))
         self._hand_over(Batch(self.name, "end", revision, forget=forget))
-        self.revision = revision
+        self._again = self._forget = False
 
     def _read(self, changes: Sequence[tuple[int, str, bytes | None]]) -> list[tuple[int, Said]]:
         said: list[tuple[int, Said]] = []
