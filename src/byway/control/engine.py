@@ -45,8 +45,7 @@ from byway.control.actions import (
 from byway.control.heard import Heard
 from byway.control.model import NetworkConfig, PortConfig, SwitchConfig
 from byway.control.networks import Network
-from byway.control.numbers import Numbers
-from byway.control.opening import PORT_CLASSES, Unopened, open_port
+from byway.control.opening import PORT_CLASSES, Unopened
 from byway.control.overlay import Overlay
 from byway.control.policy import Policy
 from byway.control.port_host import PortHost
@@ -54,7 +53,6 @@ from byway.control.problem import EngineError
 from byway.machine import sigbus
 from byway.machine.clock import tsc
 from byway.ports.port import Port
-from byway.switch.fdb import FIRST_TUNNEL
 from byway.worker import units
 from byway.worker.events import Events
 
@@ -70,7 +68,6 @@ class Engine(PortHost):
         super().__init__(switch.workers or (None,), loop)
         self.switch = switch
         self._ports: dict[str, Port] = {}
-        self._port_numbers = Numbers(FIRST_TUNNEL)
         self._unopened = Unopened()
         self._replaced: set[str] = set()  # ports that are removed to be added again, changed
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -129,8 +126,7 @@ class Engine(PortHost):
         For tests without worker threads; answers alarms as well.
         """
         moved = sum(worker.step(now) for worker in self._workers)
-        for events in self._events:
-            self._on_events(events)
+        self._hear()
         self._on_alarm()
         return moved
 
@@ -147,8 +143,15 @@ class Engine(PortHost):
         self.policy.tick()
         self.overlay.tunnels.tick()
         for name in self._unopened.due():
-            again = AddPort(self._port(name).config, patient=True)
-            self.apply([RemovePort(name), again])
+            again: list[Action] = [RemovePort(name), AddPort(self._port(name).config, patient=True)]
+            underlay = self.overlay.tunnels.config
+            if underlay and underlay.uplink == name:  # it must not be left with a port that is gone
+                again = [SetUnderlay(None), *again, SetUnderlay(underlay)]
+            self.apply(again)
+
+    def _hear(self) -> None:
+        for events in self._events:
+            self._on_events(events)
 
     def _on_events(self, events: Events) -> None:
         for event in events.take():
@@ -192,24 +195,22 @@ class Engine(PortHost):
                     undo = self._undo(action)
                     self._carry_out(action)
                     done.append(undo)
+                self.policy.finish()
             except BaseException:
-                for action in reversed(done):
-                    with suppress(EngineError):
-                        self._carry_out(action)
-                for port in leaving:  # those that have stayed are served again
-                    if self._ports.get(port.name) is port and port.state == "up":
-                        self.attach(port)
+                self._take_back(done, leaving)
                 raise
             finally:
                 self._replaced = set()
-                self.policy.finish()
 
-    def _detach_all(self, ports: list[Port]) -> None:
-        """Take many ports out at once; each then finds itself detached."""
-        attached = [port for port in ports if self._plans.detach(port)]
-        self._plans.publish()
-        for port in attached:
-            self._forget(port)
+    def _take_back(self, done: list[Action], leaving: list[Port]) -> None:
+        for action in reversed(done):
+            with suppress(EngineError):
+                self._carry_out(action)
+        with suppress(EngineError):
+            self.policy.finish()
+        for port in leaving:  # those that have stayed are served again
+            if self._ports.get(port.name) is port and port.state == "up":
+                self.attach(port)
 
     def _undo(self, action: Action) -> Action:
         match action:
@@ -222,7 +223,7 @@ class Engine(PortHost):
             case AddPort(port):
                 return RemovePort(port.name)
             case RemovePort(name):
-                return AddPort(self._port(name).config)
+                return AddPort(self._port(name).config, patient=True)
             case ChangePort(before, after):
                 return ChangePort(after, before)
             case SetUnderlay() | AddHost() | RemoveHost() | AddEntry() | RemoveEntry():
@@ -254,8 +255,12 @@ class Engine(PortHost):
     def add_network(self, config: NetworkConfig) -> None:
         """Create a network. Pauses no worker."""
         self._networks.add(config)
-        self.overlay.add_network(config.name)
-        self.policy.network_changed(config.name)
+        try:
+            self.overlay.add_network(config.name)
+            self.policy.network_changed(config.name)
+        except BaseException:
+            self.remove_network(config.name)
+            raise
         self.publish()
 
     def remove_network(self, name: str) -> None:
@@ -264,7 +269,7 @@ class Engine(PortHost):
         if not network.members:
             self.overlay.remove_network(name)
             self.policy.network_gone(name)
-        self._networks.remove(name)
+        self.retired.append(self._networks.remove(name))  # workers still know its table
         self.publish()
 
     def add_port(self, config: PortConfig, patient: bool = False) -> None:
@@ -274,15 +279,13 @@ class Engine(PortHost):
             raise EngineError(f'port "{config.name}" exists already', "take another name")
         self._closing.finish()  # what it names may have been another's just now
         port = self._ports[config.name] = self._new_port(config, self._networks[config.network])
-        self.policy.admit(port)
-        self.overlay.admit(port)
         try:
-            open_port(port)
-        except EngineError as error:
-            if not patient:
-                self.remove_port(config.name)
-                raise
-            self._unopened.add(port, error)
+            self.policy.admit(port)
+            self.overlay.admit(port)
+            self._unopened.open(port, patient)
+        except BaseException:
+            self.remove_port(config.name)
+            raise
         self.publish()
 
     def _new_port(self, config: PortConfig, network: Network) -> Port:
@@ -314,6 +317,8 @@ class Engine(PortHost):
         port.close() if name in self._replaced else port.remove()
         del self._ports[name]
         self.publish()
+        self._hear()  # what is still said of the port: its number may be another's soon
+        self._heard.leave({port.index, *(number for number, _ in port.sub_ports)})
         self.policy.dismiss(port)
         del network.members[port.index]
         network.fdb.forget(port.index)  # whatever was learned: the number is given again
@@ -323,19 +328,14 @@ class Engine(PortHost):
     def _change_port(self, config: PortConfig) -> None:
         """Other values of what a port can change while it goes on. Pauses no worker."""
         port = self._port(config.name)
-        port.config = config
-        self.policy.change(port)
+        before, port.config = port.config, config
+        try:
+            self.policy.change(port)
+        except BaseException:
+            port.config = before
+            self.policy.change(port)
+            raise
         self.overlay.admit(port)
-
-    def take_number(self) -> int:
-        """A number for a port, or for one of its VLAN tags (EngineError: there is none left)."""
-        if not self._port_numbers.left:
-            raise EngineError(f"the switch has {FIRST_TUNNEL} ports already", "remove some first")
-        return self._port_numbers.take()
-
-    def number_back(self, number: int) -> None:
-        """No worker knows it any more."""
-        self._port_numbers.give_back(number)
 
     def placed(self, port: Port, there: bool) -> None:
         """A port was attached, or detached: its addresses are here, or not."""

@@ -98,6 +98,8 @@ class Heard:
         network = next((n for n in self._networks if n.number == event.network), None)
         if network is None or event.mac == self._networks.gateway_of(network):
             return  # the network has gone meanwhile, or it is this switch's own router
+        if event.port < FIRST_TUNNEL and event.port not in network.members:
+            return  # its port has gone meanwhile
         name = network.config.name
         known = self._known.setdefault(name, _Addresses())
         if event.mac not in known.by_mac and len(known.by_mac) >= network.config.fdb_limit:
@@ -134,6 +136,12 @@ class Heard:
         self._overlay.unhear(name, mac)
 
     # ------------------------------------------------------------ what is over
+    def leave(self, places: set[int]) -> None:
+        """These ports are gone; their numbers may be others' soon."""
+        for name, known in self._known.items():
+            for mac in [mac for mac, address in known.by_mac.items() if address.place in places]:
+                self._forget(name, mac)
+
     @property
     def due(self) -> bool:
         """Is it time for a sweep, even where the forwarding databases have not forgotten any?"""

@@ -45,10 +45,16 @@ class Unopened:
     def __init__(self) -> None:
         self._names: deque[str] = deque()
 
-    def add(self, port: Port, why: EngineError) -> None:
-        """To be tried again; the port says why."""
-        port.state, port.reason = "down", str(why)
-        self._names.append(port.name)
+    def open(self, port: Port, patient: bool) -> None:
+        """Open a port. Where it cannot be and we are patient, it is to be tried again, and says
+        why."""
+        try:
+            open_port(port)
+        except EngineError as why:
+            if not patient:
+                raise
+            port.state, port.reason = "down", str(why)
+            self._names.append(port.name)
 
     def discard(self, name: str) -> None:
         """It is gone, or open."""

@@ -71,6 +71,7 @@ class Overlay:
         self._entries: dict[str, EntryConfig] = {}
         self._local: dict[tuple[str, int], int] = {}  # port numbers by network and MAC
         self._ports: dict[int, Port] = {}  # of the configuration, by number
+        self._said_ips: dict[tuple[str, int], tuple[bytes, ...]] = {}  # besides the configured ones
         self._firm: dict[tuple[str, int], tuple[bytes, ...]] = {}  # configured ones: their IPs
         self._owners: dict[tuple[str, bytes], int] = {}  # and whose those are
         self._remote: dict[tuple[str, int], str] = {}  # hosts of those heard through tunnels
@@ -98,6 +99,7 @@ class Overlay:
                 entry = self._entries.pop(entry_name(network, mac))
                 self.population.drop_entry(FILE, self._said, network, entry.host,
                                            mac_number(mac))
+        self.population.reached(FILE, self._said)
 
     def undo(self, action: Action) -> Action:
         """What takes back an action that is about to be carried out."""
@@ -118,7 +120,7 @@ class Overlay:
         """The addresses that a port has by its configuration are its own, and nobody else's; said
         again, they are others of the same port. They are here while it is up."""
         config = port.config
-        self._ports[port.index] = port
+        self._ports |= dict.fromkeys(_numbers(port), port)
         if config.mac:
             pair = config.network, mac_number(config.mac)
             self._local[pair] = port.index
@@ -126,35 +128,39 @@ class Overlay:
             self._firm[pair] = tuple(ip_bytes(ip) for ip in config.known_ips)
             self._owners |= {(config.network, ip): pair[1] for ip in self._firm[pair]}
         if port.state == "up":
-            self.port_up(port)
+            self.port_up(port, evidence=False)
 
-    def port_up(self, port: Port) -> None:
+    def port_up(self, port: Port, *, evidence: bool = True) -> None:
         """Whoever has the port's addresses is there. So where a guest is moved to another host, its
-        address moves when the guest does, and not when its new port is made."""
+        address moves when the guest does, and not when its new port is made. ``evidence``: the
+        guest itself has shown up."""
         config = port.config
         if port.index in self._ports and config.mac:
             pair = config.network, mac_number(config.mac)
-            self.population.put_local(*pair, self._firm[pair], firm=True,
-                                      groups=config.security_groups)
+            ips = dict.fromkeys((*self._firm[pair], *self._said_ips.get(pair, ())))
+            self.population.put_local(*pair, ips, firm=True, groups=config.security_groups,
+                                      evidence=evidence)
 
     def port_down(self, port: Port) -> None:
         """No address is at this port now; what is configured stays its own."""
-        for pair in [pair for pair, index in self._local.items() if index == port.index]:
+        for pair in self._at(port):
             self.population.drop_local(*pair)
+            self._said_ips.pop(pair, None)
             if pair not in self._firm:
                 del self._local[pair]
+
+    def _at(self, port: Port) -> list[tuple[str, int]]:
+        numbers = _numbers(port)
+        return [pair for pair, index in self._local.items() if index in numbers]
 
     def dismiss(self, port: Port) -> None:
         """The port is removed."""
         self.port_down(port)
-        self._ports.pop(port.index, None)
-        for pair in [pair for pair, index in self._local.items() if index == port.index]:
+        for number in _numbers(port):
+            self._ports.pop(number, None)
+        for pair in self._at(port):
             del self._local[pair]
             self._release(pair)
-
-    def _groups(self, index: int) -> tuple[str, ...]:
-        port = self._ports.get(index)
-        return port.config.security_groups if port else ()
 
     def _release(self, pair: tuple[str, int]) -> None:
         """What is configured of an address is so no more."""
@@ -167,17 +173,20 @@ class Overlay:
                    moved: bool) -> None:
         """An address was heard at a local port. What is configured stays, and may have more IPs;
         nobody else can say that he has one of those that are."""
-        pair = network, mac
+        pair, port = (network, mac), self._ports.get(index)
+        if port is None or network not in port.config.networks:
+            return  # said before it was removed
+        self._forget_remote(pair)
         firm = self._firm.get(pair)
         ips = [ip for ip in ips if self._owners.get((network, ip), mac) == mac]
         if firm is None:
             self._local[pair] = index
-            self.population.put_local(network, mac, ips, groups=self._groups(index))
+            self.population.put_local(network, mac, ips)
             if moved:
                 self._table.set_mac(self._networks[network].number, mac, index)
         elif self._local[pair] == index:
-            self.population.put_local(network, mac, dict.fromkeys((*firm, *ips)), firm=True,
-                                      groups=self._groups(index))
+            self._said_ips[pair] = tuple(ip for ip in ips if ip not in firm)
+            self.port_up(port)
 
     def hear_remote(self, network: str, mac: int, ips: Iterable[bytes], index: int) -> None:
         """An address was heard through a tunnel."""
@@ -190,17 +199,23 @@ class Overlay:
         self._remote[pair] = host
         ips = [ip for ip in ips if (network, ip) not in self._owners]
         self.population.put_entry(HEARD, self._said, network, host, mac, ips, 0)
+        self.population.reached(HEARD, self._said)
+
+    def _forget_remote(self, pair: tuple[str, int]) -> None:
+        if host := self._remote.pop(pair, None):
+            self._said += 1
+            self.population.drop_entry(HEARD, self._said, pair[0], host, pair[1])
+            self.population.reached(HEARD, self._said)
 
     def unhear(self, network: str, mac: int) -> None:
         """An address was not heard for long."""
         pair = network, mac
-        if host := self._remote.pop(pair, None):
-            self._said += 1
-            self.population.drop_entry(HEARD, self._said, network, host, mac)
-        elif pair in self._firm:
+        self._forget_remote(pair)
+        if pair in self._firm:
+            self._said_ips.pop(pair, None)
             port = self._ports[self._local[pair]]
             if port.state == "up":
-                self.port_up(port)
+                self.port_up(port, evidence=False)
         elif self._local.pop(pair, None) is not None:
             self.population.drop_local(network, mac)
 
@@ -342,6 +357,11 @@ class Overlay:
         """No tunnels, no underlay. Idempotent."""
         self.tunnels.close()
         self._floods.clear()
+
+
+def _numbers(port: Port) -> set[int]:
+    """A port's number, and those of its VLAN tags."""
+    return {port.index, *(number for number, _ in port.sub_ports)}
 
 
 def mac_number(text: str) -> int:

@@ -73,6 +73,7 @@ class Policy:
         self._ports[port.name] = port
         if port.config.vlans:
             self._trunks[port.name] = TrunkPort(port, self._engine, self._networks, self._plans)
+            self._trunks[port.name].join()
         self._fit(port)
         for other in self._mirrored_to(port.name):
             self._fit(other)
@@ -83,7 +84,7 @@ class Policy:
 
     def leave(self, port: Port) -> None:
         """The port is about to be closed."""
-        del self._ports[port.name]
+        self._ports.pop(port.name, None)
         if trunk := self._trunks.get(port.name):
             trunk.leave()
         for other in self._mirrored_to(port.name):
@@ -183,7 +184,8 @@ class Policy:
         return security.address
 
     def _mirror(self, mirror: MirrorConfig | None) -> tuple[int, int]:
-        to = self._engine.number(mirror.to) + 1 if mirror else 0
+        target = self._ports.get(mirror.to) if mirror else None
+        to = target.index + 1 if target else 0
         direction = mirror.direction if mirror else "both"
         return (to if direction != "tx" else 0), (to if direction != "rx" else 0)
 

@@ -90,16 +90,18 @@ class Population:
         self._networks.discard(name)
 
     def put_local(self, network: str, mac: int, ips: Iterable[bytes] = (), *,
-                  firm: bool = False, groups: tuple[str, ...] = ()) -> None:
+                  firm: bool = False, groups: tuple[str, ...] = (),
+                  evidence: bool = True) -> None:
         """A local port has this address: by its configuration (`firm`), or it was heard there.
         `groups`: the security groups of the port.
 
-        Said again, it is evidence: where another host claims the address, it has come back."""
+        Said again, it is evidence: where another host claims the address, it has come back; but not
+        where only something else of it has changed (``evidence`` False)."""
         ips = tuple(ips)
         mine = self._table.find(network, mac, self._here)
         generation = mine.generation if mine else 0
         highest = self._highest(network, mac)
-        if not self._online or generation <= highest:
+        if (evidence or not mine) and (not self._online or generation <= highest):
             generation = highest + 1 if self._online else 0
         new = Claim(self._here, ips, generation, int(firm), groups)
         if mine and mine.same(new) and mine.mark == new.mark:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the engine is to ports and tunnels: they attach and detach, send a frame, close files.
+"""What the engine is to ports and tunnels: numbers, attaching, detaching, sending, closing files.
 
 The base of the engine (engine.py), and what tests of its parts need. Uses worker, plans and the
 assignment of rx queues. Belongs to the control thread.
@@ -12,15 +12,19 @@ import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from byway.control.assignment import Assignment
 from byway.control.closing import Closing
 from byway.control.networks import Networks
+from byway.control.numbers import Numbers
 from byway.control.plans import Plans
+from byway.control.problem import EngineError
 from byway.machine.clock import measure_hz
 from byway.machine.layout import address_of
 from byway.ports.namespaces import Namespaces
 from byway.ports.port import Port
+from byway.switch.fdb import FIRST_TUNNEL
 from byway.switch.population import Population
 from byway.worker.events import Events
 from byway.worker.worker import Worker
@@ -42,8 +46,10 @@ class PortHost:
         self._plans = Plans(self._workers, self._assignment)
         self._entries = Population()
         self._networks = Networks(self._plans, self._hz, self._entries.address)
+        self._port_numbers = Numbers(FIRST_TUNNEL)
         self._closing = Closing()
         self._gathering = 0
+        self.retired: list[Any] = []  # memory that workers know until the next publication
 
     def attach(self, port: Port) -> None:
         """Serve the port from the next pass on. Pauses no worker."""
@@ -68,6 +74,13 @@ class PortHost:
     def placed(self, port: Port, there: bool) -> None:
         """For whoever wants to know: a port was attached (``there``), or detached."""
 
+    def _detach_all(self, ports: list[Port]) -> None:
+        """Take many ports out at once; each then finds itself detached."""
+        attached = [port for port in ports if self._plans.detach(port)]
+        self._plans.publish()
+        for port in attached:
+            self._forget(port)
+
     def settle(self) -> None:
         """Returns when every worker has ended the pass it was in. Pauses no worker."""
         self._plans.settle()
@@ -77,6 +90,16 @@ class PortHost:
         for name in getattr(port.config, "networks", ()):
             for number, _ in ((port.index, 0), *port.sub_ports):
                 self._networks.forget(name, number)
+
+    def take_number(self) -> int:
+        """A number for a port, or for one of its VLAN tags (EngineError: there is none left)."""
+        if not self._port_numbers.left:
+            raise EngineError(f"the switch has {FIRST_TUNNEL} ports already", "remove some first")
+        return self._port_numbers.take()
+
+    def number_back(self, number: int) -> None:
+        """No worker knows it any more."""
+        self._port_numbers.give_back(number)
 
     def close_files(self, files: Sequence[int]) -> None:
         """Close files of a port; during a change, all of it together. Pauses no worker."""
@@ -107,6 +130,7 @@ class PortHost:
         its end."""
         if not self._gathering:
             self._plans.publish()
+            self.retired.clear()
 
     @contextmanager
     def together(self) -> Iterator[None]:

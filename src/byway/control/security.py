@@ -36,8 +36,8 @@ class Security:
     # ------------------------------------------------------------ groups
     def set_group(self, config: GroupConfig) -> None:
         """A group with these rules is there, or has these from now on."""
-        self.configs[config.name] = config
         self._groups.set_group(config.name, rules_of(config))
+        self.configs[config.name] = config
 
     def remove_group(self, name: str) -> None:
         """It is there no more; no port has it."""

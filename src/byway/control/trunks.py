@@ -50,13 +50,17 @@ class TrunkPort:
         self._plans = plans
         self.table = Trunk()
         self.subs: dict[str, Sub] = {}
+
+    def join(self) -> None:
+        """Make the sub-ports. EngineError: one of them cannot be; ``leave`` what there is."""
+        port = self._port
         for tag, name in port.config.vlans:
-            network = networks[name]
-            sub = self.subs[name] = Sub(port, int(tag), numbers.take_number(), network.number)
-            sub.record["shared"] = plans.workers > 1
+            network = self._networks[name]
+            sub = self.subs[name] = Sub(port, int(tag), self._numbers.take_number(), network.number)
+            sub.record["shared"] = self._plans.workers > 1
             self.table.set(sub.tag, network.number, sub.index)
             network.members[sub.index] = port.name
-            plans.join(network.number, sub.index)
+            self._plans.join(network.number, sub.index)
             port.sub_ports.append((sub.index, address_of(sub.record)))
 
     def leave(self) -> None:

@@ -150,8 +150,10 @@ class Plan:
         self._put(number, N.members, address_of(members.list))
 
     def drop_network(self, number: int) -> None:
-        """Network ``number``, which has no members, is no more."""
-        self._put(number, N.nmembers, 0)
+        """Network ``number``, which has no members, is no more: what still comes for it, out of a
+        tunnel or by a router, is longer than it allows."""
+        for field in (N.nmembers, N.max_frame, N.flags, N.population, N.gateway):
+            self._put(number, field, 0)
         self._replaced.append(self._members.pop(number).list)
 
     def set_policy(self, number: int, population: int, flags: int, gateway: int) -> None:

@@ -22,7 +22,8 @@ class PlainNetworks:
 
     def __init__(self, limit: int = 8192) -> None:
         config = SimpleNamespace(name="blue", ageing=AGEING, fdb_limit=limit)
-        self.blue = SimpleNamespace(number=5, config=config, fdb=Fdb(1024))
+        self.blue = SimpleNamespace(number=5, config=config, fdb=Fdb(1024),
+                                    members={k: f"port {k}" for k in range(1, 100)})
         self.there = True
 
     def __iter__(self) -> Any:
