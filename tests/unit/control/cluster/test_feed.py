@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When a feed reads all again, and when it says that etcd has lost data: with an etcd of plain data.
+"""When a feed reads all again and when it says that etcd has lost data, with an etcd of plain data.
 
 The real one is in tests/system/test_cluster*.py."""
 
@@ -15,20 +15,20 @@ LAYOUT = Layout("/byway")
 
 
 class FakeEtcd:
-    """Has no keys but the marker. `errors`: what the next reads raise, one each; a watch ends at
-    once, with the error in `ends`."""
+    """Has no keys but the marker. `errors`: what the next reads raise, one each (None: they
+    succeed); a watch ends at once, with the error in `ends`."""
 
     def __init__(self) -> None:
         self.revision, self.marker = 100, b"one"
-        self.errors: list[EtcdError] = []
+        self.errors: list[EtcdError | None] = []
         self.ends: EtcdError = EtcdLostError("etcd does not answer", "start it")
 
     def get(self, key: str) -> tuple[int, Found]:
         return self.revision, Found(key, self.marker, 1, 0)
 
     def pages(self, _part: str, revision: int = 0) -> Iterator[tuple[int, list[Found]]]:
-        if self.errors:
-            raise self.errors.pop(0)
+        if self.errors and (error := self.errors.pop(0)):
+            raise error
         yield revision or self.revision, []
 
     def watch(self, _first: str, _end: bytes, _revision: int) -> Iterator[None]:
@@ -96,15 +96,7 @@ def test_lost_data_is_told_although_reads_fail(world: World, error: EtcdError, m
 
 def test_lost_data_is_told_although_the_sync_is_broken_in_its_middle(world: World) -> None:
     world.etcd.revision = 50
-    pages, calls = world.etcd.pages, list[str]()
-
-    def second_fails(part: str, revision: int = 0) -> Iterator[tuple[int, list[Found]]]:
-        calls.append(part)
-        if len(calls) == 2:
-            raise LOST
-        return pages(part, revision)
-
-    world.etcd.pages = second_fails  # type: ignore[method-assign]
+    world.etcd.errors = [None, LOST]
     assert ends(world.follow(2)) == [("begin", True), ("begin", True), ("end", True)]
 
 
@@ -124,15 +116,7 @@ def test_a_compaction_alone_loses_nothing(world: World) -> None:
 
 def test_a_rollback_after_a_first_sync_that_was_broken_is_one() -> None:
     world = World()
-    pages, calls = world.etcd.pages, list[str]()
-
-    def second_fails(part: str, revision: int = 0) -> Iterator[tuple[int, list[Found]]]:
-        calls.append(part)
-        if len(calls) == 2:
-            raise LOST
-        return pages(part, revision)
-
-    world.etcd.pages = second_fails  # type: ignore[method-assign]
+    world.etcd.errors = [None, LOST]
     assert ends(world.follow()) == [("begin", False)]
     world.etcd.revision = 50
     assert ends(world.follow()) == [("begin", True), ("end", True)]
