@@ -165,3 +165,20 @@ def test_the_populations_word_counts_more_than_what_tunnels_taught() -> None:
     assert goes(0xFFFF_FFFF_FFFF, mac, LOCAL[1]) == FLOOD
     population.set_mac(NUMBER, mac, TUNNELS[1])
     assert goes(mac, other, LOCAL[0]) == LOCAL[1], "what a local port was learned to have"
+
+
+def test_nobody_has_address_zero() -> None:
+    """A frame to it goes where any unknown address goes, whatever the network's number is."""
+    fdb, population, batch, network = Fdb(64, 1), Population(seed=3), Batch(), alloc(NETWORK, 1)
+    network["fdb"], network["max_frame"] = fdb.address, 1514
+    network["population"] = population.address
+    population.set_mac(NUMBER, 0, TUNNELS[0])
+    frame = bytes(6) + 0x0200_0000_0001.to_bytes(6, "big") + bytes(48)
+    for number in (0, NUMBER):
+        network["number"] = number
+        for flags, out in ((0, FLOOD), (DROP_UNKNOWN, drop(Reason.UNKNOWN_UNICAST))):
+            network["flags"] = flags
+            kept = fill(batch, [frame])
+            decide_batch(batch.address, address_of(network), LOCAL[0])
+            assert kept[0].tobytes() == frame
+            assert int(batch.rows["out"][0]) == out

@@ -85,7 +85,7 @@ def route(network, destination, port):
             return dropped(_RESERVED)
         return FLOOD
     found = lookup(net.fdb, destination)
-    if (found < 0 or found >= FIRST_TUNNEL) and net.population != 0:
+    if (found < 0 or found >= FIRST_TUNNEL) and net.population != 0 and destination != 0:
         told = remote_port(net.population, net.number, destination)
         if told >= 0:
             found = told

@@ -44,6 +44,7 @@ from byway.machine.mem import (
     st16_rel,
     st32_once,
     st64_rel,
+    unlikely,
 )
 from byway.machine.system import prefetch
 
@@ -89,6 +90,8 @@ def mac_slot(bucket, wanted):
 @kernel
 def mac_search(table, wanted):
     """-> the port that ``wanted`` (MAC << 16 | network) is behind, or -1."""
+    if unlikely(wanted == 0):  # a guest may ask for it, and it is the mark of what is free
+        return -1
     t = table_at(table)
     buckets, mask = t.buckets, t.mask
     k = mac_home(table, wanted)
@@ -117,6 +120,8 @@ def mac_search(table, wanted):
 @kernel
 def mac_find(table, wanted):
     """-> the number of the bucket that ``wanted`` lies in, or -1."""
+    if wanted == 0:
+        return -1
     t = table_at(table)
     k = mac_home(table, wanted)
     for _ in range(PROBES + 1):
@@ -176,7 +181,12 @@ def mac_remove(table, wanted, k):
 
 @kernel(entry=True)
 def mac_put(table, wanted, port):
-    """``wanted`` is behind ``port`` now; -> 1 new, 0 replaced, -1 there is no room."""
+    """``wanted`` is behind ``port`` now; -> 1 new, 0 replaced, -1 there is no room.
+
+    0 (MAC address zero of network 0) cannot be in the table: nothing happens, and 0 is the answer.
+    """
+    if wanted == 0:
+        return 0
     k = mac_find(table, wanted)
     if k < 0:
         return 1 if mac_insert(table, wanted, port) else -1

@@ -122,3 +122,14 @@ def test_chosen_addresses_do_not_make_it_grow_without_end() -> None:
     assert all(population.port_of(network, mac) == 1 for network, mac in chosen[:-1])
     population.set_mac(2, MAC, 8)
     assert (population.port_of(1, MAC), population.port_of(2, MAC)) == (7, 8)
+
+
+def test_address_zero_of_network_0_is_nowhere() -> None:
+    """Its key is the mark of a free slot: who asks for it finds none of those."""
+    population = Population(seed=1)
+    assert population.port_of(0, 0) is None
+    population.set_mac(0, 0, 7)
+    assert population.port_of(0, 0) is None
+    assert not population.drop_mac(0, 0)
+    population.set_mac(0, MAC, 9)
+    assert (len(population), population.macs()) == (1, [(0, MAC, 9)])
