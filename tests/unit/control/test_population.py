@@ -238,3 +238,16 @@ def test_an_entry_takes_less_than_300_bytes() -> None:
         tracemalloc.stop()
     assert population.counts()["entries"] == 20_000
     assert size < 300 * 20_000
+
+
+def test_a_silent_host_takes_nothing_back(world: World) -> None:
+    """Only the guest itself is evidence, not that something else of its port has changed."""
+    world.population.put_local("blue", MAC, [IP], firm=True)
+    world.put(5, "b", generation=7)
+    world.population.take_announcements()
+    world.population.put_local("blue", MAC, [IP, IP2], firm=True, evidence=False)
+    (said,) = world.population.take_announcements()
+    assert said.generation == 1
+    world.population.put_local("blue", MAC, [IP, IP2], firm=True)
+    (said,) = world.population.take_announcements()
+    assert said.generation == 8
