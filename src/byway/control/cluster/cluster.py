@@ -109,8 +109,12 @@ class Cluster:
 
     # ------------------------------------------------------------ what this host has
     def publish(self) -> None:
-        """Tell the others what has changed here. Called by itself where addresses change; by the
-        owner where ports or networks come or go."""
+        """Tell the others what has changed here. Called by the owner where ports or networks come
+        or go: what the cluster wants and the switch refused may be possible now."""
+        self._intake.try_again()
+        self._announce()
+
+    def _announce(self) -> None:
         self._publishing = False
         changes: dict[str, bytes | None] = {}
         for one in self.population.take_announcements():
@@ -124,7 +128,7 @@ class Cluster:
     def _plan_publishing(self) -> None:
         if not self._publishing:
             self._publishing = True
-            self._loop.call_soon(self.publish)
+            self._loop.call_soon(self._announce)
 
     def _on_intake(self) -> None:
         hosts = self._intake.feeds.get("hosts")
@@ -135,10 +139,10 @@ class Cluster:
                 self._measured != revision):
             self._measured = revision
             self._lag = time.monotonic() - wrote
-        self.publish()
+        self._announce()
 
     def _on_loss(self, heard: set[tuple[str, int]]) -> None:
-        self.publish()
+        self._announce()
         self._presence.say_again(
             self._layout.entry(network, self.host, mac) for network, mac in heard)
 

@@ -8,11 +8,13 @@ Goal and states. A feed is *lost*, *syncing* or *following*. While it is not fol
 taken away and nobody is told that local addresses have moved (population.set_online): the switch
 goes on with what it knows. A sync that is complete sweeps what it did not tell, at once, or, where
 etcd had lost its data (`forget`), after `grace` seconds: by then every host that lives has said
-again what it has. Networks and ports that etcd lost stay, and are a problem that the user is told:
-data that a backup lacks is no wish to remove them.
+again what it has. Networks and ports that etcd lost stay until etcd has them again, and are a
+problem that the user is told: data that a backup lacks is no wish to remove them.
 
-A table that the desk refuses (a key that it does not know, a socket in use) is a problem of its
-key, kept beside the others, and tried again when anything of its kind changes.
+A table that the desk refuses (a key that it does not know, a socket in use), or does not let go (a
+network that has ports), is a problem of its key. What is *waiting* so is what etcd said last, no
+more: it is tried again after every batch that changed anything, and when anything else changed in
+the switch.
 """
 
 import asyncio
@@ -82,7 +84,10 @@ class Intake:
         self.handover = Handover(self._wake)
         self._batch: Batch | None = None
         self._at = 0
-        self._waiting: dict[tuple[str, str], dict[str, Any]] = {}  # refused, to be tried again
+        # Refused, to be tried again; None: it is to go.
+        self._waiting: dict[tuple[str, str], dict[str, Any] | None] = {}
+        self._lost: set[tuple[str, str]] = set()  # tables that are here, but not in etcd
+        self._retry = False
         self._planned = False
 
     def close(self) -> None:
@@ -91,6 +96,12 @@ class Intake:
         for heard in self.feeds.values():
             if heard.sweep is not None:
                 heard.sweep.cancel()
+
+    def try_again(self) -> None:
+        """Something has changed in the switch: what was refused may be possible now."""
+        if self._waiting:
+            self._retry = True
+            self._plan()
 
     # ------------------------------------------------------------ slices
     def _wake(self) -> None:
@@ -116,6 +127,7 @@ class Intake:
     def _step(self) -> bool:
         """Take some of a batch; -> False: there is none."""
         if self._batch is None:
+            self._try_waiting()
             self._batch, self._at = self.handover.take(), 0
             if self._batch is None:
                 return False
@@ -171,11 +183,14 @@ class Intake:
     def _sync_is_complete(self, feed: str, heard: _Heard) -> None:
         told, heard.told = heard.told or set(), None
         kind = "network" if feed == "hosts" else "port"
+        for at in [at for at in self._waiting if at[0] == kind and at not in told]:
+            self._forget(at)
         for at in [at for at in self.tables if at[0] == kind and at not in told]:
-            if heard.suspect:
+            if heard.suspect or at in self._lost:
+                self._lost.add(at)
                 self.problems[f"{at[0]} {at[1]}"] = (
                     f'{kind} "{at[1]}" is here, but etcd has lost it;'
-                    ' create it again, or remove it')
+                    ' create it again there (then it can be removed there, too)')
             else:
                 self._drop_table(*at)
         if feed == "hosts":
@@ -227,38 +242,58 @@ class Intake:
         if (told := self.feeds[feed].told) is not None:
             told.add(at)
         if self.tables.get(at) == table:
-            self.problems.pop(f"{kind} {name}", None)
+            self._forget(at)
             return
         self._waiting.pop(at, None)
-        if self._try(at, table):
-            for other, refused in list(self._waiting.items()):
-                self._try(other, refused)
+        self._lost.discard(at)
+        self._try_put(at, table)
 
-    def _try(self, at: tuple[str, str], table: dict[str, Any]) -> bool:
-        key = f"{at[0]} {at[1]}"
+    def _forget(self, at: tuple[str, str]) -> None:
+        """What was refused is no longer what etcd says, nor is it lost there."""
+        self._waiting.pop(at, None)
+        self._lost.discard(at)
+        self.problems.pop(f"{at[0]} {at[1]}", None)
+
+    def _try_put(self, at: tuple[str, str], table: dict[str, Any]) -> None:
         try:
             self.desk.put(at[0], table)
         except (ConfigError, EngineError) as error:
             self._waiting[at] = table
-            self._refused(key, str(error))
-            return False
-        self._waiting.pop(at, None)
+            self._refused(f"{at[0]} {at[1]}", str(error))
+            return
+        self._forget(at)
         self.tables[at] = table
-        self.problems.pop(key, None)
-        return True
+        self._retry = True
 
     def _drop_table(self, kind: str, name: str) -> None:
-        at = kind, name
-        self._waiting.pop(at, None)
-        self.problems.pop(f"{kind} {name}", None)
-        if at not in self.tables:
-            return
+        if (kind, name) in self.tables:
+            self._try_drop((kind, name))
+        else:
+            self._forget((kind, name))
+
+    def _try_drop(self, at: tuple[str, str]) -> None:
         try:
-            self.desk.drop(kind, name)
+            self.desk.drop(*at)
         except (ConfigError, EngineError) as error:
-            self._refused(f"{kind} {name}", f"cannot be removed here: {error}")
+            self._waiting[at] = None
+            self._refused(f"{at[0]} {at[1]}", f"cannot be removed here: {error}")
             return
+        self._forget(at)
         del self.tables[at]
+        self._retry = True
+
+    def _try_waiting(self) -> None:
+        """Something changed: try what was refused, as long as that changes something, too."""
+        while self._retry:
+            self._retry = False
+            for at, table in list(self._waiting.items()):
+                heard = self.feeds.get("hosts" if at[0] == "network" else "ports")
+                if heard and heard.told is not None and at not in heard.told:
+                    continue  # the sync that is under way has yet to tell whether it is still so
+                if table is None:
+                    self._try_drop(at)
+                else:
+                    self._try_put(at, table)
 
     def _refused(self, key: str, sentence: str) -> None:
         if self.problems.get(key) != sentence:

@@ -45,7 +45,8 @@ class FakeLoop:
 
 
 class FakeDesk:
-    """Takes everything but the names in `refuses`, and ports of networks that are not there."""
+    """Takes everything but the names in `refuses`, ports of networks that are not there, and a VNI
+    twice; a network that has ports does not go."""
 
     def __init__(self) -> None:
         self.tables: dict[tuple[str, str], dict[str, Any]] = {}
@@ -56,10 +57,14 @@ class FakeDesk:
             raise EngineError("it is refused", "choose another")
         if kind == "port" and ("network", table["network"]) not in self.tables:
             raise EngineError("there is no such network", "create it")
+        others = [one for one in self.tables.values() if one["name"] != table["name"]]
+        if "vni" in table and table["vni"] in [other.get("vni") for other in others]:
+            raise EngineError("the VNI is taken", "choose another")
         self.tables[kind, table["name"]] = table
 
     def drop(self, kind: str, name: str) -> None:
-        if name in self.refuses:
+        networks = [table.get("network") for table in self.tables.values()]
+        if name in self.refuses or (kind == "network" and name in networks):
             raise EngineError("it is in use", "stop that")
         del self.tables[kind, name]
 
@@ -186,6 +191,74 @@ def test_what_is_refused_is_told_and_tried_again(world: World) -> None:
     assert "cannot be removed here" in world.intake.problems["port p"]
 
 
+def test_what_was_refused_and_is_taken_back_does_not_come_later(world: World) -> None:
+    world.sync(10, ("put_network", "blue", BLUE))
+    world.desk.refuses.add("blue")
+    world.tell(11, ("put_network", "blue", {**BLUE, "vni": 9}))
+    assert "it is refused" in world.intake.problems["network blue"]
+    world.tell(12, ("put_network", "blue", BLUE))
+    assert world.intake.problems == {}
+    world.desk.refuses.clear()
+    world.tell(13, ("put_network", "red", {"name": "red"}))
+    assert world.desk.tables["network", "blue"] == BLUE
+
+
+def test_what_was_refused_and_is_gone_at_a_sync_does_not_come_later(world: World) -> None:
+    world.desk.refuses |= {"blue", "p"}
+    world.sync(10, ("put_network", "blue", BLUE))
+    world.sync(10, ("put_port", "p", PORT), feed="ports")
+    world.lose()
+    world.desk.refuses.clear()
+    red = ("put_network", "red", {"name": "red"})
+    world.hear(Batch("hosts", "begin", 20), Batch("hosts", "said", 20, [(20, red)]))
+    assert set(world.desk.tables) == {("network", "red")}
+    world.hear(Batch("hosts", "end", 20))
+    assert set(world.intake.problems) == {"port p"}
+    world.sync(20, feed="ports")
+    world.tell(21, ("put_network", "green", {"name": "green"}))
+    assert set(world.desk.tables) == {("network", "red"), ("network", "green")}
+    assert world.intake.problems == {}
+
+
+def test_a_vni_that_another_network_had_is_free_when_that_is_gone(world: World) -> None:
+    old, new = ({"name": name, "vni": 7} for name in ("old", "new"))
+    world.sync(10, ("put_network", "old", old))
+    world.sync(20, ("put_network", "new", new))
+    assert world.desk.tables == {("network", "new"): new}
+    world.tell(21, ("put_network", "old", old), ("drop_network", "new"))
+    assert world.desk.tables == {("network", "old"): old}
+    assert world.intake.problems == {}
+
+
+def test_a_network_that_could_not_go_goes_after_its_ports(world: World) -> None:
+    world.sync(10, ("put_network", "blue", BLUE))
+    world.sync(10, ("put_port", "p", PORT), feed="ports")
+    world.sync(20)  # etcd says this first, by the other feed
+    assert "cannot be removed here" in world.intake.problems["network blue"]
+    world.tell(20, ("drop_port", "p"), feed="ports")
+    assert world.desk.tables == {}
+    assert world.intake.problems == {}
+    assert world.intake.tables == {}
+
+
+def test_a_change_in_the_switch_lets_what_was_refused_be_tried(world: World) -> None:
+    world.desk.refuses.add("blue")
+    world.sync(10, ("put_network", "blue", BLUE))
+    world.desk.refuses.clear()
+    world.intake.try_again()
+    world.loop.soon.pop()()
+    assert world.desk.tables == {("network", "blue"): BLUE}
+    world.intake.try_again()  # nothing waits
+    assert world.loop.soon == []
+
+
+def test_what_is_refused_again_is_said_once(world: World) -> None:
+    world.desk.refuses.add("blue")
+    for revision in (10, 20):
+        world.sync(revision, ("put_network", "blue", BLUE))
+    assert len(world.said) == 1
+
+
 def test_a_value_that_nobody_understands_takes_nothing_away(world: World) -> None:
     world.sync(10, ("put_network", "blue", BLUE))
     world.sync(10, ("put_port", "p", PORT), feed="ports")
@@ -200,9 +273,15 @@ def test_tables_that_etcd_has_lost_stay_and_are_told(world: World) -> None:
     world.sync(10, ("put_network", "blue", BLUE))
     world.sync(3, forget=True)
     assert set(world.desk.tables) == {("network", "blue")}
+    for _, sweep, values in world.loop.later:
+        sweep(*values)
+    world.sync(4)  # also when etcd has not lost anything since
+    assert set(world.desk.tables) == {("network", "blue")}
     assert "etcd has lost it" in world.intake.problems["network blue"]
-    world.tell(4, ("put_network", "blue", BLUE))
+    world.tell(5, ("put_network", "blue", BLUE))
     assert world.intake.problems == {}
+    world.sync(6)
+    assert world.desk.tables == {}
 
 
 def test_an_overlay_that_refuses_a_host_is_told(world: World) -> None:
