@@ -67,7 +67,10 @@ place = kernel(place_of)
 
 @kernel
 def find_remote(remotes, high, low):
-    """-> the address of a host's entry, 0 where it is not known."""
+    """-> the address of a host's entry, 0 where it is not known.
+
+    The host may go at any moment: who needs its port reads it once, and it is not below 1 then.
+    """
     table = ld64_acq(remotes + S.table)
     mask = ld64(table)
     k = place(high, low) & mask
@@ -86,7 +89,7 @@ def find_remote(remotes, high, low):
 def tunnel_of(remotes, high, low):
     """-> the number of the port that is the tunnel to a host, or -1."""
     entry = find_remote(remotes, high, low)
-    return ld64(entry + PORT) - 1 if entry != 0 else -1
+    return max(ld64_acq(entry + PORT), 0) - 1 if entry != 0 else -1
 
 
 def words_of(address: bytes) -> tuple[int, int]:

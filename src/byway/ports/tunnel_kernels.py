@@ -33,7 +33,19 @@ Threads: a queue and its memory belong to its worker. The tables are packet.tunn
 
 from byway.machine.jit import kernel
 from byway.machine.layout import record
-from byway.machine.mem import add64, ld8, ld16, ld32, ld64, ld64be, likely, st32, st64, unlikely
+from byway.machine.mem import (
+    add64,
+    ld8,
+    ld16,
+    ld32,
+    ld64,
+    ld64_acq,
+    ld64be,
+    likely,
+    st32,
+    st64,
+    unlikely,
+)
 from byway.machine.system import SYS_POLL, syscall3, syscall6
 from byway.packet.batch import (
     MIN_FRAME,
@@ -191,9 +203,9 @@ def appended(queue, batch, word):
 
 
 @kernel
-def take_message(queue, batch, entry):
-    """Rows for the message in hand, or for what is left of it, of the host with this entry; ->
-    bytes taken."""
+def take_message(queue, batch, entry, port):
+    """Rows for the message in hand, or for what is left of it, of the host with this entry, whose
+    tunnel is ``port`` - 1; -> bytes taken."""
     v = receiver_at(queue)
     b = batch_at(batch)
     k = v.at
@@ -218,7 +230,7 @@ def take_message(queue, batch, entry):
         if ld64(row + R.out) == UNDECIDED:
             frames += 1
             octets += ld64(row + R.len)
-        word = origin_word(network, ld64(entry + PORT) - 1)
+        word = origin_word(network, port - 1)
         st64(b.origins + 8 * b.n, word)
         b.n += 1
         if at == 0 and b.n > 1 and ecn & 1 == 0:
@@ -307,10 +319,11 @@ def tunnel_rx(queue, batch, unused):
     octets = 0
     while v.at < v.got and b.n < ROWS and octets < MAX_OCTETS:
         entry = sender(queue, v.at)
-        if unlikely(entry == 0):
+        port = ld64_acq(entry + PORT) if entry != 0 else 0  # once: the host may go meanwhile
+        if unlikely(port <= 0):
             octets += refuse_message(queue, batch)
         else:
-            octets += take_message(queue, batch, entry)
+            octets += take_message(queue, batch, entry, port)
     look(batch)
     note_undone(batch)
     return b.n

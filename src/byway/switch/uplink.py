@@ -33,6 +33,7 @@ from byway.machine.mem import (
     ld16be,
     ld32be,
     ld64,
+    ld64_acq,
     ld64be,
     likely,
     shr64,
@@ -134,6 +135,7 @@ def decapsulate(uplink, batch, row, l4, high, low, ecn):
     word = ld64(row + R.offload)
     reason = 0
     entry = 0
+    port = 0
     network = 0
     if l4 + length < start + MIN_FRAME or not good_sum(uplink, row, l4, length) \
             or (word_gso(word) != 0 and word_csum_start(word) < start):
@@ -142,7 +144,9 @@ def decapsulate(uplink, batch, row, l4, high, low, ecn):
         entry = find_remote(u.remotes, high, low)
         vni = vni_of(head + l4 + UDP_HEADER)
         network = network_of(u.vnis, max(vni, 0))
-        if entry == 0:
+        if entry != 0:
+            port = ld64_acq(entry + PORT)  # once: the host may go meanwhile
+        if port <= 0:
             reason = _UNKNOWN_TUNNEL
         elif vni < 0:
             reason = _BAD_TUNNEL
@@ -162,7 +166,7 @@ def decapsulate(uplink, batch, row, l4, high, low, ecn):
     if counters != 0:
         add64(counters + C.frames, 1)
         add64(counters + C.bytes, ld64(row + R.len))
-    return origin_word(network, ld64(entry + PORT) - 1)
+    return origin_word(network, port - 1)
 
 
 # ---------------------------------------------------------------- to our own address
@@ -279,5 +283,7 @@ def uplink_rx(uplink, batch):
             word = own_frame(uplink, batch, row)
             if likely(word >= 0):
                 st64(origins + 8 * k, word)
+            elif unlikely(ld64(row + R.out) == UNDECIDED):  # it is not to be switched here
+                st64(row + R.out, dropped(_UNKNOWN_TUNNEL))
         elif destination & _GROUP != 0:
             group_frame(uplink, batch, row)
