@@ -42,6 +42,8 @@ def compile_for_ever():
     while True:
         signal.pause()
 
+# Whoever starts the tests in the background has it ignored, and children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(sys.argv[1], compile_for_ever))
 """
 Start = Callable[..., subprocess.Popen[str]]
