@@ -232,13 +232,14 @@ def _of_router(view: _View, router: RouterConfig, where: str) -> Iterator[Proble
     elif pair := overlapping(owner):
         yield _overlap(where, f"{pair[0]} of {owner[pair[0]]}", f"{pair[1]} of {owner[pair[1]]}")
     ours = {one.split("/")[0] for network in networks for one in network.gateway}
+    routed = dict.fromkeys(subnet for network in networks for subnet in network.routed)
     for number, route in enumerate(router.routes, 1):
         key = f"{where}: routes[{number}].via"
         if route.via in ours:
             yield Problem(key, f'"{route.via}" is the router itself', "name another machine")
-        elif not _within(route.via, owner):
-            yield Problem(key, f'"{route.via}" is in none of the router\'s networks'
-                          f" ({', '.join(owner) or 'they have no subnets'})",
+        elif not _within(route.via, routed):
+            yield Problem(key, f'"{route.via}" is in none of the subnets of the router\'s gateways'
+                          f" ({', '.join(routed) or 'they have none'})",
                           "name a machine in one of them")
 
 

@@ -47,7 +47,21 @@ def _machine_ip(value: str) -> str:
     if parsed.is_multicast or parsed.is_unspecified or address == "255.255.255.255":
         raise wrong(f"{shown(value)} is not the address of one machine",
                     "write an address that a machine has")
+    if inner := mapped(address):
+        raise wrong(f"{shown(value)} is an IPv4 address in the form of an IPv6 one",
+                    f'write "{inner}"')
     return address
+
+
+def mapped(prefix: str) -> str | None:
+    """The IPv4 address or network that an IPv6 one stands for (RFC 4291, 2.5.5.2), for none goes
+    over a wire in this form; None: it stands for none."""
+    network = ipaddress.ip_network(prefix)
+    if network.version == 4 or network.prefixlen < 96:
+        return None
+    inner = network.network_address.ipv4_mapped
+    length = f"/{network.prefixlen - 96}" if "/" in prefix else ""
+    return f"{inner}{length}" if inner else None
 
 
 def _prefix(value: str) -> str:
@@ -78,7 +92,7 @@ def _own_address(value: str) -> str:
     except ValueError:
         raise wrong(f"{shown(value)} is no address with a prefix length",
                     'write it as in "10.0.0.1/24"') from None
-    _machine_ip(str(parsed.ip))
+    _machine_ip(value.partition("/")[0])
     if parsed.version == 4 and parsed.network.prefixlen < 31 and parsed.ip in (
             parsed.network.network_address, parsed.network.broadcast_address):
         raise wrong(f"{shown(value)} is the {_end_of(parsed)} address of its subnet",

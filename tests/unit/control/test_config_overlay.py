@@ -10,6 +10,7 @@ import pytest
 from byway.control.config import parse
 from byway.control.model import Config
 from byway.control.problem import ConfigError
+from byway.switch.routing import Gateway, check
 
 ROOT = Path(__file__).parents[3]
 GOOD = """
@@ -113,20 +114,20 @@ BAD = {
     "router's networks overlap": ('gateway = ["10.1.0.1/24"', 'gateway = ["10.0.0.129/25"', [
         'router[1] "r1": networks: their subnets overlap: 10.0.0.0/24 of blue, 10.0.0.128/25 of'
         " red; give each network subnets of its own, or join them by different routers",
-        'router[1] "r1": routes[1].via: "10.1.0.9" is in none of the router\'s networks'
-        " (10.0.0.0/24, 10.0.0.128/25, fd01::/64); name a machine in one of them"]),
+        'router[1] "r1": routes[1].via: "10.1.0.9" is in none of the subnets of the router\'s'
+        " gateways (10.0.0.0/24, 10.0.0.128/25, fd01::/64); name a machine in one of them"]),
     "router's networks are equal": ('gateway = ["10.1.0.1/24"', 'gateway = ["10.0.0.9/24"', [
         'router[1] "r1": networks: two of them have the subnet 10.0.0.0/24; give each network'
         " subnets of its own, or join them by different routers",
-        'router[1] "r1": routes[1].via: "10.1.0.9" is in none of the router\'s networks'
-        " (10.0.0.0/24, fd01::/64); name a machine in one of them"]),
+        'router[1] "r1": routes[1].via: "10.1.0.9" is in none of the subnets of the router\'s'
+        " gateways (10.0.0.0/24, fd01::/64); name a machine in one of them"]),
     "no gateway": ('gateway = ["10.1.0.1/24", "fd01::1/64"]', "", [
         'router[1] "r1": networks: network "red" has no gateway; give it the router\'s address'
         ' there: gateway = ["10.0.0.1/24"]',
-        'router[1] "r1": routes[1].via: "10.1.0.9" is in none of the router\'s networks'
-        " (10.0.0.0/24); name a machine in one of them",
-        'router[1] "r1": routes[2].via: "fd01::9" is in none of the router\'s networks'
-        " (10.0.0.0/24); name a machine in one of them"]),
+        'router[1] "r1": routes[1].via: "10.1.0.9" is in none of the subnets of the router\'s'
+        " gateways (10.0.0.0/24); name a machine in one of them",
+        'router[1] "r1": routes[2].via: "fd01::9" is in none of the subnets of the router\'s'
+        " gateways (10.0.0.0/24); name a machine in one of them"]),
     "route by itself": ('via = "10.1.0.9"', 'via = "10.1.0.1"', [
         'router[1] "r1": routes[1].via: "10.1.0.1" is the router itself; name another machine']),
     "two routers": ('[[security_group]]', '[[router]]\nname = "r2"\nnetworks = ["red"]\n'
@@ -136,6 +137,32 @@ BAD = {
     "two routes": ('to = "10.9.0.0/16", via = "10.1.0.9" }', 'to = "10.9.0.0/16", via = "10.1.0.9"'
                    ' }, { to = "10.9.0.0/16", via = "10.1.0.8" }', [
         'router[1] "r1": routes: there are two to "10.9.0.0/16"; leave one of them out']),
+    "two default routes": ('to = "10.9.0.0/16", via = "10.1.0.9" }',
+                           'to = "0.0.0.0/0", via = "10.1.0.9" }, { to = "default",'
+                           ' via = "10.1.0.8" }', [
+        'router[1] "r1": routes: there are two to "default" (0.0.0.0/0);'
+        " leave one of them out"]),
+    "two default routes of IPv6": ('to = "10.9.0.0/16", via = "10.1.0.9" }',
+                                   'to = "::/0", via = "fd01::8" }', [
+        'router[1] "r1": routes: there are two to "default" (::/0); leave one of them out']),
+    "a mapped route": ('to = "10.9.0.0/16", via = "10.1.0.9"',
+                       'to = "::ffff:10.9.0.0/112", via = "fd01::8"', [
+        'router[1] "r1": routes[1]: to: is an IPv4 network in the form of an IPv6 one;'
+        ' write "10.9.0.0/16"']),
+    "a mapped next hop": ('to = "10.9.0.0/16", via = "10.1.0.9"',
+                          'to = "fd09::/16", via = "::ffff:10.1.0.9"', [
+        'router[1] "r1": routes[1].via: "::ffff:10.1.0.9" is an IPv4 address in the form of an'
+        ' IPv6 one; write "10.1.0.9"']),
+    "a next hop where no gateway is": ('via = "10.1.0.9"', 'via = "10.7.0.9"', [
+        'router[1] "r1": routes[1].via: "10.7.0.9" is in none of the subnets of the router\'s'
+        " gateways (10.0.0.0/24, 10.1.0.0/24, fd01::/64); name a machine in one of them"]),
+    "a mapped gateway": ('gateway = ["10.0.0.1/24"]', 'gateway = ["::ffff:10.2.0.1/120"]', [
+        'network[1] "blue": gateway[1]: "::ffff:10.2.0.1" is an IPv4 address in the form of an'
+        ' IPv6 one; write "10.2.0.1"']),
+    "gateways overlap": ('subnets = ["10.0.0.0/24"]\ngateway = ["10.0.0.1/24"]',
+                         'gateway = ["10.0.0.1/24", "10.0.0.2/16"]', [
+        'network[1] "blue": gateway: the subnets 10.0.0.0/24 and 10.0.0.0/16 of two addresses'
+        " overlap; give both the same prefix length, or leave one of them out"]),
     "no such group": ('security_groups = ["web"]', 'security_groups = ["wep"]', [
         'port[1] "c1": security_groups: there is no security group "wep"; did you mean "web"?']),
     "no such remote group": ('ports = "80" }', 'remote_group = "x" }', [
@@ -240,6 +267,26 @@ def test_a_good_file() -> None:
     assert (blue.responds, blue.learns(False), blue.learns(True)) == (True, True, False)
     assert config.ports[0].vlans == ((10, "red"),)
     assert config.ports[0].networks == ("blue", "red")
+
+
+def test_gateways_may_share_a_subnet_and_links_are_no_subnets() -> None:
+    text = GOOD.replace('"fd01::1/64"]', '"10.1.0.2/24", "fd01::1/64", "fe80::1/64", "fe80::2/10"]')
+    red = good(text).networks[1]
+    assert red.routed == ("10.1.0.0/24", "fd01::/64")
+    check([Gateway(1, 70, 0x020000000001, red.gateway)])  # the tables take them
+
+
+@pytest.mark.parametrize(("subnets", "via"), [
+    ('"10.1.0.0/24", "fd01::/64", "10.7.0.0/24"', "10.7.0.9"),
+    ('"10.1.0.0/24", "fd01::/64", "fe80::/64"', "fe80::9")])
+def test_a_next_hop_is_where_a_gateway_routes(subnets: str, via: str) -> None:
+    """The network has its subnet, but the router has no address in it that it routes from."""
+    to = "fd09::/16" if ":" in via else "10.9.0.0/16"
+    text = GOOD.replace('name = "red"', f'name = "red"\nsubnets = [{subnets}]').replace(
+        'to = "10.9.0.0/16", via = "10.1.0.9"', f'to = "{to}", via = "{via}"').replace(
+        '"fd01::1/64"]', '"fd01::1/64"' + (', "fe80::1/64"]' if ":" in via else "]"))
+    with pytest.raises(ConfigError, match=rf'"{via}" is in none of the subnets of the router.s'):
+        good(text)
 
 
 @pytest.mark.parametrize(("line", "other", "said"), BAD.values(), ids=BAD.keys())

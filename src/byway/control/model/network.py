@@ -16,6 +16,7 @@ from byway.control.network_values import (
     OwnAddresses,
     Subnets,
     Vni,
+    mapped,
     overlapping,
     some,
 )
@@ -64,8 +65,15 @@ class NetworkConfig(Model):
     @property
     def reach(self) -> tuple[str, ...]:
         """The subnets whose addresses are here: `subnets`, or else those of the gateways."""
-        return self.subnets or tuple(dict.fromkeys(
-            str(ipaddress.ip_interface(one).network) for one in self.gateway))
+        return self.subnets or self.routed
+
+    @property
+    def routed(self) -> tuple[str, ...]:
+        """The subnets that its gateways route to. Link-local ones are the same everywhere, so no
+        router does (RFC 4291, 2.5.6)."""
+        found = [ipaddress.ip_interface(one) for one in self.gateway]
+        return tuple(dict.fromkeys(
+            str(one.network) for one in found if one.version == 4 or not one.is_link_local))
 
     @model_validator(mode="after")
     def _gateways_fit(self) -> Self:
@@ -79,6 +87,9 @@ class NetworkConfig(Model):
                 raise wrong(f'gateway: "{one}" is in the subnet {subnet}, which is not among'
                             f" subnets ({', '.join(self.subnets)})",
                             "give it an address and prefix length of one of them")
+        if pair := overlapping(self.routed):
+            raise wrong(f"gateway: the subnets {pair[0]} and {pair[1]} of two addresses overlap",
+                        "give both the same prefix length, or leave one of them out")
         return self
 
 
@@ -93,7 +104,16 @@ class StaticRoute(Model):
         if self.to != "default" and (":" in self.to) != (":" in self.via):
             raise wrong(f'"{self.to}" and "{self.via}" are not of one family',
                         "name a machine with an address of the same kind")
+        if inner := self.to != "default" and mapped(self.to):
+            raise wrong("to: is an IPv4 network in the form of an IPv6 one", f'write "{inner}"')
         return self
+
+    @property
+    def prefix(self) -> str:
+        """Where it leads, with "default" as the network that it is."""
+        if self.to == "default":
+            return "::/0" if ":" in self.via else "0.0.0.0/0"
+        return self.to
 
 
 class RouterConfig(Model):
@@ -105,8 +125,11 @@ class RouterConfig(Model):
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
-        ways = [(route.to, ":" in route.via) for route in self.routes]
-        for number, way in enumerate(ways):
-            if way in ways[:number]:
-                raise wrong(f'routes: there are two to "{way[0]}"', "leave one of them out")
+        known: set[str] = set()
+        for route in self.routes:
+            if route.prefix in known:
+                raise wrong(f'routes: there are two to "{route.to}"'
+                            + (f" ({route.prefix})" if route.to == "default" else ""),
+                            "leave one of them out")
+            known.add(route.prefix)
         return self
