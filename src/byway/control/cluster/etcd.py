@@ -37,6 +37,9 @@ OPTIONS = (
     ("grpc.http2.max_pings_without_data", 0),
     ("grpc.enable_http_proxy", 0),
 )
+# A member that has no leader ends such a call; else its watches would be silent (etcd, "API
+# guarantees"; clientv3.WithRequireLeader).
+LED = ("hasleader", "true")
 _LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED}
 
 Operation: TypeAlias = Any  # a RequestOp
@@ -239,7 +242,7 @@ class Etcd:
                                         start_revision=revision, fragment=True)
         requests = _Requests(rpc.WatchRequest(create_request=create))
         answers = self._call(lambda channel, token: rpc.WatchStub(channel).Watch(
-            requests, metadata=token))
+            requests, metadata=(*token, LED)))
         return Watch(answers, requests, self._call)
 
 
