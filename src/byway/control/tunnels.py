@@ -140,6 +140,7 @@ class Tunnels:
         if self.underlay:
             down = [tunnel for tunnel in self.by_host.values() if tunnel.state == "down"]
             for tunnel in down[:TRIES]:
+                self.by_host[tunnel.name] = self.by_host.pop(tunnel.name)  # then the others' turn
                 self._open(tunnel)
 
     def check(self, host: str, address: str) -> None:

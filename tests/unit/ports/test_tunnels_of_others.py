@@ -151,3 +151,15 @@ def test_an_underlay_that_cannot_be_had_leaves_the_tunnels_down(switch: RunningS
     assert host(switch, "far")["state"] == "down"
     switch.call(switch.engine.overlay.tunnels.tick)
     assert host(switch, "far")["state"] == "down"
+
+
+def test_hosts_that_never_can_be_keep_nobody_from_being_tried(switch: RunningSwitch) -> None:
+    underlaid(switch)
+    for k in range(20):
+        tell(switch, "set_tunnel", f"wrong{k}", HERE)
+    tell(switch, "set_tunnel", "one", THERE)
+    tell(switch, "set_tunnel", "other", THERE)
+    tell(switch, "drop_tunnel", "one")  # now the other one can be
+    for _ in range(4):
+        switch.call(switch.engine.overlay.tunnels.tick)
+    assert host(switch, "other")["state"] == "up"
