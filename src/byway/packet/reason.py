@@ -101,8 +101,8 @@ class Reason(IntEnum):
         28, "Nobody with the destination address is known, and the network does not flood then.",
         'Look for the destination in `byway population list`, or set unknown = "flood".')
     VLAN_TAG = (
-        29, "The trunk port carries no network with this VLAN tag.",
-        "Add the tag to the port's vlans.")
+        29, "The trunk port has no network with this VLAN tag; or a frame of its native network, "
+        "which goes out untagged, has one.", "Add the tag to the port's vlans.")
     SPOOFED_MAC = (
         30, "The source address is not one that the port may use.",
         "Add it to the port's allowed_address_pairs, or look at the guest.")

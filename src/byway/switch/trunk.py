@@ -10,7 +10,9 @@ The outer tag of a frame (0x8100 or 0x88A8) says which network it is of. It is t
 in and put on on the way out; whatever the frame holds behind it, tags as well (QinQ), passes
 through. What has no tag, or the *priority tag* (VLAN 0), is of the port's own, *native* network; a
 priority tag is taken off as well (9.6: it names no VLAN). What comes with a tag that the port has
-no network for is dropped (VLAN_TAG).
+no network for is dropped (VLAN_TAG). So is what is to go out untagged, as it is of the native
+network, and has a tag of its own already, from a guest there: whoever gets it would take it for a
+frame of the network with that tag.
 
 Towards the switch each tag is a *sub-port*: a member of its network with a port number of its own,
 so that addresses are learned behind (port, tag) and not behind the port. Its PORT record has the tx
@@ -27,9 +29,10 @@ import numpy as np
 
 from byway.machine.jit import kernel
 from byway.machine.layout import address_of, alloc, record
-from byway.machine.mem import ld16be, ld64, ld64_once, st16be, st64, unlikely
+from byway.machine.mem import ld16be, ld64, ld64_once, likely, st16be, st64, unlikely
 from byway.packet.batch import UNDECIDED, R, batch_at, dropped, origin_word
-from byway.packet.ethernet import HEADER, VLAN_TAG
+from byway.packet.counters import count_drops
+from byway.packet.ethernet import HEADER, MAX_TAGS, VLAN_TAG
 from byway.packet.layers import SERVICE_VLAN, VLAN
 from byway.packet.reason import Reason
 from byway.packet.reshape import insert, strip
@@ -77,14 +80,45 @@ def trunk_rx(trunk, batch):
 
 
 @kernel
-def trunk_tx(trunk, batch, selected, n, counters):
-    """Put the tag on n rows that go out on a sub-port: ``selected`` lists copies then; -> n.
+def names_network(row):
+    """Does a frame as it is have a tag that its receiver takes for a network's? Behind priority
+    tags, too: Linux takes off what is in front (net/core/dev.c, check_vlan_id)."""
+    head = ld64(row + R.head)
+    n = ld64(row + R.len)
+    at = _TYPE
+    for _ in range(MAX_TAGS + 1):
+        kind = ld16be(head + at) if at + 2 <= n else 0
+        if kind != VLAN and kind != SERVICE_VLAN:
+            return False
+        if at + VLAN_TAG > n or ld16be(head + at + 2) & _VID != 0:
+            return True
+        at += VLAN_TAG
+    return True  # nobody needs so many
 
-    Nothing is dropped; ``counters`` is not used (all tx stages have the same arguments).
+
+@kernel
+def native_tx(selected, n, counters):
+    """Drop those of n rows that go out on the trunk port itself but have a tag of their own; ->
+    how many are left of the list."""
+    kept = 0
+    for k in range(n):
+        row = ld64(selected + 8 * k)
+        if likely(not names_network(row)):
+            st64(selected + 8 * kept, row)
+            kept += 1
+    if unlikely(kept < n):
+        count_drops(counters, _VLAN_TAG, n - kept)
+    return kept
+
+
+@kernel
+def trunk_tx(trunk, batch, selected, n, counters):
+    """Put the tag on n rows that go out on a sub-port: ``selected`` lists copies then. What goes
+    out on the trunk port itself gets none, and must have none. -> how many are left of the list.
     """
     tag = ld64(trunk + T.tag)
     if tag == 0:
-        return n
+        return native_tx(selected, n, counters)
     b = batch_at(batch)
     copy, seg = b.copies, b.pieces
     for k in range(n):

@@ -148,6 +148,24 @@ def test_the_trunk_port_itself_puts_nothing_on() -> None:
     assert (made.frames.chosen == before).all()
 
 
+def test_what_would_pass_for_another_network_does_not_go_out_untagged() -> None:
+    """Frames of the native network with a tag of their own; priority tags alone are none."""
+    made = Trunked({10: (2, 8)})
+    good = [tagged(), tagged(0), tagged(0xE000, 0), tagged()[:14], tagged()]
+    bad = [tagged(10), tagged(11), tagged(0xE00A), tagged(10, kind=0x88A8), tagged(0, 10),
+           tagged(0, 0, 0), tagged(0)[:15], tagged(10)[:14]]
+    mixed = [frame for pair in zip(bad, [*good, *good], strict=False) for frame in pair]
+    n = made.frames.place(mixed)
+    kept = trunk_out(made.trunk.address, made.frames.address, made.frames.selected, n,
+                     address_of(made.counters))
+    rows = made.frames.batch.rows
+    left = [content(rows[(int(made.frames.chosen[k]) - address_of(rows)) // rows.itemsize])
+            for k in range(kept)]
+    assert left == [frame for frame in mixed if frame in good]
+    assert made.counters[0]["drops"][int(Reason.VLAN_TAG)] == len(bad)
+    assert made.tx(SubPort(20), [tagged(10)]) == [tagged(20, 10)], "behind a tag they may"
+
+
 def test_the_others_of_a_flood_get_no_tag() -> None:
     made = Trunked({})
     made.tx(SubPort(10), [tagged(length=300)])
