@@ -185,12 +185,15 @@ def some(what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
     return check
 
 
-def at_most(limit: int, what: str) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
-    """A validator of lists: it has no more than so many. ``what``: several of them, in words."""
+def at_most(
+    limit: int, what: str, besides: str = ""
+) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A validator of lists: it has no more than so many. ``what``: several of them, in words;
+    ``besides``: what else can be done."""
 
     def check(value: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(value) > limit:
-            raise wrong(f"has {len(value)} {what}", f"name {limit} at most; networks hold many")
+            raise wrong(f"has {len(value)} {what}", f"name {limit} at most{besides}")
         return value
 
     return check

@@ -73,8 +73,26 @@ def wrong(problem: str, fix: str) -> PydanticCustomError:
 
 def shown(value: object) -> str:
     """A value as the user may have written it, cut to one short line, for messages."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = json.dumps(value, default=str, ensure_ascii=half_character(value) is not None)
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def half_character(value: object) -> str | None:
+    """The first text in a value, however deep, that no UTF-8 can say: one half of a surrogate pair
+    stands in it (RFC 8259, 8.2); None: there is none."""
+    ahead: list[object] = [value]
+    while ahead:
+        one = ahead.pop()
+        if isinstance(one, str):
+            try:
+                one.encode()
+            except UnicodeEncodeError:
+                return one
+        elif isinstance(one, dict):
+            ahead += [*one, *one.values()]
+        elif isinstance(one, list | tuple):
+            ahead += one
+    return None
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

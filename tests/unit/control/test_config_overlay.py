@@ -4,14 +4,18 @@
 import re
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from byway.control.cluster.layout import MAX_IPS, MAX_VALUE, entry_value, packed
 from byway.control.config import parse
 from byway.control.model import Config
 from byway.control.problem import ConfigError
+from byway.control.tables import parse_port
 from byway.switch.routing import Gateway, check
 
+NULL = {"name": "p", "network": "blue", "kind": "null"}
 ROOT = Path(__file__).parents[3]
 GOOD = """
 [underlay]
@@ -193,6 +197,15 @@ BAD = {
         f'{{ ip = "10.9.0.{k}" }}' for k in range(101)) + "]", [
         'port[1] "c1": allowed_address_pairs: has 101 address pairs;'
         " name 100 at most; networks hold many"]),
+    "too many addresses": ('ips = ["10.0.0.3"]', "ips = [" + ", ".join(
+        f'"10.0.0.{k + 2}"' for k in range(65)) + "]", [
+        'port[1] "c1": ips: has 65 addresses;'
+        " name 64 at most; others can be networks in allowed_address_pairs"]),
+    "too many addresses of an interface": (
+        'name = "c2"\nnetwork = "red"\nkind = "null"',
+        'name = "c2"\nnetwork = "red"\nkind = "tap"\nifname = "t0"\naddress = [' + ", ".join(
+            f'"10.1.0.{k + 2}/24"' for k in range(65)) + "]", [
+        'port[2] "c2": address: has 65 addresses; name 64 at most']),
     "mac of two": ('name = "c2"\nnetwork = "red"', 'name = "c2"\nnetwork = "blue"\n'
                    'mac = "02:00:00:00:00:01"', [
         'port[2] "c2": mac: "02:00:00:00:00:01" is also that of port[1] "c1": mac;'
@@ -274,6 +287,27 @@ def test_gateways_may_share_a_subnet_and_links_are_no_subnets() -> None:
     red = good(text).networks[1]
     assert red.routed == ("10.1.0.0/24", "fd01::/64")
     check([Gateway(1, 70, 0x020000000001, red.gateway)])  # the tables take them
+
+
+def test_a_port_may_have_as_many_addresses_as_hosts_tell_each_other() -> None:
+    ips = [f"10.0.0.{k + 1}" for k in range(MAX_IPS)]
+    made = parse_port({**NULL, "ips": ips}, "p")
+    assert list(made.ips) == ips
+    assert len(entry_value(tuple(map(packed, made.ips)), 1)) < MAX_VALUE
+
+
+@pytest.mark.parametrize("table", [
+    {"ips": ["\ud800"]}, {"\ud800": 1}, {"vlans": {"1": "\udfff"}}, {"limit": {"\udc80": 1}},
+    {"kind": "af-packet", "ifname": "e\udc80"}, {"kind": "vhost-user", "socket": "/tmp/\ud800"},
+    {"kind": "af-packet", "ifname": "e", "netns": "\ud800"}, {"kind": "pcap", "read": "\ud800"}])
+def test_half_a_character_is_refused_in_words_that_can_be_said(table: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="half of a surrogate pair in it, which is no") as caught:
+        parse_port({**NULL, **table}, "p")
+    str(caught.value).encode()
+
+
+def test_a_whole_pair_is_a_character() -> None:
+    assert parse_port({**NULL, "kind": "pcap", "read": "/tmp/\U0001f600"}, "p").kind == "pcap"
 
 
 @pytest.mark.parametrize(("subnets", "via"), [

@@ -41,7 +41,11 @@ IN_PLACE = frozenset({"ips", "allowed_address_pairs", "port_security", "trusted"
 _Trusted = Annotated[tuple[Literal["dhcp", "ra"], ...], AfterValidator(once("service"))]
 MAX_PAIRS = 100  # they are looked through for every frame
 _Pairs = Annotated[tuple[AddressPair, ...], AfterValidator(once("address pair")),
-                   AfterValidator(at_most(MAX_PAIRS, "address pairs"))]
+                   AfterValidator(at_most(MAX_PAIRS, "address pairs", "; networks hold many"))]
+MAX_IPS = 64  # of one MAC address: hosts tell each other no more
+_Ips = Annotated[Ips, AfterValidator(at_most(
+    MAX_IPS, "addresses", "; others can be networks in allowed_address_pairs"))]
+_OwnIps = Annotated[Addresses, AfterValidator(at_most(MAX_IPS, "addresses"))]
 
 
 class _Port(Model):
@@ -55,7 +59,7 @@ class _Port(Model):
     name: Name
     network: Name
     mac: Mac | None = None
-    ips: Ips = ()
+    ips: _Ips = ()
     allowed_address_pairs: _Pairs = ()
     port_security: StrictBool = False
     trusted: _Trusted = ()
@@ -139,7 +143,7 @@ class VhostKernelPort(_VirtioPort):
     kind: Literal["vhost-kernel"]
     ifname: IfName
     netns: Netns | None = None
-    address: Addresses = ()
+    address: _OwnIps = ()
 
 
 class Route(Model):
@@ -167,7 +171,7 @@ class TapPort(_Port):
     kind: Literal["tap"]
     ifname: IfName
     netns: NetnsOrPath | None = None
-    address: Addresses = ()
+    address: _OwnIps = ()
     routes: tuple[Route, ...] = ()
     queues: QueuePairs = 1
     features: Annotated[FeatureChoice, AfterValidator(_of_a_tap)] = FeatureChoice()
