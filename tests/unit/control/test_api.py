@@ -232,12 +232,20 @@ def test_what_the_engine_refuses_is_a_conflict(call: Call, engine: FakeEngine) -
         (b"[" * 100_000, "the body is not JSON: "),
         (b"[]", "the body is a list"),
         (b"null", "the body is null"),
+        (b'{"mac": "\\ud800"}', 'the body says "\\ud800": half of a surrogate pair is no char'),
+        (b'{"x": {"y": [{"\\udfffz": 1}]}}', 'the body says "\\udfffz": half'),
+        (b'{"name": "\xed\xa0\x80"}', 'the body says "\\ud800": half'),
     ],
 )
 def test_a_body_that_is_no_object(call: Call, content: bytes, problem: str) -> None:
     answer = call("PUT", "/v1/ports/a", content=content)
     assert answer.status_code == 400
     assert answer.json()["problem"].startswith(problem)
+
+
+def test_no_list_of_changes_says_half_a_character(call: Call) -> None:
+    answer = call("POST", "/v1/changes", content=b'{"remove_hosts": ["\\ud800"]}')
+    assert answer.status_code == 400
 
 
 def test_a_body_has_a_limit(call: Call) -> None:

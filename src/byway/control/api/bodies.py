@@ -23,7 +23,14 @@ from byway.control.model import (
     RouterConfig,
 )
 from byway.control.parts import Kind
-from byway.control.problem import ConfigError, Problem, kind_of_value, nearest
+from byway.control.problem import (
+    ConfigError,
+    Problem,
+    half_character,
+    kind_of_value,
+    nearest,
+    shown,
+)
 from byway.control.tables import PARSERS
 
 MAX_BODY = 1 << 20  # bytes; some thousands of ports
@@ -54,6 +61,9 @@ async def read_body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise ApiError(400, "bad-request", f"the body is {kind_of_value(body)}",
                        "send a JSON object")
+    if half := half_character(body):
+        raise ApiError(400, "bad-request", f"the body says {shown(half)}: half of a surrogate pair"
+                       " is no character", "write texts in whole characters")
     return body
 
 

@@ -179,6 +179,8 @@ def load(value: bytes) -> dict[str, Any]:
         raise ValueError(f"the value has {len(value)} bytes, at most {MAX_VALUE} are read")
     try:
         table = json.loads(value)
+        if b"\\u" in value or not value.isascii():
+            json.dumps(table, ensure_ascii=False).encode()  # half a character is no Unicode
     except (ValueError, RecursionError):
         raise ValueError("the value is no JSON") from None
     if type(table) is not dict:

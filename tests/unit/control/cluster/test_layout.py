@@ -47,6 +47,8 @@ def test_equal_groups_are_one_object() -> None:
     (ENTRY, b"[" * 100_000, "at most 65536"),
     (ENTRY, b"[" * 60_000, "no JSON"),
     (ENTRY, b"[]", "no JSON object"),
+    (ENTRY, b'{"generation":1,"ips":[],"\\ud800":0}', "no JSON"),
+    (ENTRY, b'{"generation":1,"ips":[],"x":"\xed\xa0\x80"}', "no JSON"),
     (ENTRY, b'{"generation":true,"ips":[]}', "generation"),
     (ENTRY, b'{"generation":0,"ips":[]}', "generation"),
     (ENTRY, b'{"generation":1e300,"ips":[]}', "generation"),
