@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.byway-setup
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
 COVERAGE := $(BIN)/python -m coverage
-PYTEST   := $(COVERAGE) run -m pytest
+PYTEST   := $(COVERAGE) run -m pytest --durations=25
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
