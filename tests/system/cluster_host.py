@@ -24,6 +24,7 @@ class FakeDesk:
         self._population = population
         self.tables: dict[tuple[str, str], dict[str, Any]] = {}
         self.refuses: set[str] = set()
+        self.moved_to: str | None = None  # the host's other address
 
     def put(self, kind: str, table: dict[str, Any]) -> None:
         if table["name"] in self.refuses:
@@ -42,6 +43,9 @@ class FakeDesk:
     def networks(self) -> tuple[str, ...]:
         return tuple(sorted({table["network"] for (kind, _), table in self.tables.items()
                              if kind == "port"}))
+
+    def address(self) -> str | None:
+        return self.moved_to
 
 
 class Host:

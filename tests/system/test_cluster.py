@@ -78,6 +78,18 @@ def test_hosts_find_each_other_and_what_is_behind_them(etcd: EtcdServer) -> None
     run(test)
 
 
+def test_another_address_of_a_host_is_announced(etcd: EtcdServer) -> None:
+    async def test() -> None:
+        async with two_hosts(etcd) as (a, b):
+            a.desk.moved_to = "192.0.2.8"
+            a.cluster.publish()  # as the daemon does after a reload
+            await until(lambda: b.overlay.tunnels == {"a": "192.0.2.8"})
+            assert b.where(MAC) == "a"
+            assert a.status()["presence"] == "joined"
+
+    run(test)
+
+
 def test_a_host_that_leaves_is_forgotten_at_once(etcd: EtcdServer) -> None:
     async def test() -> None:
         async with Host("b", etcd.url, 2, ttl=60) as b:

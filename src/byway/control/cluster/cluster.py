@@ -39,10 +39,13 @@ class OwnDesk(Desk, Protocol):
     def networks(self) -> tuple[str, ...]:
         """The networks that this switch has ports in, in order."""
 
+    def address(self) -> str | None:
+        """The switch's own in the underlay; None: it has no underlay."""
+
 
 class Cluster:
-    """`address`: this host's in the underlay. `say` is told sentences for the log; `together`
-    encloses changes that workers are to hear of at once."""
+    """`address`: this host's in the underlay, to begin with. `say` is told sentences for the
+    log; `together` encloses changes that workers are to hear of at once."""
 
     def __init__(self, config: ClusterConfig, host: str, address: str, population: Population,
                  desk: OwnDesk, say: Callable[[str], None], *,
@@ -110,7 +113,10 @@ class Cluster:
     # ------------------------------------------------------------ what this host has
     def publish(self) -> None:
         """Tell the others what has changed here. Called by the owner where ports or networks come
-        or go: what the cluster wants and the switch refused may be possible now."""
+        or go, or the underlay has another address: what the cluster wants and the switch refused
+        may be possible now."""
+        if address := self._desk.address():
+            self._presence.set_address(address)
         self._intake.try_again()
         self._announce()
 

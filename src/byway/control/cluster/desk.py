@@ -51,6 +51,11 @@ class WantedDesk:
         return tuple(sorted({network for port in self._wanted.has.ports.values()
                              for network in port.networks}))
 
+    def address(self) -> str | None:
+        """The switch's own in the underlay; None: it has no underlay."""
+        underlay = self._wanted.has.underlay
+        return underlay.address if underlay else None
+
     def _users(self, network: str) -> list[str]:
         return sorted(port.name for port in self._wanted.has.ports.values()
                       if network in port.networks)

@@ -117,6 +117,15 @@ class Presence:
             self._dirty[self._key] = None
         self._work.set()
 
+    def set_address(self, address: str) -> None:
+        """This host's address in the underlay."""
+        with self._lock:
+            if address == self.address:
+                return
+            self.address = address
+            self._dirty[self._key] = None
+        self._work.set()
+
     def set_entries(self, changes: Mapping[str, bytes | None]) -> None:
         """Entries that are new or changed, or gone (None), by key."""
         with self._lock:

@@ -4,7 +4,7 @@
 import pytest
 
 from byway.control.cluster.desk import WantedDesk
-from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig
+from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig, UnderlayConfig
 from byway.control.problem import ConfigError, EngineError
 from byway.control.wanted import Wanted
 from tests.unit.control.fake_engine import FakeEngine
@@ -51,3 +51,12 @@ def test_a_table_that_is_wrong_changes_nothing(wanted: Wanted) -> None:
     with pytest.raises(ConfigError, match='there is no network "blue"'):
         desk.put("port", PORT)
     assert wanted.config == before
+
+
+def test_the_address_is_that_of_the_underlay_now(wanted: Wanted) -> None:
+    desk = WantedDesk(wanted)
+    assert desk.address() is None
+    for address in ("192.0.2.1", "192.0.2.2"):
+        underlay = UnderlayConfig(address=address, mtu=1500)
+        wanted.change(wanted.config.model_copy(update={"underlay": underlay}))
+        assert desk.address() == address
