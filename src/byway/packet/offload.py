@@ -22,7 +22,7 @@ and segment.py finishes those that cannot.
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld8, ld64, mul64, shr64, st64, unlikely
-from byway.packet.batch import HEAD, UNDECIDED, R, batch_at, dropped
+from byway.packet.batch import FLOOD, HEAD, UNDECIDED, R, batch_at, dropped
 from byway.packet.layers import (
     SCTP,
     TCP,
@@ -193,13 +193,15 @@ def checked(row):
 def check_offloads(batch):
     """Hold the offload words of a batch against the heads; what does not fit is BAD_OFFLOAD.
 
-    Once a batch, after ``look``, where BATCH.offloads is not 0 (it is set anew).
+    Of all rows that may go out, so of those, too, that a stage has decided about. Once a batch,
+    after ``look``, where BATCH.offloads is not 0 (it is set anew).
     """
     b = batch_at(batch)
     left = 0
     for k in range(b.n):
         row = b.rows + 64 * k
-        if ld64(row + R.offload) != 0 and ld64(row + R.out) == UNDECIDED:
+        out = ld64(row + R.out)
+        if ld64(row + R.offload) != 0 and (out == UNDECIDED or out >= FLOOD):
             word = checked(row)
             if unlikely(word < 0):
                 word = 0

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from byway.packet.batch import HEAD
+from byway.packet.batch import HEAD, dropped
 from byway.packet.offload import (
     DATA_VALID,
     GSO_ECN,
@@ -218,13 +218,13 @@ class TestChecksums:
 
 
 def test_rows_of_a_batch(finishing: Finishing) -> None:
-    """Each is judged by itself; what was decided already is left alone."""
+    """Each is judged by itself; what was dropped already is left alone."""
     assert verdict(finishing, bytes(60), net_header(1, 0, 0, 34, 256)) is Reason.BAD_OFFLOAD
     assert finishing.batch.record["offloads"][0] == 0
     finishing.place(bytes(60), net_header(1, 0, 0, 34, 256))
-    finishing.row["out"] = 7
+    finishing.row["out"] = dropped(int(Reason.RATE))
     check(finishing.batch.address)
-    assert finishing.row["out"] == 7
+    assert finishing.row["out"] == dropped(int(Reason.RATE))
     assert finishing.row["offload"] == MALFORMED
 
 
