@@ -11,22 +11,25 @@ etcd had lost its data (`forget`), after `grace` seconds: by then every host tha
 again what it has. Networks and ports that etcd lost stay until etcd has them again, and are a
 problem that the user is told: data that a backup lacks is no wish to remove them.
 
+What is refused, by the population's overlay or by the desk, is a problem of its key, and so is what
+fails by an error of Byway's own (the traceback is on stderr): what else was heard goes on.
+
 A table that the desk refuses (a key that it does not know, a socket in use), or does not let go (a
-network that has ports), is a problem of its key. What is *waiting* so is what etcd said last, no
-more: it is tried again after every batch that changed anything, and when anything else changed in
-the switch.
+network that has ports), waits: what is *waiting* is what etcd said last, no more. It is tried again
+after every batch that changed anything, and when anything else changed in the switch.
 """
 
 import asyncio
 import contextlib
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from byway.control.cluster.feed import Batch, Handover
-from byway.control.cluster.layout import Said
+from byway.control.cluster.layout import Said, mac_text
 from byway.control.population import Population
 from byway.control.problem import ConfigError, EngineError
 
@@ -204,8 +207,12 @@ class Intake:
 
     def _sweep(self, heard: _Heard) -> None:
         heard.sweep, heard.suspect = None, False
-        with self.together():
-            self.population.end(SOURCE)
+        try:
+            with self.together():
+                self.population.end(SOURCE)
+            self.problems.pop("hosts", None)
+        except Exception as error:
+            self._refused("hosts", error, "what is gone cannot be removed: ")
 
     # ------------------------------------------------------------ sayings
     def _take(self, feed: str, version: int, said: Said) -> None:
@@ -215,20 +222,22 @@ class Intake:
                 case "put_entry" | "drop_entry":
                     if values[1] != self.host:
                         getattr(self.population, what)(SOURCE, version, *values)
+                        if self.problems:
+                            self.problems.pop(_key(said), None)
                     elif self.feeds[feed].told is not None:
                         self.feeds[feed].own.add((values[0], values[2]))
                 case "put_host" | "drop_host":
                     if values[0] != self.host:
                         getattr(self.population, what)(SOURCE, version, *values)
-                        self.problems.pop(f"host {values[0]}", None)
+                        self.problems.pop(_key(said), None)
                 case "put_network" | "put_port":
                     self._put_table(feed, what.removeprefix("put_"), *values)
                 case "drop_network" | "drop_port":
                     self._drop_table(what.removeprefix("drop_"), *values)
                 case "bad":
                     self._bad(feed, *values)
-        except EngineError as error:
-            self._refused(f"{what.partition('_')[2]} {values[0]}", str(error))
+        except Exception as error:  # whatever it is, the others are not held up
+            self._refused(_key(said), error)
 
     def _bad(self, feed: str, key: str, sentence: str) -> None:
         """What stands in a key is not understood: whatever was there before stays."""
@@ -257,9 +266,9 @@ class Intake:
     def _try_put(self, at: tuple[str, str], table: dict[str, Any]) -> None:
         try:
             self.desk.put(at[0], table)
-        except (ConfigError, EngineError) as error:
+        except Exception as error:
             self._waiting[at] = table
-            self._refused(f"{at[0]} {at[1]}", str(error))
+            self._refused(f"{at[0]} {at[1]}", error)
             return
         self._forget(at)
         self.tables[at] = table
@@ -274,9 +283,9 @@ class Intake:
     def _try_drop(self, at: tuple[str, str]) -> None:
         try:
             self.desk.drop(*at)
-        except (ConfigError, EngineError) as error:
+        except Exception as error:
             self._waiting[at] = None
-            self._refused(f"{at[0]} {at[1]}", f"cannot be removed here: {error}")
+            self._refused(f"{at[0]} {at[1]}", error, "cannot be removed here: ")
             return
         self._forget(at)
         del self.tables[at]
@@ -295,7 +304,20 @@ class Intake:
                 else:
                     self._try_put(at, table)
 
-    def _refused(self, key: str, sentence: str) -> None:
+    def _refused(self, key: str, error: Exception, about: str = "") -> None:
+        expected = isinstance(error, ConfigError | EngineError)
+        sentence = about + (str(error) if expected else f"an error of Byway's own: {error!r}")
         if self.problems.get(key) != sentence:
             self.problems[key] = sentence
             self.say(f"cluster: {key}: {sentence}")
+            if not expected:
+                traceback.print_exception(error)
+
+
+def _key(said: Said) -> str:
+    """What the saying is about, as problems name it."""
+    what, *values = said
+    if what.endswith("entry"):
+        network, host, mac = values[:3]
+        return f"entry {network}/{host}/{mac_text(mac)}"
+    return f"{what.partition('_')[2]} {values[0]}"

@@ -51,8 +51,11 @@ class FakeDesk:
     def __init__(self) -> None:
         self.tables: dict[tuple[str, str], dict[str, Any]] = {}
         self.refuses: set[str] = set()
+        self.fails: dict[str, Exception] = {}  # by an error that it should not have
 
     def put(self, kind: str, table: dict[str, Any]) -> None:
+        if table["name"] in self.fails:
+            raise self.fails[table["name"]]
         if table["name"] in self.refuses:
             raise EngineError("it is refused", "choose another")
         if kind == "port" and ("network", table["network"]) not in self.tables:
@@ -296,6 +299,42 @@ def test_an_overlay_that_refuses_a_host_is_told(world: World) -> None:
     world.tell(11, HOST_A)
     assert world.intake.problems == {}
     assert ("blue", MAC) in world.overlay.entries
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(5, "no luck"), UnicodeEncodeError("utf-8", "x", 0, 1, "")])
+def test_no_error_holds_up_what_else_was_heard(world: World, error: Exception,
+                                               capsys: pytest.CaptureFixture[str]) -> None:
+    world.desk.fails["p"] = world.desk.fails["red"] = error
+    world.sync(10, ("put_network", "red", {"name": "red"}), ("put_network", "blue", BLUE), HOST_A)
+    world.sync(10, ("put_port", "p", PORT), ("put_port", "q", {**PORT, "name": "q"}), feed="ports")
+    assert set(world.desk.tables) == {("network", "blue"), ("port", "q")}
+    assert world.overlay.tunnels == {"a": "192.0.2.1"}
+    assert set(world.intake.problems) == {"network red", "port p"}
+    assert world.intake.problems["port p"] == f"an error of Byway's own: {error!r}"
+    assert type(error).__name__ in capsys.readouterr().err.splitlines()[-1]
+    world.desk.fails.clear()
+    world.tell(11, ("put_port", "r", {**PORT, "name": "r"}), feed="ports")
+    assert len(world.desk.tables) == 5
+    assert world.intake.problems == {}
+
+
+def test_no_error_of_the_overlay_holds_up_what_else_was_heard(world: World) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(5, "no luck")
+
+    world.sync(10, HOST_A, ENTRY_A)
+    world.overlay.set_entry = fail  # type: ignore[method-assign]
+    world.tell(11, ("put_entry", "blue", "a", MAC + 1, (), 1, ()), ("put_network", "blue", BLUE))
+    assert set(world.intake.problems) == {"entry blue/a/02:00:00:00:00:02"}
+    assert set(world.desk.tables) == {("network", "blue")}
+    del world.overlay.set_entry  # type: ignore[method-assign]
+    world.tell(12, ("put_entry", "blue", "a", MAC + 1, (IP,), 2, ()))
+    assert world.intake.problems == {}
+    world.overlay.drop_entry = fail  # type: ignore[method-assign]
+    world.sync(20, HOST_A)
+    assert "what is gone cannot be removed" in world.intake.problems["hosts"]
+    assert world.intake.feeds["hosts"].following
 
 
 def test_work_is_cut_into_slices(world: World) -> None:
