@@ -61,6 +61,9 @@ class Naive:
     def ipv4(self, mac: bytes, ip: bytes) -> Reason | None:
         if len(ip) < 20 or ip[0] >> 4 != 4 or ip[0] & 15 < 5:
             return Reason.SPOOFED_IP
+        ip = ip[: int.from_bytes(ip[2:4], "big")]  # what is behind is padding
+        if len(ip) < 20:
+            return Reason.SPOOFED_IP
         source, ports = ip[12:16], (0, 0)
         if ip[9] == 17 and (ip[6] & 31, ip[7]) == (0, 0):
             udp = ip[4 * (ip[0] & 15) :]
@@ -76,7 +79,8 @@ class Naive:
     def ipv6(self, mac: bytes, ip: bytes) -> Reason | None:
         if len(ip) < 40 or ip[0] >> 4 != 6:
             return Reason.SPOOFED_IP
-        source, kind, rest, later = ip[8:24], ip[6], ip[40:], False
+        rest = ip[40 : 40 + int.from_bytes(ip[4:6], "big")]  # what is behind is padding
+        source, kind, later = ip[8:24], ip[6], False
         while kind in (0, 43, 44, 51, 60, 135, 139, 140) and not later:
             if len(rest) < 8:
                 return Reason.HIDDEN_HEADER
@@ -108,10 +112,7 @@ class Naive:
     def nd(self, mac: bytes, ip: bytes, source: bytes, message: bytes) -> bool:
         kind, end = message[0], 40 + int.from_bytes(ip[4:6], "big")
         fixed = 8 if kind == 133 else 24
-        if end > len(ip):
-            return False
-        message = message[: max(0, end - (len(ip) - len(message)))]
-        if len(message) < fixed:
+        if end > len(ip) or len(message) < fixed:
             return False
         named, options = set(), message[fixed:]
         while options:

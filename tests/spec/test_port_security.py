@@ -30,6 +30,7 @@ from scapy.layers.inet6 import (
 from scapy.layers.l2 import ARP, LLC, SNAP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
 
+from byway.packet.offload import GSO_TCPV4, GSO_UDP_L4, NEEDS_CSUM, offload_word
 from byway.packet.reason import Reason
 from byway.switch.port_security import PortSecurity
 from byway.testing.guarding_kernels import secure
@@ -277,7 +278,8 @@ def test_a_message_that_is_cut_off(place: Guarded) -> None:
     assert place.verdict(whole + b"\0" * 20) is None, "padding behind it is no option"
     for length in range(24):
         short = ether() / v6("::", hlim=255, plen=length) / ICMPv6ND_NS(tgt=IP6)
-        assert place.verdict(short) == Reason.SPOOFED_ARP, "shorter than its own fields"
+        assert place.verdict(short) == (Reason.SPOOFED_ARP if length >= 4 else
+                                        Reason.HIDDEN_HEADER), "shorter than its own fields"
     long = ether() / v6(hlim=255) / ICMPv6ND_NS(tgt="fd00::2") / Raw(b"\x0e\1" + bytes(70))
     assert place.verdict(long) == Reason.SPOOFED_ARP, "longer than the head"
 
@@ -318,6 +320,44 @@ def test_all_extension_headers_are_known(place: Guarded, kind: int, header: byte
     """RFC 7045, 4: authentication, mobility, HIP, Shim6, each of its own length."""
     hidden = ether() / v6(LINK, nh=kind) / Raw(header) / RA
     assert place.verdict(hidden) == Reason.ROUTER_ADVERT
+
+
+@pytest.mark.parametrize(("protocol", "message"), [
+    (58, bytes(ICMPv6ND_RA())), (58, bytes(ICMPv6ND_NA(tgt="fd00::2"))),
+    (17, bytes(UDP(sport=547, dport=546)) + bytes(8))])
+def test_padding_stands_for_nothing(place: Guarded, protocol: int, message: bytes) -> None:
+    """The first fragment ends with an extension header, and the message is in the second, of which
+    only the source is looked at. Behind the first packet's end stands what may be said (RFC 2464,
+    3; RFC 8200, 4.5: the payload length says what belongs to the fragment)."""
+    first = ether() / v6(LINK, "ff02::1", hlim=255) / IPv6ExtHdrFragment(m=1, nh=60) / Raw(
+        bytes([protocol, 0, 1, 4, 0, 0, 0, 0]))
+    for padding in (b"", b"\x80" + bytes(45), b"\x80\0\0", bytes(4)):
+        padded = bytes(first) + padding
+        assert place.verdict(padded) == Reason.HIDDEN_HEADER
+        assert place.verdict(padded, trusted=True) == Reason.HIDDEN_HEADER
+    second = ether() / v6(LINK, "ff02::1", hlim=255) / IPv6ExtHdrFragment(
+        offset=1, nh=60) / Raw(message)
+    assert place.verdict(second) is None, "without the first it is nothing"
+
+
+def test_padding_behind_ipv4(place: Guarded) -> None:
+    """A packet of UDP that ends before its ports, one that ends before its header does."""
+    for length, reason in ((19, Reason.SPOOFED_IP), (20, Reason.HIDDEN_HEADER),
+                           (23, Reason.HIDDEN_HEADER), (24, None), (28, None)):
+        short = ether() / IP(src=IP4, len=length, flags="MF") / UDP(sport=9, dport=9)
+        assert place.verdict(bytes(short) + bytes(18)) == reason
+
+
+@pytest.mark.parametrize("packet", [
+    ether() / IP(src=IP4, len=0) / TCP() / Raw(bytes(3000)),
+    ether() / IP(src=IP4, len=0) / UDP(sport=9, dport=9) / Raw(bytes(3000)),
+    ether() / v6(plen=0) / UDP(sport=9, dport=9) / Raw(bytes(3000))])
+def test_what_is_to_be_cut_says_no_length(place: Guarded, packet: Packet) -> None:
+    """Senders of large frames leave 0 there, or what does not fit."""
+    large = GSO_TCPV4 if TCP in packet else GSO_UDP_L4
+    word = offload_word(NEEDS_CSUM | large << 8 | 1000 << 32 | 34 << 48, 6)
+    outcome, = place.run(secure, place.port, [bytes(packet)], offload=word)
+    assert outcome.reason is None
 
 
 def test_a_long_chain_of_headers(place: Guarded) -> None:

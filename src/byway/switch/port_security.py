@@ -21,7 +21,8 @@ A port has pairs of a MAC address and a prefix of IP addresses. Of every frame t
 Ways around. VLAN tags (two at the most) are looked through, whether anybody takes them off or not.
 IPv6's extension headers are, up to the protocol, as long as they lie in the head (RFC 7112, 7113).
 What hides its protocol is dropped (HIDDEN_HEADER): more tags, IP or ARP in 802.2 LLC/SNAP (RFC
-1042), headers that do not end in the head, a first fragment without ports. Of later fragments only
+1042), headers that do not end in the head and in the packet, a first fragment without ports (the
+padding behind a packet is not looked at: its receiver takes it off). Of later fragments only
 the source address is checked: without the first one, which was held against all of this, nobody can
 put them together, and nothing in the middle of a datagram changes what its beginning said (an
 overlap of fragments is forbidden, RFC 5722; IPv4's ports lie in the first 8 bytes, which only a
@@ -52,6 +53,7 @@ from byway.packet.layers import (
     UDP,
     VLAN,
 )
+from byway.packet.offload import word_gso
 from byway.packet.reason import Reason
 from byway.switch.address_pairs import IPV4_MAPPED, has_mac, has_pair, pairs_of
 from byway.switch.arp import ARP, ARP_BYTES, ARP_ETHERNET_IPV4, REQUEST
@@ -132,7 +134,7 @@ def judge_arp(record, head, l3, n):
 # ---------------------------------------------------------------- IPv4
 @kernel
 def judge_ipv4(record, last, mac, head, l3, n):
-    """-> why an IPv4 packet at ``l3`` is dropped, or PASSES."""
+    """-> why an IPv4 packet at ``l3`` (up to n) is dropped, or PASSES."""
     ip = head + l3
     if l3 + 20 > n or ld8(ip) >> 4 != 4 or ld8(ip) & 15 < 5:
         return _SPOOFED_IP
@@ -254,7 +256,7 @@ def may_be_nobody(protocol, head, at):
 
 @kernel
 def judge_ipv6(record, last, mac, head, l3, n):
-    """-> why an IPv6 packet at ``l3`` is dropped, or PASSES."""
+    """-> why an IPv6 packet at ``l3`` (up to n) is dropped, or PASSES."""
     if l3 + 40 > n or ld8(head + l3) >> 4 != 6:
         return _SPOOFED_IP
     found = upper(head, l3, n)
@@ -290,6 +292,18 @@ def is_hidden(kind, head, l3, n):
 
 
 @kernel
+def packet_end(row, kind, head, l3, n):
+    """Where the IP packet at ``l3`` ends, in the first n bytes of its frame. What is behind is
+    padding, which its receiver takes off: it must not stand for a header that is in another
+    fragment. (How long a packet is that is to be cut is not what its header says.)"""
+    if unlikely(word_gso(ld64(row + R.offload)) != 0):
+        return n
+    if kind == IPV4:
+        return min(n, l3 + ld16be(head + l3 + 2))
+    return min(n, l3 + 40 + ld16be(head + l3 + 4))
+
+
+@kernel
 def judge(record, last, row):
     """-> why a frame is dropped, or PASSES."""
     head = ld64(row + R.head)
@@ -306,6 +320,8 @@ def judge(record, last, row):
         if (kind == VLAN or kind == SERVICE_VLAN) and l3 + 4 <= n:
             kind = ld16be(head + l3 + 2)
             l3 += 4
+    if kind == IPV4 or kind == IPV6:
+        n = packet_end(row, kind, head, l3, n)
     if kind == IPV4:
         return judge_ipv4(record, last, mac, head, l3, n)
     if kind == IPV6:
