@@ -40,6 +40,12 @@ class FakeDesk:
         if kind == "network":
             self._population.remove_network(name)
 
+    def lose(self, kind: str, name: str) -> None:
+        assert self.has(kind, name)
+
+    def has(self, kind: str, name: str) -> bool:
+        return (kind, name) in self.tables
+
     def networks(self) -> tuple[str, ...]:
         return tuple(sorted({table["network"] for (kind, _), table in self.tables.items()
                              if kind == "port"}))

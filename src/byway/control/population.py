@@ -237,6 +237,18 @@ class Population:
     def _newer(state: _Source, key: tuple[object, ...], version: int) -> bool:
         return state.recent.get(key, -1) > version
 
+    def keep_host(self, source: str, host: str) -> None:
+        """In a sync: what is said of the host is not understood, so what was said of it stays."""
+        if (peer := self._sources[source].peers.get(host)) is not None:
+            peer.mark = self._sources[source].mark
+
+    def keep_entry(self, source: str, network: str, host: str, mac: int) -> None:
+        """The same of an address behind a host."""
+        state = self._sources[source]
+        claim = self._table.find(network, mac, state.peers[host]) if host in state.peers else None
+        if claim is not None:
+            claim.mark = state.mark
+
     # ------------------------------------------------------------ hosts
     def _peer(self, state: _Source, source: str, host: str) -> Peer:
         peer = state.peers.get(host)

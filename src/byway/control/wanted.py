@@ -12,7 +12,7 @@ none; the inventory therefore always says what the engine has. What else a chang
 file and the rules of gateways, is done around the engine's part (lasting.py).
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -23,7 +23,7 @@ from byway.control.inventory import Inventory
 from byway.control.lasting import Lasting
 from byway.control.model import ClusterConfig, Config, NetworkConfig, SwitchConfig
 from byway.control.mtus import Ask, with_mtu, with_mtus
-from byway.control.parts import Key, Part, key_of
+from byway.control.parts import Key, Part, key_of, parts_of
 from byway.control.problem import ConfigError, EngineError
 from byway.control.thishost import check_port
 from byway.machine.addresses import mtu_of_address
@@ -85,6 +85,7 @@ class Wanted:
         self.lasting = lasting or Lasting(switch.name)
         self.has = Inventory(switch, cluster)
         self.on_change: Callable[[], None] = lambda: None  # after every change, however it came
+        self.of_cluster: dict[Key, str] = {}  # what the cluster put here, and how to change it
         self._ask = ask
 
     @property
@@ -100,14 +101,25 @@ class Wanted:
         worker: plans change between two passes.
         """
         new = with_mtus(new, self._ask)
+        if self.of_cluster:
+            parts = parts_of(new)
+            self._keep_off(
+                key for key in self.of_cluster if parts.get(key) != self.has.parts.get(key))
         if problems := cross_check(new):
             raise ConfigError(problems)
         return self._carry_out(diff(self.config, new), keep=())
 
-    def alter(self, change: Change, keep: bool = True) -> list[Action]:
+    def alter(self, change: Change, keep: bool = True, patient: bool = False) -> list[Action]:
         """Remove and add what `change` says; -> and raises as `change`. What is to go and is not
-        there is passed over. ``keep``: it is to outlive the switch, in the state file."""
+        there is passed over. ``keep``: it is to outlive the switch, in the state file; what the
+        cluster put here is then refused. ``patient``: a new port that cannot be opened is there,
+        and down."""
+        if keep:
+            self._keep_off(change.after())
         actions = self.has.actions(self._filled(change))
+        if patient:
+            actions = [replace(action, patient=True) if isinstance(action, AddPort)
+                       and action.port.name not in self.has.ports else action for action in actions]
         if problems := self.has.problems(actions):
             raise ConfigError(problems)
         return self._carry_out(actions, change.after() if keep else ())
@@ -155,10 +167,16 @@ class Wanted:
         return {key: with_mtu(part, self.has.underlay) if isinstance(part, NetworkConfig) else part
                 for key, part in after.items()}
 
+    def _keep_off(self, keys: Iterable[Key]) -> None:
+        """Nobody but the cluster changes what it put here: its hosts are to have the same."""
+        for key in keys:
+            if fix := self.of_cluster.get(key):
+                raise EngineError(f"{key} is of the cluster", fix)
+
     def _carry_out(self, actions: list[Action], keep: Collection[Key]) -> list[Action]:
         problems = [
             problem
-            for action in actions if isinstance(action, AddPort)
+            for action in actions if isinstance(action, AddPort) and not action.patient
             for problem in check_port(action.port, f'port "{action.port.name}"')
         ]
         if problems:

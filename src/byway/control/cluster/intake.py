@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from byway.control.cluster.feed import Batch, Handover
-from byway.control.cluster.layout import Said, mac_text
+from byway.control.cluster.layout import MAC, Said, mac_text
 from byway.control.population import Population
 from byway.control.problem import ConfigError, EngineError
 
@@ -46,6 +46,12 @@ class Desk(Protocol):
 
     def drop(self, kind: str, name: str) -> None:
         """Have it no more; it may be gone already."""
+
+    def lose(self, kind: str, name: str) -> None:
+        """etcd has it no longer, but nobody said that it is to go: the user decides."""
+
+    def has(self, kind: str, name: str) -> bool:
+        """Whether the switch has it."""
 
 
 @dataclass
@@ -102,6 +108,9 @@ class Intake:
 
     def try_again(self) -> None:
         """Something has changed in the switch: what was refused may be possible now."""
+        for at in [at for at in self._lost if not self.desk.has(*at)]:
+            self._forget(at)  # the user has removed it
+            self.tables.pop(at, None)
         if self._waiting:
             self._retry = True
             self._plan()
@@ -191,9 +200,10 @@ class Intake:
         for at in [at for at in self.tables if at[0] == kind and at not in told]:
             if heard.suspect or at in self._lost:
                 self._lost.add(at)
+                self.desk.lose(*at)
                 self.problems[f"{at[0]} {at[1]}"] = (
                     f'{kind} "{at[1]}" is here, but etcd has lost it;'
-                    ' create it again there (then it can be removed there, too)')
+                    ' create it again, or remove it')
             else:
                 self._drop_table(*at)
         if feed == "hosts":
@@ -245,12 +255,18 @@ class Intake:
         if (heard := self.feeds[feed]).told is not None:
             parts = key.split("/")
             heard.told |= {at for at in self.tables if at[1] == parts[-1] and at[0] + "s" in parts}
+            match parts:
+                case [*_, "hosts", host]:
+                    self.population.keep_host(SOURCE, host)
+                case [*_, "entries", network, host, mac] if MAC.fullmatch(mac):
+                    self.population.keep_entry(
+                        SOURCE, network, host, int(mac.replace(":", ""), 16))
 
     def _put_table(self, feed: str, kind: str, name: str, table: dict[str, Any]) -> None:
         at = kind, name
         if (told := self.feeds[feed].told) is not None:
             told.add(at)
-        if self.tables.get(at) == table:
+        if self.tables.get(at) == table and at not in self._lost:
             self._forget(at)
             return
         self._waiting.pop(at, None)
@@ -288,7 +304,7 @@ class Intake:
             self._refused(f"{at[0]} {at[1]}", error, "cannot be removed here: ")
             return
         self._forget(at)
-        del self.tables[at]
+        self.tables.pop(at, None)
         self._retry = True
 
     def _try_waiting(self) -> None:

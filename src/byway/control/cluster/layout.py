@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
+MAC = re.compile(r"(?:[0-9a-f]{2}:){5}[0-9a-f]{2}")
 MAX_IPS = 64  # of one MAC address
 MAX_VALUE = 64 << 10
 MAX_GENERATION = (1 << 62) - 1
@@ -118,7 +118,7 @@ class Layout:
 
     def _entry(self, names: list[str], value: bytes | None) -> Said:
         network, host, mac = names
-        if not _MAC.fullmatch(mac):
+        if not MAC.fullmatch(mac):
             raise ValueError(f"{mac!r} is no MAC address in lower case")
         number = int(mac.replace(":", ""), 16)
         if number >> 40 & 1 or not number:

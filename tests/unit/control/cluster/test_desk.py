@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cluster's networks and ports in a switch that has some of its own."""
 
+from pathlib import Path
+
 import pytest
 
+from byway.control.actions import AddPort
 from byway.control.cluster.desk import WantedDesk
+from byway.control.diff import Change
 from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig, UnderlayConfig
 from byway.control.problem import ConfigError, EngineError
 from byway.control.wanted import Wanted
@@ -60,3 +64,58 @@ def test_the_address_is_that_of_the_underlay_now(wanted: Wanted) -> None:
         underlay = UnderlayConfig(address=address, mtu=1500)
         wanted.change(wanted.config.model_copy(update={"underlay": underlay}))
         assert desk.address() == address
+
+
+@pytest.mark.parametrize("change", [
+    Change(remove_ports=("p",)), Change(remove_networks=("blue",)),
+    Change(add_networks=(NetworkConfig(name="blue", vni=8),)),
+    Change(add_ports=(NullPort(name="p", network="own", kind="null"),))])
+def test_what_the_cluster_put_here_is_changed_in_the_cluster_only(
+        wanted: Wanted, change: Change) -> None:
+    desk = WantedDesk(wanted)
+    desk.put("network", {"name": "blue", "vni": 7})
+    desk.put("port", PORT)
+    before = wanted.config
+    with pytest.raises(EngineError, match=r"is of the cluster; .*(--cluster blue|p --host byway)$"):
+        wanted.alter(change)
+    file = Config(networks=before.networks, ports=(
+        NullPort(name="p", network="own", kind="null"), *(
+            port for port in before.ports if port.name != "p")))
+    with pytest.raises(EngineError, match='port "p" is of the cluster'):
+        wanted.change(file)  # a reload
+    assert wanted.config == before
+    wanted.change(before)
+    wanted.alter(Change(add_ports=(NullPort(name="q", network="blue", kind="null"),)))
+    wanted.alter(Change(remove_ports=("q", "mine")))  # of its own: as before
+    desk.drop("port", "p")
+    desk.drop("network", "blue")
+    wanted.alter(Change(add_networks=(NetworkConfig(name="blue"),)))
+    assert set(wanted.has.networks) == {"own", "blue"}
+
+
+def test_what_etcd_has_lost_may_be_changed_here_until_it_has_it_again(wanted: Wanted) -> None:
+    desk = WantedDesk(wanted)
+    desk.put("network", {"name": "blue", "vni": 7})
+    desk.lose("network", "blue")
+    assert desk.has("network", "blue")
+    wanted.alter(Change(remove_networks=("blue",)))
+    assert not desk.has("network", "blue")
+    desk.put("network", {"name": "blue", "vni": 7})
+    with pytest.raises(EngineError, match="is of the cluster"):
+        wanted.alter(Change(remove_networks=("blue",)))
+
+
+def test_a_port_of_the_cluster_waits_for_what_it_needs(tmp_path: Path) -> None:
+    engine = FakeEngine(SwitchConfig())
+    wanted = Wanted(engine, SwitchConfig())
+    desk = WantedDesk(wanted)
+    desk.put("network", {"name": "blue"})
+    tape = {"name": "tape", "network": "blue", "kind": "pcap",
+            "write": str(tmp_path / "later" / "tape.pcap")}
+    desk.put("port", tape)
+    (action,) = engine.applied[-1]
+    assert isinstance(action, AddPort)
+    assert action.patient
+    with pytest.raises(ConfigError, match="later"):  # what is there is not given up for it
+        desk.put("port", {**tape, "write": str(tmp_path / "later" / "other.pcap")})
+    assert wanted.has.ports["tape"].model_dump()["write"] == tape["write"]

@@ -51,6 +51,7 @@ class FakeDesk:
     def __init__(self) -> None:
         self.tables: dict[tuple[str, str], dict[str, Any]] = {}
         self.refuses: set[str] = set()
+        self.lost: list[tuple[str, str]] = []
         self.fails: dict[str, Exception] = {}  # by an error that it should not have
 
     def put(self, kind: str, table: dict[str, Any]) -> None:
@@ -69,7 +70,13 @@ class FakeDesk:
         networks = [table.get("network") for table in self.tables.values()]
         if name in self.refuses or (kind == "network" and name in networks):
             raise EngineError("it is in use", "stop that")
-        del self.tables[kind, name]
+        self.tables.pop((kind, name), None)
+
+    def lose(self, kind: str, name: str) -> None:
+        self.lost.append((kind, name))
+
+    def has(self, kind: str, name: str) -> bool:
+        return (kind, name) in self.tables
 
 
 class World:
@@ -272,6 +279,23 @@ def test_a_value_that_nobody_understands_takes_nothing_away(world: World) -> Non
     assert world.said == ["it is no JSON"] * 3
 
 
+def test_a_host_or_entry_that_nobody_understands_stays(world: World) -> None:
+    world.sync(10, HOST_A, ENTRY_A)
+    calls = len(world.overlay.calls)
+    bad_host = ("bad", "/byway/hosts/a", "it is no JSON")
+    world.sync(11, bad_host, ENTRY_A)
+    world.sync(12, HOST_A, ("bad", "/byway/entries/blue/a/02:00:00:00:00:01", "it is no JSON"))
+    assert len(world.overlay.calls) == calls
+    for revision, key in enumerate(("hosts/b", "entries/blue/b/02:00:00:00:00:01",
+                                    "entries/blue/a/02:00:00:00:00:09", "entries/blue/a/x"), 13):
+        world.sync(revision, bad_host, ENTRY_A, ("bad", f"/byway/{key}", "it is no JSON"))
+    assert len(world.overlay.calls) == calls  # of those nothing was known
+    world.sync(20, HOST_A)
+    assert world.overlay.entries == {}
+    world.sync(21)
+    assert world.overlay.tunnels == {}
+
+
 def test_tables_that_etcd_has_lost_stay_and_are_told(world: World) -> None:
     world.sync(10, ("put_network", "blue", BLUE))
     world.sync(3, forget=True)
@@ -285,6 +309,19 @@ def test_tables_that_etcd_has_lost_stay_and_are_told(world: World) -> None:
     assert world.intake.problems == {}
     world.sync(6)
     assert world.desk.tables == {}
+
+
+def test_a_table_that_etcd_has_lost_may_be_removed_or_changed_here(world: World) -> None:
+    world.sync(10, ("put_network", "blue", BLUE), ("put_network", "red", {"name": "red"}))
+    world.sync(3, forget=True)
+    assert world.desk.lost == [("network", "blue"), ("network", "red")]
+    del world.desk.tables["network", "blue"]
+    world.desk.tables["network", "red"] = {"name": "red", "vni": 9}
+    world.intake.try_again()
+    assert set(world.intake.problems) == {"network red"}
+    assert set(world.intake.tables) == {("network", "red")}
+    world.tell(4, ("put_network", "red", {"name": "red"}))
+    assert world.desk.tables == {("network", "red"): {"name": "red"}}
 
 
 def test_an_overlay_that_refuses_a_host_is_told(world: World) -> None:
