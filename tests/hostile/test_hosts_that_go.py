@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 import pytest
 
-from byway.machine.jit import INTERPRETED
 from byway.packet import tunnels
 from byway.packet.reason import Reason
 from byway.ports import tunnel_kernels
@@ -17,7 +16,7 @@ from tests.unit.ports.tunnel_bench import HEADER, NETWORK, TUNNEL, Bench, frame
 from tests.unit.switch.test_uplink import inner, outer
 from tests.unit.switch.uplink_bed import HOST, Bed, Inner
 
-pytestmark = pytest.mark.skipif(not INTERPRETED, reason="nothing gets between compiled lines")
+pytestmark = pytest.mark.interpreted_only  # nothing gets in between compiled lines
 
 
 def then(what: Callable[[], None]) -> Callable[[int, int, int], int]:

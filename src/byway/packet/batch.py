@@ -51,11 +51,12 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # ``events``: the RING (switch.events) in which control is told, 0: nobody listens. ``passed``:
 # int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED
 # segments: for rows that one destination gets otherwise than others do. ``cutter``: a finisher too,
-# for what is cut as soon as it comes in.
+# for what is cut as soon as it comes in. ``mirrors``: int64[ROWS], who gets a copy of a row
+# because of where it came from, port number + 1; 0: nobody.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
-    "here", "events", "cutter"])
+    "here", "events", "cutter", "mirrors"])
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
@@ -188,9 +189,10 @@ class Batch:
         self.copies["head"] = [
             address_of(self._copied_heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
         self.record["copies"] = address_of(self.copies)
-        self._origins, self._passed = alloc(np.dtype("<i8"), ROWS), alloc(np.dtype("<i8"), ROWS)
-        self.record["origins"] = address_of(self._origins)
-        self.record["passed"] = address_of(self._passed)
+        self._lists = {name: alloc(np.dtype("<i8"), ROWS)
+                       for name in ("origins", "passed", "mirrors")}
+        for name, words in self._lists.items():
+            self.record[name] = address_of(words)
         self._pieces = alloc(_BYTE, COPIED * SEGMENT)
         self.record["pieces"] = address_of(self._pieces)
         self.address = address_of(self.record)

@@ -6,7 +6,7 @@ deliver as for any batch, once for each run of rows with the same origin.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import fence, ld64, likely, st64
+from byway.machine.mem import fence, ld64, likely, st64, unlikely
 from byway.machine.system import call3
 from byway.packet.batch import FLOOD, UNDECIDED, R, batch_at
 from byway.packet.counters import count_drops
@@ -22,23 +22,25 @@ from byway.worker.plan import enter, plan_at
 
 
 @kernel
-def mirror_rows(plan, batch):
-    """Who is to get a copy of what the port at hand sends has it: of all that was not dropped."""
+def mirror_rows(plan, batch, mirrors):
+    """Who is to get a copy (``mirrors``, by row) has it: of all that was not dropped."""
     b = batch_at(batch)
-    port = ld64(plan_at(plan).ports + 8 * b.origin)
-    if port == 0 or ld64(port + P.stages) == 0:
-        return
-    mirror = stages_at(ld64(port + P.stages)).mirror_rx
-    if mirror == 0:
-        return
+    passed, rows = b.passed, b.rows
+    to = 0
     n = 0
     for k in range(b.n):
-        row = b.rows + 64 * k
+        row = rows + 64 * k
+        mirror = ld64(mirrors + 8 * k)
         out = ld64(row + R.out)
-        if out >= FLOOD or out == UNDECIDED:
-            st64(b.passed + 8 * n, row)
+        if unlikely(mirror != 0) and (out >= FLOOD or out == UNDECIDED):
+            if mirror != to and n > 0:
+                mirror_to(plan, to - 1, batch, passed, n)
+                n = 0
+            to = mirror
+            st64(passed + 8 * n, row)
             n += 1
-    mirror_to(plan, mirror - 1, batch, b.passed, n)
+    if n > 0:
+        mirror_to(plan, to - 1, batch, passed, n)
 
 
 @kernel
@@ -47,7 +49,7 @@ def send_part(plan, rxq, batch, sort):
     destinations of the last run, which are still to be told."""
     b = batch_at(batch)
     call3(plan_at(plan).rx_stages, plan, rxq, batch)
-    rows, origins, n = b.rows, b.origins, b.n
+    rows, origins, mirrors, n = b.rows, b.origins, b.mirrors, b.n
     lines = 0
     k = 0
     while k < n:
@@ -61,7 +63,7 @@ def send_part(plan, rxq, batch, sort):
         b.rows = rows + 64 * first
         b.n = k - first
         network = enter(plan, batch, word)
-        mirror_rows(plan, batch)
+        mirror_rows(plan, batch, mirrors + 8 * first)
         decide(batch, network, b.origin)
         lines = deliver(plan, rxq, batch, sort)
     b.rows = rows

@@ -14,11 +14,14 @@ time) and loaded when a port has stages for the first time.
 A batch of a trunk port, or out of a tunnel, holds frames of several networks. First it is found out
 where each row belongs (BATCH.origins); then each *run*, rows in a row with the same origin, goes
 through the stages of its port as a batch of its own. A stage decides (an answer, a drop) or leaves
-the row undecided; the router gives rows another origin.
+the row undecided; the router gives rows another origin. Who is to get copies of a row goes by where
+it came from, so that is noted before (BATCH.mirrors).
+
+Control changes the fields of a port's STAGES while a worker goes by them: each is read once.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, st64
+from byway.machine.mem import ld64, ld64_once, st64
 from byway.packet.batch import batch_at, origin_port, origin_word
 from byway.packet.offload import check_offloads
 from byway.ports.record import Kind, P, X
@@ -29,7 +32,7 @@ from byway.switch.meter import meter_rx, meter_tx
 from byway.switch.port_security import security_rx
 from byway.switch.responder import responder_rx
 from byway.switch.router import router_rx
-from byway.switch.stages import stages_at
+from byway.switch.stages import S
 from byway.switch.trunk import trunk_rx, trunk_tx
 from byway.switch.uplink import uplink_rx
 from byway.worker.plan import enter, plan_at
@@ -47,29 +50,32 @@ def find_origins(rxq, batch):
     word = origin_word(ld64(port + P.network), ld64(port + P.index))
     for k in range(b.n):
         st64(b.origins + 8 * k, word)
-    s = stages_at(ld64(port + P.stages))
-    if s.trunk != 0:
-        trunk_rx(s.trunk, batch)
-    if s.uplink != 0:
-        uplink_rx(s.uplink, batch)
+    stages = ld64(port + P.stages)
+    trunk, uplink = ld64_once(stages + S.trunk), ld64_once(stages + S.uplink)
+    if trunk != 0:
+        trunk_rx(trunk, batch)
+    if uplink != 0:
+        uplink_rx(uplink, batch)
 
 
 @kernel
 def run_stages(stages, batch, network, port):
     """Have one run go through the stages of the port that it came from."""
-    s = stages_at(stages)
-    if s.meter != 0:
-        meter_rx(s.meter, batch)
-    if s.security != 0:
-        security_rx(s.security, batch)
-    if s.responder != 0 or s.router != 0:
+    meter, security = ld64_once(stages + S.meter), ld64_once(stages + S.security)
+    responder, groups = ld64_once(stages + S.responder), ld64_once(stages + S.groups)
+    router = ld64_once(stages + S.router)
+    if meter != 0:
+        meter_rx(meter, batch)
+    if security != 0:
+        security_rx(security, batch)
+    if responder != 0 or router != 0:
         learn_sources(batch, network, port)
-    if s.responder != 0:
-        responder_rx(s.responder, batch)
-    if s.groups != 0:
-        groups_rx(s.groups, batch)
-    if s.router != 0:
-        router_rx(s.router, batch)
+    if responder != 0:
+        responder_rx(responder, batch)
+    if groups != 0:
+        groups_rx(groups, batch)
+    if router != 0:
+        router_rx(router, batch)
 
 
 def rx_stages(plan, rxq, batch):
@@ -79,7 +85,7 @@ def rx_stages(plan, rxq, batch):
     b = batch_at(batch)
     if b.offloads != 0:  # now that the frames are those that go on
         check_offloads(batch)
-    rows, origins, n = b.rows, b.origins, b.n
+    rows, origins, mirrors, n = b.rows, b.origins, b.mirrors, b.n
     k = 0
     while k < n:
         first = k
@@ -87,12 +93,16 @@ def rx_stages(plan, rxq, batch):
         while k < n and ld64(origins + 8 * k) == word:
             k += 1
         port = ld64(p.ports + 8 * origin_port(word))
-        if port != 0 and ld64(port + P.stages) != 0:
+        stages = ld64_once(port + P.stages) if port != 0 else 0
+        mirror = ld64_once(stages + S.mirror_rx) if stages != 0 else 0
+        for j in range(first, k):
+            st64(mirrors + 8 * j, mirror)
+        if stages != 0:
             b.rows = rows + 64 * first
             b.origins = origins + 8 * first
             b.n = k - first
             network = enter(plan, batch, word)
-            run_stages(ld64(port + P.stages), batch, network, b.origin)
+            run_stages(stages, batch, network, b.origin)
     b.rows, b.origins, b.n = rows, origins, n
     return 0
 
@@ -100,13 +110,14 @@ def rx_stages(plan, rxq, batch):
 def tx_stages(stages, batch, selected, n, counters):
     """Have n rows of a list go through the stages of the port that they are for; -> how many are
     left of the list."""
-    s = stages_at(stages)
-    if s.groups != 0:
-        n = groups_tx(s.groups, batch, selected, n, counters)
-    if s.meter != 0:
-        n = meter_tx(s.meter, batch, selected, n, counters)
-    if s.trunk != 0:
-        n = trunk_tx(s.trunk, batch, selected, n, counters)
-    if s.way != 0:
-        n = wrap_rows(s.way, batch, selected, n)
+    groups, meter = ld64_once(stages + S.groups), ld64_once(stages + S.meter)
+    trunk, way = ld64_once(stages + S.trunk), ld64_once(stages + S.way)
+    if groups != 0:
+        n = groups_tx(groups, batch, selected, n, counters)
+    if meter != 0:
+        n = meter_tx(meter, batch, selected, n, counters)
+    if trunk != 0:
+        n = trunk_tx(trunk, batch, selected, n, counters)
+    if way != 0:
+        n = wrap_rows(way, batch, selected, n)
     return n
