@@ -183,6 +183,7 @@ class _Daemon:
                 engine.join_cluster()
             wanted.change(self._file)
             self._take_over(self._file)
+            wanted.on_return = self._tell
             self._tell(wanted.restore())
             membership = await self._join(wanted)
             server = await asyncio.to_thread(_api_server, wanted, membership)

@@ -76,6 +76,14 @@ class Inventory:
 
     def problems(self, made: Sequence[Action]) -> list[Problem]:
         """What of these actions does not fit together, or to what stays."""
+        return self.misfits(made) + self.taken_twice(made)
+
+    def misfits(self, made: Sequence[Action]) -> list[Problem]:
+        """Of these, what is said by their values and by what they speak of."""
+        return misfits(self.parts, outcome(made))
+
+    def taken_twice(self, made: Sequence[Action]) -> list[Problem]:
+        """Of these, what no two parts may share."""
         after = outcome(made)
         # What is claimed by what stays: only what is asked for is looked up.
         gone = {claim.place for key in after if (old := self.parts.get(key))
@@ -83,7 +91,7 @@ class Inventory:
         wanted = [claim for key, part in after.items() if part for claim in claims(part, str(key))]
         taken = {c.place: self._taken[c.place] for c in wanted
                  if c.place in self._taken and c.place not in gone}
-        return misfits(self.parts, after) + twice(wanted, taken)
+        return twice(wanted, taken)
 
     def commit(self, made: Sequence[Action]) -> None:
         """The actions have been carried out."""

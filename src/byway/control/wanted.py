@@ -10,21 +10,26 @@ however many ports there are). Either way the actions go to the engine in one ca
 of ports cost two exchanges with the workers. The engine applies all of them or raises and applies
 none; the inventory therefore always says what the engine has. What else a change needs, the state
 file and the rules of gateways, is done around the engine's part (lasting.py).
+
+What the state file has and cannot be yet (returning.py) waits here for its network: in a cluster
+networks come after the start.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from byway.control.actions import Action, AddPort
+from byway.control.actions import Action, AddNetwork, AddPort
 from byway.control.diff import Change, diff
 from byway.control.fitting import cross_check
 from byway.control.inventory import Inventory
 from byway.control.lasting import Lasting
 from byway.control.model import ClusterConfig, Config, NetworkConfig, SwitchConfig
 from byway.control.mtus import Ask, with_mtu, with_mtus
-from byway.control.parts import Key, Part, key_of, parts_of
+from byway.control.outcome import outcome
+from byway.control.parts import Key, Part, key_of, mentions, parts_of
 from byway.control.problem import ConfigError, EngineError
+from byway.control.returning import fitting, unit
 from byway.control.thishost import check_port
 from byway.machine.addresses import mtu_of_address
 
@@ -86,6 +91,9 @@ class Wanted:
         self.has = Inventory(switch, cluster)
         self.on_change: Callable[[], None] = lambda: None  # after every change, however it came
         self.of_cluster: dict[Key, str] = {}  # what the cluster put here, and how to change it
+        self.on_return: Callable[[list[str]], None] = lambda said: None  # see restore
+        self._left_out: dict[Key, Part] = {}  # of the state file
+        self._said: set[str] = set()  # why
         self._ask = ask
 
     @property
@@ -128,44 +136,76 @@ class Wanted:
         """Have what the state file has besides; -> sentences on what of it is left out.
 
         A port that cannot be opened is there, and down. What does not fit to the rest, or is
-        refused for another reason, stays in the file.
+        refused for another reason, stays in the file, and is tried again whenever a network comes
+        that it could be about.
         """
-        parts, left_out = self.lasting.load()
-        after: dict[Key, Part | None] = {
+        parts, sentences = self.lasting.load()
+        self._left_out = {
             key_of(part): part for part in parts if self.has.parts.get(key_of(part)) is None}
-        found = [replace(action, patient=True) if isinstance(action, AddPort) else action
-                 for action in self.has.new(self._filled_parts(after))]
-        actions = found
-        if self.has.problems(found):
-            actions = []
-            for action in found:
-                if problems := self.has.problems([*actions, action]):
-                    left_out += [f"not restored: {problem}" for problem in problems]
-                else:
-                    actions.append(action)
+        return sentences + self._bring_back()
+
+    def _bring_back(self) -> list[str]:
+        """Have what fits by now of what was left out; -> sentences that are new on the others."""
+        parts = {key: with_mtu(part, self.has.underlay) if isinstance(part, NetworkConfig) else part
+                 for key, part in self._left_out.items()}
+        found, problems = fitting(self.has, parts)
+        actions = [replace(action, patient=True) if isinstance(action, AddPort) else action
+                   for action in found]
+        said = [str(problem) for problem in problems]
         try:
             self._apply(actions)
         except EngineError:  # the one shall not hold up the others
-            left_out += self._one_by_one(actions)
-        return left_out
+            said += self._one_by_one(actions)
+        new = [text for text in dict.fromkeys(said) if text not in self._said]
+        self._said.update(new)
+        return [f"not restored: {text}" for text in new]
 
-    def _one_by_one(self, actions: list[Action]) -> list[str]:
-        refused = []
-        for action in actions:
-            try:
-                self._apply([action])
-            except EngineError as error:
-                refused.append(f"not restored: {error}")
-        return refused
+    def _one_by_one(self, actions: Sequence[Action]) -> list[str]:
+        """Apply each with what it cannot do without; -> why it was refused, of the others."""
+        order = {key: number for number, key in enumerate(outcome(actions))}
+        parts = {key: part for key, part in outcome(actions).items() if part}
+        by_key = dict(zip(order, actions, strict=True))
+        said = []
+        for last in (False, True):
+            for key in order:
+                if key not in parts or key not in self._left_out:
+                    continue
+                some = [one for one in sorted(unit(key, parts), key=order.__getitem__)
+                        if one in self._left_out]  # the others came by another way meanwhile
+                refusal = self._refusal([by_key[one] for one in some])
+                if not refusal:
+                    for one in some:
+                        del parts[one]
+                elif last or len(some) == 1:  # else the others alone may be possible
+                    del parts[key]
+                    said += refusal
+        return said
+
+    def _refusal(self, actions: list[Action]) -> list[str]:
+        """Apply these; -> why that was refused."""
+        if problems := self.has.problems(actions):
+            return [str(problem) for problem in problems]
+        try:
+            self._apply(actions)
+        except EngineError as error:
+            return [str(error)]
+        return []
+
+    def _after_networks(self, actions: Sequence[Action]) -> None:
+        """Where networks have come: bring back what was left out and speaks of them."""
+        came = {Key("network", action.network.name) for action in actions
+                if isinstance(action, AddNetwork)}
+        waiting = list(self._left_out)
+        if came and any(mention.of in came for part in self._left_out.values()
+                        for mention in mentions(part)):
+            said = self._bring_back()
+            back = [f"{key} is back" for key in waiting if key not in self._left_out]
+            self.on_return([*back, *said])
 
     def _filled(self, change: Change) -> Change:
         """The change with the MTUs that nobody wrote."""
         return replace(change, add_networks=[
             with_mtu(network, self.has.underlay) for network in change.add_networks])
-
-    def _filled_parts(self, after: dict[Key, Part | None]) -> dict[Key, Part | None]:
-        return {key: with_mtu(part, self.has.underlay) if isinstance(part, NetworkConfig) else part
-                for key, part in after.items()}
 
     def _keep_off(self, keys: Iterable[Key]) -> None:
         """Nobody but the cluster changes what it put here: its hosts are to have the same."""
@@ -182,6 +222,7 @@ class Wanted:
         if problems:
             raise ConfigError(problems)
         self._apply(actions, keep)
+        self._after_networks(actions)
         return actions
 
     def _apply(self, actions: list[Action], keep: Collection[Key] = ()) -> None:
@@ -189,5 +230,7 @@ class Wanted:
             with self.lasting.change(actions, keep):
                 self.engine.apply(actions)
         self.has.commit(actions)
+        for key in outcome(actions) if self._left_out else ():
+            self._left_out.pop(key, None)
         if actions:
             self.on_change()
