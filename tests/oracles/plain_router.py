@@ -144,7 +144,7 @@ class PlainRouter:
                 return None
         elif self.nd_type(frame) != 136 or not self.is_valid(frame):
             return None
-        if self.vni and not self.tunnelled:
+        if self.vni and not self.tunnelled and len(frame) <= 128:
             return Outcome(frame, self.at, self.port, flood=True)
         return self.drop(frame, Reason.TO_GATEWAY)
 

@@ -122,9 +122,10 @@ def put_frame(row, vni, at):
 
 
 @kernel
-def compose(queue, batch, selected, n, most):
+def compose(queue, batch, selected, n, most, seen):
     """Make messages of the first of n rows, of up to ``most`` frames each; -> rows taken << 32 |
-    messages. Rows that are too long are dropped and counted."""
+    messages. Rows that are too long are dropped and counted, but for the first ``seen`` rows, which
+    have been here before."""
     s = sender_at(queue)
     b = batch_at(batch)
     scratch, vni, longest = b.scratch, b.vni, s.longest
@@ -142,7 +143,8 @@ def compose(queue, batch, selected, n, most):
         if at + SEGMENT * (2 + ld64(row + R.nsegs)) > end:
             break
         if unlikely(length > longest):
-            count_drops(s.tx, _TOO_BIG, 1)
+            if k >= seen:
+                count_drops(s.tx, _TOO_BIG, 1)
             size = 0
             k += 1
             continue
@@ -231,17 +233,19 @@ def tunnel_tx(queue, batch, selected, n, unused):
     first = 0
     singly = 0  # frames of a run that was refused, to be sent one by one
     refusal = 0
+    seen = 0  # rows that messages were made of, be it that those were never sent
     while first < n:
         if unlikely(singly > 0):
             sent = ld64(s.tx + C.frames)
-            taken = compose(queue, batch, selected + 8 * first, singly, 1)
+            taken = compose(queue, batch, selected + 8 * first, singly, 1, seen - first)
             send_made(queue, batch, taken & 0xFFFFFFFF)
             if ld64(s.tx + C.frames) > sent and (refusal == EINVAL or refusal == _EIO):
                 s.most = 1
             first += taken >> 32
             singly -= taken >> 32
         else:
-            taken = compose(queue, batch, selected + 8 * first, n - first, s.most)
+            taken = compose(queue, batch, selected + 8 * first, n - first, s.most, seen - first)
+            seen = max(seen, first + (taken >> 32))
             done = send_made(queue, batch, taken & 0xFFFFFFFF)
             refusal = done >> 32
             if unlikely(refusal != 0):

@@ -53,6 +53,7 @@ from byway.machine.mem import (
 )
 from byway.packet.batch import (
     FLOOD,
+    HEAD,
     MIN_FRAME,
     UNDECIDED,
     R,
@@ -262,11 +263,12 @@ def route_packet(row, batch, router, gateway, version):
 # ---------------------------------------------------------------- the frames of a run
 @kernel
 def answered(row, batch, router, gateway, high, low):
-    """Somebody answers the gateway: here, or on another host, it has asked."""
+    """Somebody answers the gateway: here, or on another host, it has asked. (Nobody needs more than
+    HEAD bytes for that, and how long a frame may be is not looked at where it is flooded.)"""
     b = batch_at(batch)
     number = ld64(gateway + G.number)
-    if b.vni != 0 and b.origin < FIRST_TUNNEL and not was_asked(router, batch, number, high, low) \
-            and may_send_request(router, batch):
+    if b.vni != 0 and b.origin < FIRST_TUNNEL and ld64(row + R.len) <= HEAD \
+            and not was_asked(router, batch, number, high, low) and may_send_request(router, batch):
         st64(row + R.out, FLOOD)
     else:
         st64(row + R.out, dropped(_TO_GATEWAY))

@@ -121,6 +121,15 @@ def test_memory_that_a_sender_took_away(bench: Bench) -> None:
     assert bench.arrived(4) == [HEADER + frame(1000, k) for k in (0, 1, 3, 4)]
 
 
+def test_what_is_behind_a_refused_run_is_counted_once(bench: Bench) -> None:
+    """It is looked at again, after the frames of the run have gone one by one."""
+    n = bench.frames.place([frame(1000), frame(1000, 1), *[frame(LONGEST + 1), frame(500)] * 3])
+    bench.frames.batch.rows["addr"][[1, 5]] = 4096  # nothing is there
+    sent = tunnel_send(address_of(bench.sender), bench.frames.address, bench.frames.selected, n)
+    assert (sent, bench.drops()) == (3, {"bad_address": 2, "too_big": 3})
+    assert bench.arrived(3) == [HEADER + frame(1000), *[HEADER + frame(500)] * 2]
+
+
 def test_nobody_there_is_no_error(bench: Bench) -> None:
     bench.point_at(free_port(bench.wanted.address))
     for _ in range(3):

@@ -191,6 +191,15 @@ def test_a_false_advertisement_is_passed_on_to_nobody(routed: Routed) -> None:
     assert routed.send([spoiled], 1, PORT, 100)[0].drop == Reason.TO_GATEWAY
 
 
+def test_a_long_answer_is_passed_on_to_nobody(routed: Routed) -> None:
+    """What is flooded is not held against the MTU any more; an answer needs no more than a head."""
+    answer = Arp(2, HERE, "10.0.0.9", GATE, "10.0.0.1").frame(GATE)
+    assert routed.send([answer.ljust(128, b"x")], 1, PORT, 100)[0].flood
+    for length in (129, 9000):
+        long = Arp(2, HERE, "10.0.0.8", GATE, "10.0.0.1").frame(GATE).ljust(length, b"x")
+        assert routed.send([long], 1, PORT, 100)[0].drop == Reason.TO_GATEWAY
+
+
 # ---------------------------------------------------------------- limits
 def test_who_scans_uses_up_its_own_requests(routed: Routed) -> None:
     def requests(port: int, first: int) -> int:
