@@ -132,6 +132,7 @@ class Policy:
             self._store(sub.stages, {
                 **self._of_network(network), "meter": wanted["meter"],
                 "security": wanted["security"],
+                "mirror_rx": wanted["mirror_rx"], "mirror_tx": wanted["mirror_tx"],
                 "groups": self._security.attach_number(port, sub.index)})
         port.record["stages"] = address_of(self._records[port.name])
         before, self._parts[port.name] = self._parts.get(port.name), parts

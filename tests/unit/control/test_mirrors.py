@@ -62,3 +62,22 @@ def test_what_is_routed(switch: RunningSwitch, stack: ExitStack) -> None:
     assert yard.send("a", there) == {"b": [routed]}
     yard.change("a", mirror=None)
     assert yard.send("a", there) == {"b": [routed]}
+
+
+@pytest.mark.parametrize("direction", ["rx", "tx", "both"])
+def test_the_networks_of_a_trunk(switch: RunningSwitch, stack: ExitStack, direction: str) -> None:
+    """All of them: what comes in shows without its tag, what goes out with it."""
+    for name in ("blue", "green"):
+        switch.network(name)
+    yard = Yard(switch, stack, eye={"network": "watch"}, blue={"network": "blue"},
+                trunk={"network": "green", "vlans": {"10": "blue"},
+                       "mirror": {"to": "eye", "direction": direction}}, green={"network": "green"})
+    trunk = yard["trunk"]
+    sent, plain = [hello(trunk), hello(trunk, 10), hello(trunk)], hello(trunk)
+    assert yard.send("trunk", *sent) == {"green": [plain] * 2, "blue": [plain]} | (
+        {"eye": [plain] * 3} if direction != "tx" else {})
+    for name, tag in (("green", 0), ("blue", 10)):
+        question = hello(yard[name], to=trunk.mac)
+        there = hello(yard[name], tag, trunk.mac)
+        assert yard.send(name, question) == {"trunk": [there]} | (
+            {"eye": [there]} if direction != "rx" else {})
