@@ -1,123 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of what was heard, without etcd and without threads: batches in, calls out."""
+"""What becomes of what was heard; of its tables: test_intake_tables.py."""
 
 import asyncio
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 
 from byway.control.cluster.feed import Batch, Handover
-from byway.control.cluster.intake import SOURCE, Intake
-from byway.control.population import Population
 from byway.control.problem import EngineError
-from tests.unit.control.fake_overlay import FakeOverlay
-
-MAC = 0x020000000001
-IP = bytes(10) + b"\xff\xff\x0a\0\0\1"
-BLUE = {"name": "blue"}
-PORT = {"name": "p", "network": "blue"}
-
-
-class FakeLoop:
-    """Keeps what is to be called later, with the seconds."""
-
-    def __init__(self) -> None:
-        self.later: list[tuple[float, Callable[..., None], tuple[Any, ...]]] = []
-        self.soon: list[Callable[[], None]] = []
-
-    def call_later(self, seconds: float, call: Callable[..., None], *values: Any) -> Any:
-        entry = (seconds, call, values)
-        self.later.append(entry)
-        loop = self
-
-        class Handle:
-            def cancel(self) -> None:
-                loop.later.remove(entry)
-
-        return Handle()
-
-    def call_soon(self, call: Callable[[], None]) -> None:
-        self.soon.append(call)
-
-    def call_soon_threadsafe(self, call: Callable[[], None]) -> None:
-        call()
-
-
-class FakeDesk:
-    """Takes everything but the names in `refuses`, ports of networks that are not there, and a VNI
-    twice; a network that has ports does not go."""
-
-    def __init__(self) -> None:
-        self.tables: dict[tuple[str, str], dict[str, Any]] = {}
-        self.refuses: set[str] = set()
-        self.lost: list[tuple[str, str]] = []
-        self.fails: dict[str, Exception] = {}  # by an error that it should not have
-
-    def put(self, kind: str, table: dict[str, Any]) -> None:
-        if table["name"] in self.fails:
-            raise self.fails[table["name"]]
-        if table["name"] in self.refuses:
-            raise EngineError("it is refused", "choose another")
-        if kind == "port" and ("network", table["network"]) not in self.tables:
-            raise EngineError("there is no such network", "create it")
-        others = [one for one in self.tables.values() if one["name"] != table["name"]]
-        if "vni" in table and table["vni"] in [other.get("vni") for other in others]:
-            raise EngineError("the VNI is taken", "choose another")
-        self.tables[kind, table["name"]] = table
-
-    def drop(self, kind: str, name: str) -> None:
-        networks = [table.get("network") for table in self.tables.values()]
-        if name in self.refuses or (kind == "network" and name in networks):
-            raise EngineError("it is in use", "stop that")
-        self.tables.pop((kind, name), None)
-
-    def lose(self, kind: str, name: str) -> None:
-        self.lost.append((kind, name))
-
-    def has(self, kind: str, name: str) -> bool:
-        return (kind, name) in self.tables
-
-
-class World:
-    """An intake of the host `me`, and all that it talks to."""
-
-    def __init__(self) -> None:
-        self.overlay, self.desk, self.loop = FakeOverlay(), FakeDesk(), FakeLoop()
-        self.population = Population(self.overlay)
-        self.population.add_source(SOURCE)
-        self.population.add_network("blue")
-        self.said: list[str] = []
-        self.lost: list[set[tuple[str, int]]] = []
-        self.intake = Intake("me", self.population, self.desk, self.loop,  # type: ignore[arg-type]
-                             self.said.append, lambda: None, self.lost.append, grace=7.0)
-
-    def hear(self, *batches: Batch) -> None:
-        """Batches come, and everything is done about them."""
-        for batch in batches:
-            self.intake.handover.put(batch)
-            while self.loop.soon:
-                self.loop.soon.pop()()
-
-    def sync(self, revision: int, *said: tuple[Any, ...], forget: bool = False,
-             feed: str = "hosts") -> None:
-        """A complete sync."""
-        self.hear(Batch(feed, "begin", revision, forget=forget),
-                  Batch(feed, "said", revision, [(revision, one) for one in said]),
-                  Batch(feed, "end", revision, forget=forget))
-
-    def tell(self, revision: int, *said: tuple[Any, ...], feed: str = "hosts") -> None:
-        """Something happens."""
-        self.hear(Batch(feed, "said", revision, [(revision, one) for one in said]),
-                  Batch(feed, "followed", revision))
-
-    def lose(self, feed: str = "hosts") -> None:
-        """The connection ends."""
-        self.hear(Batch(feed, "lost", sentence="etcd does not answer"))
-
-
-HOST_A = ("put_host", "a", "192.0.2.1", ("blue",))
-ENTRY_A = ("put_entry", "blue", "a", MAC, (IP,), 1, ())
+from tests.unit.control.cluster.intaking import BLUE, ENTRY_A, HOST_A, IP, MAC, PORT, World
 
 
 @pytest.fixture
@@ -179,96 +70,6 @@ def test_what_is_said_under_the_own_name_is_not_of_another_host(world: World) ->
     assert world.overlay.calls == []
 
 
-def test_tables_come_change_and_go(world: World) -> None:
-    world.sync(10, ("put_network", "blue", BLUE))
-    world.sync(10, ("put_port", "p", PORT), feed="ports")
-    assert world.desk.tables == {("network", "blue"): BLUE, ("port", "p"): PORT}
-    world.tell(11, ("drop_port", "p"), feed="ports")
-    world.sync(12)
-    assert world.desk.tables == {}
-
-
-def test_what_is_refused_is_told_and_tried_again(world: World) -> None:
-    world.sync(10, ("put_port", "p", PORT), feed="ports")  # before its network is known
-    assert world.intake.problems == {"port p": "there is no such network; create it"}
-    world.sync(10, ("put_network", "blue", BLUE))
-    assert world.desk.tables["port", "p"] == PORT
-    assert world.intake.problems == {}
-    world.desk.refuses.add("p")
-    world.tell(11, ("put_port", "p", {**PORT, "mtu": 9}), feed="ports")
-    assert world.desk.tables["port", "p"] == PORT  # never half applied
-    world.tell(12, ("drop_port", "p"), feed="ports")
-    assert "cannot be removed here" in world.intake.problems["port p"]
-
-
-def test_what_was_refused_and_is_taken_back_does_not_come_later(world: World) -> None:
-    world.sync(10, ("put_network", "blue", BLUE))
-    world.desk.refuses.add("blue")
-    world.tell(11, ("put_network", "blue", {**BLUE, "vni": 9}))
-    assert "it is refused" in world.intake.problems["network blue"]
-    world.tell(12, ("put_network", "blue", BLUE))
-    assert world.intake.problems == {}
-    world.desk.refuses.clear()
-    world.tell(13, ("put_network", "red", {"name": "red"}))
-    assert world.desk.tables["network", "blue"] == BLUE
-
-
-def test_what_was_refused_and_is_gone_at_a_sync_does_not_come_later(world: World) -> None:
-    world.desk.refuses |= {"blue", "p"}
-    world.sync(10, ("put_network", "blue", BLUE))
-    world.sync(10, ("put_port", "p", PORT), feed="ports")
-    world.lose()
-    world.desk.refuses.clear()
-    red = ("put_network", "red", {"name": "red"})
-    world.hear(Batch("hosts", "begin", 20), Batch("hosts", "said", 20, [(20, red)]))
-    assert set(world.desk.tables) == {("network", "red")}
-    world.hear(Batch("hosts", "end", 20))
-    assert set(world.intake.problems) == {"port p"}
-    world.sync(20, feed="ports")
-    world.tell(21, ("put_network", "green", {"name": "green"}))
-    assert set(world.desk.tables) == {("network", "red"), ("network", "green")}
-    assert world.intake.problems == {}
-
-
-def test_a_vni_that_another_network_had_is_free_when_that_is_gone(world: World) -> None:
-    old, new = ({"name": name, "vni": 7} for name in ("old", "new"))
-    world.sync(10, ("put_network", "old", old))
-    world.sync(20, ("put_network", "new", new))
-    assert world.desk.tables == {("network", "new"): new}
-    world.tell(21, ("put_network", "old", old), ("drop_network", "new"))
-    assert world.desk.tables == {("network", "old"): old}
-    assert world.intake.problems == {}
-
-
-def test_a_network_that_could_not_go_goes_after_its_ports(world: World) -> None:
-    world.sync(10, ("put_network", "blue", BLUE))
-    world.sync(10, ("put_port", "p", PORT), feed="ports")
-    world.sync(20)  # etcd says this first, by the other feed
-    assert "cannot be removed here" in world.intake.problems["network blue"]
-    world.tell(20, ("drop_port", "p"), feed="ports")
-    assert world.desk.tables == {}
-    assert world.intake.problems == {}
-    assert world.intake.tables == {}
-
-
-def test_a_change_in_the_switch_lets_what_was_refused_be_tried(world: World) -> None:
-    world.desk.refuses.add("blue")
-    world.sync(10, ("put_network", "blue", BLUE))
-    world.desk.refuses.clear()
-    world.intake.try_again()
-    world.loop.soon.pop()()
-    assert world.desk.tables == {("network", "blue"): BLUE}
-    world.intake.try_again()  # nothing waits
-    assert world.loop.soon == []
-
-
-def test_what_is_refused_again_is_said_once(world: World) -> None:
-    world.desk.refuses.add("blue")
-    for revision in (10, 20):
-        world.sync(revision, ("put_network", "blue", BLUE))
-    assert len(world.said) == 1
-
-
 def test_a_value_that_nobody_understands_takes_nothing_away(world: World) -> None:
     world.sync(10, ("put_network", "blue", BLUE))
     world.sync(10, ("put_port", "p", PORT), feed="ports")
@@ -294,34 +95,6 @@ def test_a_host_or_entry_that_nobody_understands_stays(world: World) -> None:
     assert world.overlay.entries == {}
     world.sync(21)
     assert world.overlay.tunnels == {}
-
-
-def test_tables_that_etcd_has_lost_stay_and_are_told(world: World) -> None:
-    world.sync(10, ("put_network", "blue", BLUE))
-    world.sync(3, forget=True)
-    assert set(world.desk.tables) == {("network", "blue")}
-    for _, sweep, values in world.loop.later:
-        sweep(*values)
-    world.sync(4)  # also when etcd has not lost anything since
-    assert set(world.desk.tables) == {("network", "blue")}
-    assert "etcd has lost it" in world.intake.problems["network blue"]
-    world.tell(5, ("put_network", "blue", BLUE))
-    assert world.intake.problems == {}
-    world.sync(6)
-    assert world.desk.tables == {}
-
-
-def test_a_table_that_etcd_has_lost_may_be_removed_or_changed_here(world: World) -> None:
-    world.sync(10, ("put_network", "blue", BLUE), ("put_network", "red", {"name": "red"}))
-    world.sync(3, forget=True)
-    assert world.desk.lost == [("network", "blue"), ("network", "red")]
-    del world.desk.tables["network", "blue"]
-    world.desk.tables["network", "red"] = {"name": "red", "vni": 9}
-    world.intake.try_again()
-    assert set(world.intake.problems) == {"network red"}
-    assert set(world.intake.tables) == {("network", "red")}
-    world.tell(4, ("put_network", "red", {"name": "red"}))
-    assert world.desk.tables == {("network", "red"): {"name": "red"}}
 
 
 def test_an_overlay_that_refuses_a_host_is_told(world: World) -> None:
