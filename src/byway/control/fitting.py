@@ -237,10 +237,15 @@ def _of_router(view: _View, router: RouterConfig, where: str) -> Iterator[Proble
         key = f"{where}: routes[{number}].via"
         if route.via in ours:
             yield Problem(key, f'"{route.via}" is the router itself', "name another machine")
-        elif not _within(route.via, routed):
+        elif not _within(route.via, routed) or _of_a_link(route.via):
             yield Problem(key, f'"{route.via}" is in none of the subnets of the router\'s gateways'
                           f" ({', '.join(routed) or 'they have none'})",
                           "name a machine in one of them")
+
+
+def _of_a_link(ip: str) -> bool:
+    """An IPv6 link-local address: no router tells which of its links is meant (RFC 4291, 2.5.6)."""
+    return ":" in ip and ipaddress.ip_address(ip).is_link_local
 
 
 def _overlap(where: str, first: str, second: str) -> Problem:

@@ -310,15 +310,16 @@ def test_a_whole_pair_is_a_character() -> None:
     assert parse_port({**NULL, "kind": "pcap", "read": "/tmp/\U0001f600"}, "p").kind == "pcap"
 
 
-@pytest.mark.parametrize(("subnets", "via"), [
-    ('"10.1.0.0/24", "fd01::/64", "10.7.0.0/24"', "10.7.0.9"),
-    ('"10.1.0.0/24", "fd01::/64", "fe80::/64"', "fe80::9")])
-def test_a_next_hop_is_where_a_gateway_routes(subnets: str, via: str) -> None:
+@pytest.mark.parametrize(("subnet", "gateway", "via"), [
+    ("10.7.0.0/24", "10.1.0.2/24", "10.7.0.9"), ("fe80::/64", "fe80::1/64", "fe80::9"),
+    ("fe00::/8", "fe00::1/8", "fe80::9")])
+def test_a_next_hop_is_where_a_gateway_routes(subnet: str, gateway: str, via: str) -> None:
     """The network has its subnet, but the router has no address in it that it routes from."""
+    subnets = f'"10.1.0.0/24", "fd01::/64", "{subnet}"'
     to = "fd09::/16" if ":" in via else "10.9.0.0/16"
     text = GOOD.replace('name = "red"', f'name = "red"\nsubnets = [{subnets}]').replace(
         'to = "10.9.0.0/16", via = "10.1.0.9"', f'to = "{to}", via = "{via}"').replace(
-        '"fd01::1/64"]', '"fd01::1/64"' + (', "fe80::1/64"]' if ":" in via else "]"))
+        '"fd01::1/64"]', f'"fd01::1/64", "{gateway}"]')
     with pytest.raises(ConfigError, match=rf'"{via}" is in none of the subnets of the router.s'):
         good(text)
 
