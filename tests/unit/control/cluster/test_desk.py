@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The cluster's networks and ports in a switch that has some of its own."""
 
+import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 
 from byway.control.actions import AddPort
+from byway.control.api import make_app
 from byway.control.cluster.desk import WantedDesk
 from byway.control.diff import Change
 from byway.control.model import Config, NetworkConfig, NullPort, SwitchConfig, UnderlayConfig
@@ -119,3 +122,20 @@ def test_a_port_of_the_cluster_waits_for_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="later"):  # what is there is not given up for it
         desk.put("port", {**tape, "write": str(tmp_path / "later" / "other.pcap")})
     assert wanted.has.ports["tape"].model_dump()["write"] == tape["write"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_the_api_refuses_to_change_what_the_cluster_put_here(wanted: Wanted, method: str) -> None:
+    WantedDesk(wanted).put("network", {"name": "blue", "vni": 7})
+
+    async def call() -> httpx.Response:
+        transport = httpx.ASGITransport(app=make_app(wanted))
+        async with httpx.AsyncClient(transport=transport, base_url="http://byway") as client:
+            return await client.request(method, "/v1/networks/blue", json={"vni": 8})
+
+    answer = asyncio.run(call())
+    assert answer.status_code == 409
+    assert answer.json() == {
+        "error": "refused", "problem": 'network "blue" is of the cluster',
+        "fix": "change or remove it there, such as by: byway network remove --cluster blue"}
+    assert wanted.has.networks["blue"].vni == 7
