@@ -20,14 +20,13 @@ Printed are medians, and the claim that Byway works less than Open vSwitch for a
 both have the same kind of wire; the exit status is 0 if it holds, 1 if not, 2 if nothing could be
 measured. Needs root and huge pages; nothing else may run meanwhile. Where something did, the time
 stamp counter went on counting: a switch that polls takes a pass in which it lost its CPU for one
-that was busy, since frames came meanwhile. So it is counted how often the measured threads were
-preempted, and a claim is judged by quiet measurements alone.
+that was busy, since frames came meanwhile. That can only add to a figure. So a claim holds Byway's median
+against the least that Open vSwitch ever needed, and it is told how many measurements shared a CPU.
 """
 
 import argparse
 import contextlib
 import json
-import math
 import os
 import statistics
 import sys
@@ -43,11 +42,13 @@ from bench.container_ways import Pair
 from bench.overlay_frames import Run, Settings
 from tests.system.peers import hugepages
 from tests.system.peers.process import PeerError, wait_until
+from tests.system.peers.testpmd import Guest
 
 FRAME = 64
 HUGE_MIB = 1400  # the machines, and two Open vSwitches
 BURSTS = 8  # of 32 frames that each machine has on its way
 WARM_UP = 1.0  # seconds
+TRIES = 5
 QUIET = 20.0  # preemptions a second of the measured threads, beyond which something else ran there
 RIVALS = (("byway ring", "ovs ring"), ("byway af-packet", "ovs af-packet"),
           ("byway af-xdp", "ovs af-xdp"))
@@ -72,11 +73,23 @@ class Sample:
         return self.preempted <= QUIET
 
 
+def set_off(guest: Guest) -> None:
+    """Have the machines send frames back and forth. The first ones may be lost where hosts have yet
+    to find each other; then once more."""
+    for _ in range(TRIES):
+        guest.ping_pong(BURSTS)
+        time.sleep(WARM_UP)
+        before = guest.stats()
+        time.sleep(WARM_UP / 4)
+        if guest.stats() != before:
+            return
+        guest.command("stop", r"\nDone\.")
+
+
 def frames(run: Run, seconds: float) -> tuple[float, float, float]:
     """(million frames a second, cycles a frame, preemptions a second) of two machines. PeerError
     where no frames arrive."""
-    run.guest.ping_pong(BURSTS)
-    time.sleep(WARM_UP)
+    set_off(run.guest)
     run.meter.clear()
     before = run.preempted()
     begin, first = time.monotonic(), run.guest.stats()
@@ -146,14 +159,15 @@ def medians(samples: list[Sample]) -> dict[tuple[str, str], tuple[float, float]]
 
 
 def claims(samples: list[Sample]) -> dict[str, float]:
-    """{claim: Byway's cycles divided by Open vSwitch's}: each is to be below 1. Of what was
-    measured in quiet; a claim about which nothing was is not a number."""
-    ways = {one.way for one in samples if one.load == "frames"}
-    middle = medians([one for one in samples if one.quiet])
+    """{claim: the median of Byway's cycles divided by the least of Open vSwitch's}: each is to be
+    below 1."""
+    costs: dict[str, list[float]] = {}
+    for one in samples:
+        if one.load == "frames":
+            costs.setdefault(one.way, []).append(one.cost)
     return {
-        f"cycles a frame, {byway} / {ovs}": middle["frames", byway][1] / middle["frames", ovs][1]
-        if {("frames", byway), ("frames", ovs)} <= middle.keys() else math.nan
-        for byway, ovs in RIVALS if {byway, ovs} <= ways
+        f"cycles a frame, {byway} / {ovs}": statistics.median(costs[byway]) / min(costs[ovs])
+        for byway, ovs in RIVALS if {byway, ovs} <= costs.keys()
     }
 
 
@@ -164,8 +178,7 @@ def table(samples: list[Sample]) -> str:
         lines.append(
             f"{load:<8}{way:<18}{rate:>10.3f} {RATES[load]:<12}{cost:>10.2f} {COSTS[load]}")
     for claim, ratio in claims(samples).items():
-        verdict = "not judged" if math.isnan(ratio) else "holds" if ratio < 1 else "FAILS"
-        lines.append(f"{claim}: {ratio:.2f} < 1  {verdict}")
+        lines.append(f"{claim}: {ratio:.2f} < 1  {'holds' if ratio < 1 else 'FAILS'}")
     if disturbed := sum(not one.quiet for one in samples):
         lines.append(f"{disturbed} of {len(samples)} measurements had to share the switch's CPU: "
                      "run the bench alone")
