@@ -20,8 +20,9 @@ Printed are medians, and the claim that Byway works less than Open vSwitch for a
 both have the same kind of wire; the exit status is 0 if it holds, 1 if not, 2 if nothing could be
 measured. Needs root and huge pages; nothing else may run meanwhile. Where something did, the time
 stamp counter went on counting: a switch that polls takes a pass in which it lost its CPU for one
-that was busy, since frames came meanwhile. That can only add to a figure. So a claim holds Byway's median
-against the least that Open vSwitch ever needed, and it is told how many measurements shared a CPU.
+that was busy, since frames came meanwhile. That can only add to a figure. So a claim holds Byway's
+median against the least that Open vSwitch ever needed, and it is told how many measurements shared
+a CPU.
 """
 
 import argparse
