@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A network's gateway: its addresses, and its answers to ARP, neighbour solicitations and echo.
+"""A network's gateway: its addresses, and its answers to ARP and neighbour solicitations.
 
 Used by router.py and icmp_errors.py; uses arp.py, nd.py. Works on private heads only.
 
@@ -13,50 +13,32 @@ Requests (RFC 826) and solicitations (RFC 4861, 7.2.3) for our addresses are ans
 or to our MAC; so is who wants an address for itself (RFC 5227, 2.1; RFC 4862, 5.4), for it is
 taken. Who says on a local port that one of our addresses is its own is not heard (SPOOFED_ARP), or
 other guests' packets to the gateway would go to it.
-
-Echo requests (RFC 792; RFC 4443, 4.2): the reply is the frame with other headers; its data stays
-where it is. So the data of a request may have any length, and a wrong checksum stays wrong in the
-reply.
-
-Limits: requests in fragments, or with IPv6 extension headers, are not answered; IPv4 options are in
-the reply as they came.
 """
 
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import (
-    ld16,
     ld16be,
-    ld32,
     ld32be,
     ld64,
     ld64be,
     shr64,
-    st8,
-    st16,
-    st32,
     st64,
 )
 from byway.packet.batch import R, batch_at, dropped
-from byway.packet.checksum import adjusted, ipv4_checksum
-from byway.packet.offload import NEEDS_CSUM
 from byway.packet.reason import Reason
 from byway.switch.arp import (
-    L3,
     OPERATION,
     REPLY,
     REQUEST,
     SENDER_IP,
     SENDER_MAC,
     TARGET_IP,
-    set_macs,
     write_arp,
 )
 from byway.switch.nd import (
     ADVERTISEMENT,
-    DESTINATION,
     IS_ROUTER,
-    L4,
     ND_FRAME,
     NODES_HIGH,
     NODES_LOW,
@@ -86,10 +68,6 @@ GATEWAY, gateway_at, G = record("gateway", [
     "number", "port", "mac", "mtu", "routes", "addresses", "n", "tunnels"])
 # An own address, then the mask of its subnet: four words (IPv4 as ::ffff:a.b.c.d).
 ADDRESS = 32
-
-TTL = 64
-ECHO, ECHO_REPLY = 8, 0
-ECHO6, ECHO6_REPLY = 128, 129
 
 
 # ---------------------------------------------------------------- addresses
@@ -194,49 +172,3 @@ def write_solicitation(row, gateway, source, high, low):
     node = low & ~NODES_MASK
     send_message(row, NODES_MAC | node, ld64(source), ld64(source + 8), NODES_HIGH,
                  NODES_LOW | node)
-
-
-# ---------------------------------------------------------------- echo
-@kernel
-def echo_type(row, field, kind):
-    """Write the ICMP type at ``field`` and keep the checksum behind it right, unless that is still
-    to be completed: then the type is in the sum.
-
-    0 and 0xFFFF are the same sum, but only the second is one of nothing but zeros, which a reply
-    with no data may be.
-    """
-    old = ld16(field)
-    st8(field, kind)
-    if ld64(row + R.offload) & NEEDS_CSUM == 0:
-        made = adjusted(ld16(field + 2), old, ld16(field))
-        st16(field + 2, 0xFFFF if made == 0 else made)
-
-
-@kernel
-def echo_reply(row, batch, gateway, l4):
-    """The IPv4 echo request in the row becomes the reply (RFC 792)."""
-    head = ld64(row + R.head)
-    set_macs(head, shr64(ld64be(head + 6), 16), own_mac(gateway))
-    ip = head + L3
-    source, destination = ld32(ip + 12), ld32(ip + 16)
-    st32(ip + 12, destination)
-    st32(ip + 16, source)
-    st8(ip + 8, TTL)
-    ipv4_checksum(ip, l4 - L3)
-    echo_type(row, head + l4, ECHO_REPLY)
-    st64(row + R.out, batch_at(batch).origin)
-
-
-@kernel
-def echo_reply_ipv6(row, batch, gateway):
-    """The ICMPv6 echo request in the row becomes the reply (RFC 4443, 4.2). The pseudo-header's sum
-    stays what it was, whichever way round its addresses are."""
-    head = ld64(row + R.head)
-    set_macs(head, shr64(ld64be(head + 6), 16), own_mac(gateway))
-    for k in range(2):
-        source, destination = ld64(head + SOURCE + 8 * k), ld64(head + DESTINATION + 8 * k)
-        st64(head + SOURCE + 8 * k, destination)
-        st64(head + DESTINATION + 8 * k, source)
-    st8(head + L3 + 7, TTL)
-    echo_type(row, head + L4, ECHO6_REPLY)
-    st64(row + R.out, batch_at(batch).origin)

@@ -49,7 +49,8 @@ from byway.packet.layers import (
 )
 from byway.packet.offload import word_gso
 from byway.switch.arp import L3, replace, set_macs
-from byway.switch.gateway import TTL, own_mac, speaks_from
+from byway.switch.echo import TTL
+from byway.switch.gateway import own_mac, speaks_from
 from byway.switch.nd import ICMPV6, REDIRECT, icmpv6_sum
 from byway.switch.router_limits import may_send_error
 from byway.switch.routes import MAPPED

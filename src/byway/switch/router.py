@@ -77,14 +77,11 @@ from byway.switch.arp import (
     write_arp,
 )
 from byway.switch.decide import GROUP_BIT, MAC_MASK
+from byway.switch.echo import ECHO, ECHO6, echo_reply, echo_reply_ipv6
 from byway.switch.fdb import FIRST_TUNNEL
 from byway.switch.gateway import (
-    ECHO,
-    ECHO6,
     G,
     arp_heard,
-    echo_reply,
-    echo_reply_ipv6,
     is_own,
     nd_heard,
     own_mac,
@@ -145,7 +142,8 @@ def local_ipv4(row, batch, router, gateway):
         return
     if protocol == ICMP:
         if ld16be(ip + 2) >= l4 - L3 + 8 and ld16be(head + l4) == ECHO << 8:
-            echo_reply(row, batch, gateway, l4)
+            echo_reply(row, own_mac(gateway), l4)
+            st64(row + R.out, batch_at(batch).origin)
     elif protocol == TCP or protocol == UDP:
         send_error(row, batch, router, gateway, PORT_UNREACHABLE, 0, _TO_GATEWAY)
     else:
@@ -161,7 +159,8 @@ def local_ipv6(row, batch, router, gateway):
     st64(row + R.out, dropped(_TO_GATEWAY))
     if protocol == ICMPV6:
         if ld16be(ip + 4) >= 8 and ld16be(head + L4) == ECHO6 << 8:
-            echo_reply_ipv6(row, batch, gateway)
+            echo_reply_ipv6(row, own_mac(gateway))
+            st64(row + R.out, batch_at(batch).origin)
     elif protocol == TCP or protocol == UDP:
         send_error(row, batch, router, gateway, PORT_UNREACHABLE6, 0, _TO_GATEWAY)
 

@@ -2,8 +2,8 @@
 """Byway's own address on an uplink: answers to ARP, neighbour discovery and ping, and what it
 learns of its neighbours' MAC addresses.
 
-Used by uplink.py; uses arp.py and nd.py. Works on private heads; an answer takes its question's
-place in the row. RFC 826, RFC 4861, RFC 792, RFC 4443.
+Used by uplink.py; uses arp.py, nd.py and echo.py. Works on private heads; an answer takes its
+question's place in the row. RFC 826, RFC 4861, RFC 792, RFC 4443.
 
 Only next hops are learned, of which there are as many as control wants: nobody can fill a table.
 As in any IPv4 or IPv6 network, who is on the link can claim to be a next hop; whom that may not
@@ -14,37 +14,28 @@ from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import (
     ld8,
-    ld16,
     ld16be,
-    ld32,
     ld32be,
     ld64,
     ld64be,
     shr64,
-    st8,
-    st16,
-    st32,
     st64,
 )
 from byway.packet.batch import R, origin_port
-from byway.packet.checksum import adjusted, ipv4_checksum
 from byway.packet.nexthop import NEXT_HOP, heard
-from byway.packet.offload import NEEDS_CSUM
 from byway.packet.tunnels import tunnel_of
 from byway.switch.arp import (
-    L3,
     OPERATION,
     REPLY,
     REQUEST,
     SENDER_IP,
     SENDER_MAC,
     TARGET_IP,
-    set_macs,
     write_arp,
 )
+from byway.switch.echo import ECHO, ECHO6, echo_reply, echo_reply_ipv6
 from byway.switch.nd import (
     ADVERTISEMENT,
-    DESTINATION,
     L4,
     OVERRIDE,
     SOLICITATION,
@@ -66,9 +57,6 @@ UPLINK, uplink_at, K = record("uplink", [
 
 NEXT_HOP_SIZE = NEXT_HOP.itemsize
 MAPPED = 0xFFFF << 32  # the low word of an IPv4 address without the address
-TTL = 64
-ECHO, ECHO_REPLY = 8, 0
-ECHO6, ECHO6_REPLY = 128, 129
 
 
 @kernel
@@ -143,47 +131,23 @@ def is_discovery(kind):
 
 # ---------------------------------------------------------------- ping
 @kernel
-def set_type(row, field, kind):
-    """Write the ICMP type at ``field`` and keep the checksum behind it right, unless that is still
-    to be completed: then the type is in the sum."""
-    old = ld16(field)
-    st8(field, kind)
-    if ld64(row + R.offload) & NEEDS_CSUM == 0:
-        st16(field + 2, adjusted(ld16(field + 2), old, ld16(field)))
-
-
-@kernel
 def echo(uplink, row, l4):
     """Does the IPv4 packet to us, with its payload at ``l4``, ask for an echo? Then it becomes the
-    reply (its data stays where it is); -> whether it does."""
+    reply; -> whether it does."""
     head = ld64(row + R.head)
     if ld8(head + l4) != ECHO or ld8(head + l4 + 1) != 0:
         return False
-    set_macs(head, shr64(ld64be(head + 6), 16), ld64(uplink + K.mac))
-    ip = head + L3
-    source, destination = ld32(ip + 12), ld32(ip + 16)
-    st32(ip + 12, destination)
-    st32(ip + 16, source)
-    st8(ip + 8, TTL)
-    ipv4_checksum(ip, l4 - L3)
-    set_type(row, head + l4, ECHO_REPLY)
+    echo_reply(row, ld64(uplink + K.mac), l4)
     answer(uplink, row)
     return True
 
 
 @kernel
 def echo6(uplink, row):
-    """As ``echo``, for an IPv6 packet without extension headers. The pseudo-header's sum is the
-    same whichever way round its addresses are."""
+    """As ``echo``, for an IPv6 packet without extension headers."""
     head = ld64(row + R.head)
     if ld8(head + L4) != ECHO6 or ld8(head + L4 + 1) != 0:
         return False
-    set_macs(head, shr64(ld64be(head + 6), 16), ld64(uplink + K.mac))
-    for k in range(0, 16, 8):
-        source, destination = ld64(head + SOURCE + k), ld64(head + DESTINATION + k)
-        st64(head + SOURCE + k, destination)
-        st64(head + DESTINATION + k, source)
-    st8(head + L3 + 7, TTL)
-    set_type(row, head + L4, ECHO6_REPLY)
+    echo_reply_ipv6(row, ld64(uplink + K.mac))
     answer(uplink, row)
     return True
