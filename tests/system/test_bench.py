@@ -92,11 +92,12 @@ def test_claims_are_ratios_of_medians() -> None:
 
 def run(folder: Path, *words: str) -> dict[str, Any]:
     """Run a bench; what it wrote as JSON. Its claims may fail here: nobody keeps the CPUs free."""
-    file = folder / "bench.json"
+    file = folder / f"{Path(words[0]).stem}.json"
     script = Path(bench.__file__).with_name(words[0])
     argv = [sys.executable, str(script), *words[1:], "--json", str(file)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=110)
     assert done.returncode in (0, 1), done.stderr
+    assert file.exists(), done.stderr
     found: dict[str, Any] = json.loads(file.read_text())
     return found
 

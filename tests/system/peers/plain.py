@@ -36,6 +36,7 @@ class PlainGuest:
     """Both rings started: receive buffers posted, nothing sent yet."""
 
     def __init__(self, path: Path) -> None:
+        self.front = FrontEnd.connect(str(path))  # first: where nobody listens nothing is left open
         self.memory = Region.create(BUFFERS + 2 * SIZE * BUFFER)
         self.view = memoryview(self.memory.view)
         self.words = self.view.cast("H")  # one store each; struct writes a zero first
@@ -46,7 +47,6 @@ class PlainGuest:
             self._describe(RX, index, BUFFER, WRITE)
             self._put(RX * RING + AVAIL + 4 + 2 * index, index)
         self._put(RX * RING + AVAIL + 2, SIZE)
-        self.front = FrontEnd.connect(str(path))
         self.front.negotiate(mask(Feature.VERSION_1))
         self.front.set_memory([self.memory], [0])
         for ring in (RX, TX):
