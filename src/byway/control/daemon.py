@@ -52,7 +52,7 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
     cluster, as "etcd://host:port", which counts instead of the file's. `membership` makes that of
     the cluster (etcd's by default).
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until the loop has its own
+    ended = _until_the_loop_has_its_own()
     # Each guest brings a dozen file descriptors: as many as we may have without asking.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -64,9 +64,25 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
             return asyncio.run(daemon.run(make_engine))
     except KeyboardInterrupt:
         return 0
+    except RuntimeError:
+        if ended:  # in a callback of the compiler, which cannot raise: it was not compiled
+            return 0
+        raise
     except ConfigError as error:
         print(error, file=sys.stderr)
         return 2
+
+
+def _until_the_loop_has_its_own() -> list[int]:
+    """Have SIGTERM end the process from now on; -> a list that the signal's number is put in."""
+    ended: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        ended.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    return ended
 
 
 def _checked(path: str, cluster: str | None) -> Config:
