@@ -52,11 +52,14 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED
 # segments: for rows that one destination gets otherwise than others do. ``cutter``: a finisher too,
 # for what is cut as soon as it comes in. ``mirrors``: int64[ROWS], who gets a copy of a row
-# because of where it came from, port number + 1; 0: nobody.
+# because of where it came from, port number + 1; 0: nobody. ``ticks``: of the time stamp counter, at
+# the beginning of the pass. ``clones``: ROW[ROWS] with heads of their own, copies of frames that are
+# on their way to the port in R.out, ``nclones`` of them; ``altered``: ROW[ROWS] alike, for rows that
+# a chain changes for one destination.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
-    "here", "events", "cutter", "mirrors"])
+    "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered"])
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
@@ -184,11 +187,12 @@ class Batch:
         self.record["spread"] = address_of(self._spread)
         self._buffers = alloc(_BYTE, ROWS * BUFFER)  # 4 MiB, of which only what is used is there
         self.record["buffers"] = address_of(self._buffers)
-        self.copies = alloc(ROW, ROWS)
-        self._copied_heads = alloc(_BYTE, ROWS * HEAD_STRIDE)
-        self.copies["head"] = [
-            address_of(self._copied_heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
-        self.record["copies"] = address_of(self.copies)
+        self._spare_rows = {}
+        for name in ("copies", "clones", "altered"):
+            rows, heads = alloc(ROW, ROWS), alloc(_BYTE, ROWS * HEAD_STRIDE)
+            rows["head"] = [address_of(heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
+            self.record[name] = address_of(rows)
+            self._spare_rows[name] = rows, heads
         self._lists = {name: alloc(np.dtype("<i8"), ROWS)
                        for name in ("origins", "passed", "mirrors")}
         for name, words in self._lists.items():

@@ -164,6 +164,13 @@ class Reason(IntEnum):
         50, "The frame hides what it is from port security: behind many VLAN tags, LLC/SNAP, a long"
         " chain of extension headers, or the end of a fragment.",
         "Look at the guest.")
+    FUNCTION = (
+        51, "A network function dropped it; the function's instance counts its reasons.",
+        "See `byway nf show`.")
+    FUNCTION_FAULT = (
+        52, "A network function went wrong with it: a division by zero, an index out of range, more"
+        " work than its budget.",
+        "See `byway nf show` for the line, and mend the function.")
 
 
 REASONS = 64  # room in the counters; more than there are reasons
