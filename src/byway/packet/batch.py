@@ -52,14 +52,17 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED
 # segments: for rows that one destination gets otherwise than others do. ``cutter``: a finisher too,
 # for what is cut as soon as it comes in. ``mirrors``: int64[ROWS], who gets a copy of a row
-# because of where it came from, port number + 1; 0: nobody. ``ticks``: of the time stamp counter, at
-# the beginning of the pass. ``clones``: ROW[ROWS] with heads of their own, copies of frames that are
-# on their way to the port in R.out, ``nclones`` of them; ``altered``: ROW[ROWS] alike, for rows that
-# a chain changes for one destination.
+# because of where it came from, port number + 1; 0: nobody.
+# For network functions: ``ticks``: of the time stamp counter, at the beginning of the pass.
+# ``clones``: ROW[ROWS] with heads of their own, copies of frames that are on their way to the port
+# in R.out, ``nclones`` of them; ``altered``: ROW[ROWS] alike, for rows that a chain changes for one
+# destination. ``payloads``: 2 * ROWS places of BUFFER bytes, for whole frames that a function looks
+# into: first for the rows, then for altered ones.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
-    "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered"])
+    "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered",
+    "payloads"])
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
@@ -187,12 +190,13 @@ class Batch:
         self.record["spread"] = address_of(self._spread)
         self._buffers = alloc(_BYTE, ROWS * BUFFER)  # 4 MiB, of which only what is used is there
         self.record["buffers"] = address_of(self._buffers)
-        self._spare_rows = {}
+        self._payloads = alloc(_BYTE, 2 * ROWS * BUFFER)  # 8 MiB, likewise
+        self.record["payloads"] = address_of(self._payloads)
+        self.copies, self._copied_heads = _rows_with_heads()
+        self.clones, self._cloned_heads = _rows_with_heads()
+        self.altered, self._altered_heads = _rows_with_heads()
         for name in ("copies", "clones", "altered"):
-            rows, heads = alloc(ROW, ROWS), alloc(_BYTE, ROWS * HEAD_STRIDE)
-            rows["head"] = [address_of(heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
-            self.record[name] = address_of(rows)
-            self._spare_rows[name] = rows, heads
+            self.record[name] = address_of(getattr(self, name))
         self._lists = {name: alloc(np.dtype("<i8"), ROWS)
                        for name in ("origins", "passed", "mirrors")}
         for name, words in self._lists.items():
@@ -200,6 +204,13 @@ class Batch:
         self._pieces = alloc(_BYTE, COPIED * SEGMENT)
         self.record["pieces"] = address_of(self._pieces)
         self.address = address_of(self.record)
+
+
+def _rows_with_heads():
+    """ROW[ROWS], and the memory of their heads."""
+    rows, heads = alloc(ROW, ROWS), alloc(_BYTE, ROWS * HEAD_STRIDE)
+    rows["head"] = [address_of(heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
+    return rows, heads
 
 
 _BYTE = record("byte", [("value", "u1")], size=1)[0]
