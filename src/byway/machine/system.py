@@ -113,4 +113,4 @@ def _call(n: int) -> Any:
                 Interpreted.functions[int(address)](*values))
 
 
-call3, call5 = _call(3), _call(5)
+call2, call3, call5 = _call(2), _call(3), _call(5)
