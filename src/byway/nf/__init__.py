@@ -11,6 +11,34 @@ Used by authors, and by byway.functions, which compiles what they wrote. Pure Py
 runs as it stands, slowly, which is how it is debugged and what its compiled form is held against.
 """
 
+from byway.nf.addresses import IPv4, IPv6, Mac, Port, Prefix4, Prefix6, Seconds, Text
+from byway.nf.function import function
+from byway.nf.outcome import Fault, Outcome
+from byway.nf.parameters import Range
+from byway.nf.problem import FunctionError, ParameterError, Problem
 from byway.nf.verdicts import CLONE, DROP, MIRROR, PASS, REDIRECT, REPLY, Verdict
 
-__all__ = ["CLONE", "DROP", "MIRROR", "PASS", "REDIRECT", "REPLY", "Verdict"]
+__all__ = [
+    "CLONE",
+    "DROP",
+    "MIRROR",
+    "PASS",
+    "REDIRECT",
+    "REPLY",
+    "Fault",
+    "FunctionError",
+    "IPv4",
+    "IPv6",
+    "Mac",
+    "Outcome",
+    "ParameterError",
+    "Port",
+    "Prefix4",
+    "Prefix6",
+    "Problem",
+    "Range",
+    "Seconds",
+    "Text",
+    "Verdict",
+    "function",
+]
