@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 # The packages whose sources end up in the switch's machine code. Control, client and CLI do not.
 COMPILED_PACKAGES = ("machine", "packet", "virtio", "ports", "switch", "worker")
 TESTING = "testing"  # its kernels use those of all the others; none of theirs uses it
+FUNCTIONS = "functions"  # likewise: chains of network functions
 
 
 @functools.cache

@@ -44,7 +44,13 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.types.functions import BaseFunction
 
-from byway.machine.cachedir import COMPILED_PACKAGES, TESTING, cache_root, sources_digest
+from byway.machine.cachedir import (
+    COMPILED_PACKAGES,
+    FUNCTIONS,
+    TESTING,
+    cache_root,
+    sources_digest,
+)
 from byway.machine.dual import Interpreted
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
@@ -58,10 +64,12 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
         self._py_func = py_func
 
     def digest(self) -> str:
-        packages: tuple[str, ...] = COMPILED_PACKAGES
-        if self._py_func.__module__.startswith(f"byway.{TESTING}."):
-            packages = (*packages, TESTING)
-        return sources_digest(packages)
+        module = self._py_func.__module__
+        if module.startswith(f"byway.{FUNCTIONS}."):
+            return sources_digest((*COMPILED_PACKAGES, FUNCTIONS))
+        if module.startswith(f"byway.{TESTING}."):
+            return sources_digest((*COMPILED_PACKAGES, FUNCTIONS, TESTING))
+        return sources_digest(COMPILED_PACKAGES)
 
     def get_cache_path(self) -> str:
         return str(cache_root() / self.digest())

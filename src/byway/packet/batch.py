@@ -55,14 +55,15 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # because of where it came from, port number + 1; 0: nobody.
 # For network functions: ``ticks``: of the time stamp counter, at the beginning of the pass.
 # ``clones``: ROW[ROWS] with heads of their own, copies of frames that are on their way to the port
-# in R.out, ``nclones`` of them; ``altered``: ROW[ROWS] alike, for rows that a chain changes for one
-# destination. ``payloads``: 2 * ROWS places of BUFFER bytes, for whole frames that a function looks
-# into: first for the rows, then for altered ones.
+# in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``altered``: ROW[ROWS] alike, for
+# rows that a chain changes for one destination. ``payloads``: 2 * ROWS places of BUFFER bytes, for
+# whole frames that a function looks into; the next one is number ``npayloads``. What came in has the
+# first half, what goes out the second.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
     "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered",
-    "payloads"])
+    "payloads", "npayloads", "clone"])
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
@@ -150,6 +151,18 @@ def copy_whole(row, destination):
     copy_frame(destination, ld64(row + R.head), min(n, HEAD))
     if n > HEAD:
         copy_rest(row, destination + HEAD)
+
+
+@kernel
+def copy_row(row, copy):
+    """Make ``copy``, which has a head of its own, the row's frame as it is now."""
+    head = ld64(copy + R.head)
+    for field in range(0, 64, 8):
+        st64(copy + field, ld64(row + field))
+    st64(copy + R.head, head)
+    n = min(ld64(row + R.len), HEAD)
+    if n > 0:
+        copy_frame(head, ld64(row + R.head), n)
 
 
 @kernel

@@ -6,8 +6,8 @@ code and fills the record. Uses decide.py (learning).
 
 The record never changes: another chain is another record, and its address is one word in a port's
 STAGES. So a worker sees the old chain or the new one, whole. ``code``: rx: code(chain, batch); tx:
-code(chain, batch, selected, n, counters) -> rows left of the list. ``flags``: what its functions do.
-``instances``: int64[], addresses of INSTANCE (functions.instance) in the order of the chain.
+code(chain, batch, selected, n, counters) -> rows left of the list. ``flags``: what its functions
+do. ``instances``: int64[], addresses of INSTANCE (functions.instance) in the order of the chain.
 ``locks``, ``nlocks``: of those whose state no two workers may use at once, by address. ``scale``:
 nanoseconds per tick of the time stamp counter, times 2 ** SCALE_SHIFT.
 """

@@ -24,7 +24,7 @@ bound for them goes (flood.py); while any do, the worker does not sleep.
 
 from byway.machine.jit import kernel
 from byway.machine.layout import record
-from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
+from byway.machine.mem import fence, ld32, ld64, ld64_acq, ld64_once, st64, st64_rel, unlikely
 from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
 from byway.packet.batch import ROWS, R, batch_at, look, origin_word, set_row
 from byway.packet.offload import check_offloads
@@ -32,6 +32,7 @@ from byway.ports.dispatch import queue_give_back, queue_near, queue_rx, queue_sl
 from byway.ports.record import P, X
 from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
+from byway.switch.stages import S
 from byway.worker.deliver import deliver, tell_all
 from byway.worker.flood import AT_ONCE, PER_PASS, flood_on, may_spend
 from byway.worker.plan import (
@@ -45,7 +46,7 @@ from byway.worker.plan import (
     make_edits,
     plan_at,
 )
-from byway.worker.staged import send_staged
+from byway.worker.staged import send_chained, send_staged
 
 # Written by the control thread. edits, nedits: what changes in the plan; stored before generation.
 # frame, length, origin: a frame to be sent as if it had come in on rx queue ``origin`` (length 0:
@@ -141,14 +142,21 @@ def send_batch(worker, rxq, now):
     w = worker_at(worker)
     batch = w.batch
     b = batch_at(batch)
+    b.ticks = now
     b.now = now >> CLOCK_SHIFT
     look(batch)
     port = ld64(rxq + X.port)
-    if unlikely(ld64(port + P.stages) != 0):
-        return send_staged(w.plan, rxq, batch, w.sort)
+    stages = ld64(port + P.stages)
+    chain = 0
+    if unlikely(stages != 0):
+        chain = ld64_once(stages + S.alone)
+        if chain == 0:
+            return send_staged(w.plan, rxq, batch, w.sort)
     if unlikely(b.offloads != 0):
         check_offloads(batch)
     network = enter(w.plan, batch, origin_word(ld64(port + P.network), ld64(port + P.index)))
+    if unlikely(chain != 0):
+        send_chained(w.plan, batch, network, chain)
     decide(batch, network, b.origin)
     return deliver(w.plan, rxq, batch, w.sort)
 

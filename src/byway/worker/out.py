@@ -8,13 +8,14 @@ Stages may drop rows, or put others in their place; the list that they are given
 because whoever floods goes on with the same rows to the next port. Where several workers deliver to
 a port, its first tx queue's lock is held for the stages: the counters are that queue's.
 
-A mirror's copies go without the stages of the port that gets them, so mirrors make no loops.
+A mirror's copies, and those that network functions make, go without the stages of the port that
+gets them, so they make no loops.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import fence, ld64, likely, st64, st64_rel
+from byway.machine.mem import fence, ld64, likely, st64, st64_rel, unlikely
 from byway.machine.system import call5
-from byway.packet.batch import R, batch_at
+from byway.packet.batch import B, R, batch_at
 from byway.packet.counters import count_drops
 from byway.packet.segment import F, finish_begin, finish_next
 from byway.ports.dispatch import tell_tx
@@ -32,6 +33,17 @@ def mirror_to(plan, number, batch, selected, n):
         port_tx(destination, batch, selected, n)
         fence()
         tell_tx(destination)
+
+
+@kernel
+def send_clones(plan, batch):
+    """Have ports get the copies that network functions made of frames."""
+    b = batch_at(batch)
+    n = b.nclones
+    b.nclones = 0
+    for k in range(n):
+        b.clone = b.clones + 64 * k
+        mirror_to(plan, ld64(b.clone + R.out), batch, batch + B.clone, 1)
 
 
 @kernel
@@ -57,6 +69,8 @@ def staged_tx(plan, destination, batch, selected, n):
     kept = call5(plan_at(plan).tx_stages, p.stages, batch, passed, n, ld64(p.txqs + T.counters))
     if p.shared != 0:
         st64_rel(lock, 0)
+    if unlikely(batch_at(batch).nclones != 0):
+        send_clones(plan, batch)
     if kept > 0:
         mirror = stages_at(p.stages).mirror_tx
         if mirror != 0:

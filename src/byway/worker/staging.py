@@ -26,6 +26,7 @@ from byway.packet.batch import batch_at, origin_port, origin_word
 from byway.packet.offload import check_offloads
 from byway.ports.record import Kind, P, X
 from byway.ports.tunnel_uplink import wrap_rows
+from byway.switch.chain import chain_out, run_chain
 from byway.switch.decide import learn_sources
 from byway.switch.groups import groups_rx, groups_tx
 from byway.switch.meter import meter_rx, meter_tx
@@ -63,7 +64,7 @@ def run_stages(stages, batch, network, port):
     """Have one run go through the stages of the port that it came from."""
     meter, security = ld64_once(stages + S.meter), ld64_once(stages + S.security)
     responder, groups = ld64_once(stages + S.responder), ld64_once(stages + S.groups)
-    router = ld64_once(stages + S.router)
+    router, chain = ld64_once(stages + S.router), ld64_once(stages + S.chain_rx)
     if meter != 0:
         meter_rx(meter, batch)
     if security != 0:
@@ -74,6 +75,8 @@ def run_stages(stages, batch, network, port):
         responder_rx(responder, batch)
     if groups != 0:
         groups_rx(groups, batch)
+    if chain != 0:
+        run_chain(chain, batch, network)
     if router != 0:
         router_rx(router, batch)
 
@@ -100,10 +103,11 @@ def rx_stages(plan, rxq, batch):
         if stages != 0:
             b.rows = rows + 64 * first
             b.origins = origins + 8 * first
+            b.mirrors = mirrors + 8 * first
             b.n = k - first
             network = enter(plan, batch, word)
             run_stages(stages, batch, network, b.origin)
-    b.rows, b.origins, b.n = rows, origins, n
+    b.rows, b.origins, b.mirrors, b.n = rows, origins, mirrors, n
     return 0
 
 
@@ -112,6 +116,9 @@ def tx_stages(stages, batch, selected, n, counters):
     left of the list."""
     groups, meter = ld64_once(stages + S.groups), ld64_once(stages + S.meter)
     trunk, way = ld64_once(stages + S.trunk), ld64_once(stages + S.way)
+    chain = ld64_once(stages + S.chain_tx)
+    if chain != 0:
+        n = chain_out(chain, batch, selected, n, counters)
     if groups != 0:
         n = groups_tx(groups, batch, selected, n, counters)
     if meter != 0:

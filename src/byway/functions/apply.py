@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a chain does around its functions: locks, the time, and what a verdict makes of a row.
+
+Used by the code that compose.py writes. Uses verdicts, instance, packet and switch.
+
+What a function's verdict costs is paid by the frames that get another one than PASS. Counters of
+an instance are added to atomically: a chain without state has no lock.
+"""
+
+from byway.functions.instance import VERDICT, I
+from byway.functions.verdicts import CLONE, DROP, MIRROR, REDIRECT, kind_of, value_of
+from byway.machine.jit import kernel
+from byway.machine.mem import (
+    add64,
+    cas64,
+    ld16be,
+    ld32be,
+    ld64,
+    likely,
+    st16be,
+    st32be,
+    st64,
+    st64_rel,
+    unlikely,
+)
+from byway.machine.system import SYS_SCHED_YIELD, pause, syscall0
+from byway.packet.batch import ROWS, UNDECIDED, R, batch_at, copy_row, dropped
+from byway.packet.reason import Reason
+from byway.switch.chain import SCALE_SHIFT, C
+from byway.switch.fdb import MAX_PORTS
+
+_PORT_DOWN = int(Reason.PORT_DOWN)
+SPINS = 1000  # looks at a lock before its holder is given the processor
+# What stands in R.out for a frame that a function drops, or goes wrong with.
+DROPPED, FAULT = -1 - int(Reason.FUNCTION), -1 - int(Reason.FUNCTION_FAULT)
+LEFT_OUT = 0
+
+
+@kernel
+def hold(lock):
+    """Take an instance's lock."""
+    spins = 0
+    while cas64(lock, 0, 1) != 0:
+        pause()
+        spins += 1
+        if spins == SPINS:  # its holder may not be running
+            syscall0(SYS_SCHED_YIELD)
+            spins = 0
+
+
+@kernel
+def hold_all(chain):
+    """Take the locks of a chain; they are in the order of their addresses, as everywhere."""
+    locks = ld64(chain + C.locks)
+    for k in range(ld64(chain + C.nlocks)):
+        hold(ld64(locks + 8 * k) + I.lock)
+
+
+@kernel
+def release_all(chain):
+    """Give them back."""
+    locks = ld64(chain + C.locks)
+    for k in range(ld64(chain + C.nlocks)):
+        st64_rel(ld64(locks + 8 * k) + I.lock, 0)
+
+
+@kernel
+def time_of(chain, ticks):
+    """Nanoseconds for a time of the time stamp counter. ``scale`` is below 2 ** (SCALE_SHIFT + 4),
+    so the upper and the lower half are scaled apart."""
+    scale = ld64(chain + C.scale)
+    high, low = ticks >> 32, ticks & 0xFFFFFFFF
+    return (high * scale << 32 - SCALE_SHIFT) + (low * scale >> SCALE_SHIFT)
+
+
+@kernel
+def went_wrong(instance):
+    """Has the function gone wrong with the frame at hand? Then that is counted, and over."""
+    fault = ld64(instance + I.fault)
+    if likely(fault == 0):
+        return False
+    st64(instance + I.fault, 0)
+    st64(instance + I.last_fault, fault)
+    add64(instance + I.faults, 1)
+    return True
+
+
+@kernel
+def turn_round(row):
+    """Have the frame go back to its sender: its MAC addresses change places."""
+    head = ld64(row + R.head)
+    high, low = ld16be(head), ld32be(head + 2)
+    st16be(head, ld16be(head + 6))
+    st32be(head + 2, ld32be(head + 8))
+    st16be(head + 6, high)
+    st32be(head + 8, low)
+
+
+@kernel
+def to_port(instance, number):
+    """What stands in R.out for a frame that is to go to port ``number``; -1: one that is not there.
+    """
+    if number == -1:
+        return dropped(_PORT_DOWN)
+    if unlikely(number < 0 or number >= MAX_PORTS):
+        st64(instance + I.fault, VERDICT << 32)
+        went_wrong(instance)
+        return FAULT
+    return number
+
+
+@kernel
+def clone(instance, batch, row, number):
+    """Have a port get a copy of the frame as it is now; -> the copy, 0 where there is no room."""
+    b = batch_at(batch)
+    if unlikely(b.nclones >= ROWS or number < 0 or number >= MAX_PORTS):
+        add64(instance + I.lost, 1)
+        return 0
+    copy = b.clones + 64 * b.nclones
+    b.nclones += 1
+    copy_row(row, copy)
+    st64(copy + R.out, number)
+    return copy
+
+
+@kernel
+def settle_rx(instance, reasons, batch, k, row, word):
+    """Carry out a verdict that is not PASS on row number k, which came in; -> what is to stand in
+    R.out, UNDECIDED where the frame goes on. ``reasons``: bytes to the counter of the first one."""
+    kind, value = kind_of(word), value_of(word)
+    out = UNDECIDED
+    if kind == DROP:
+        add64(instance + reasons + 8 * value, 1)
+        out = DROPPED
+    elif kind == REDIRECT:
+        out = to_port(instance, value)
+    elif kind == MIRROR:
+        if value >= 0 and value < MAX_PORTS:
+            st64(batch_at(batch).mirrors + 8 * k, value + 1)
+        else:
+            add64(instance + I.lost, 1)
+    elif kind == CLONE:
+        clone(instance, batch, row, value)
+    else:
+        turn_round(row)
+        out = batch_at(batch).origin
+    return out
+
+
+@kernel
+def settle_tx(instance, reasons, batch, row, word):
+    """As ``settle_rx``, for a row that is to go out: it is not changed, others may get it too.
+    Where it goes elsewhere instead, that is a copy's way, and the row is left out (LEFT_OUT)."""
+    kind, value = kind_of(word), value_of(word)
+    out = UNDECIDED
+    if kind == MIRROR or kind == CLONE:
+        clone(instance, batch, row, value)
+    elif kind == DROP:
+        add64(instance + reasons + 8 * value, 1)
+        out = DROPPED
+    elif kind == REDIRECT:
+        clone(instance, batch, row, value)
+        out = LEFT_OUT
+    else:
+        copy = clone(instance, batch, row, batch_at(batch).origin)
+        if copy != 0:
+            turn_round(copy)
+        out = LEFT_OUT
+    return out
+
+
+@kernel
+def own_row(batch, row, k):
+    """A copy of a row that a chain may change for one destination."""
+    copy = batch_at(batch).altered + 64 * k
+    copy_row(row, copy)
+    return copy
