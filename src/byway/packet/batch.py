@@ -57,8 +57,8 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # ``clones``: ROW[ROWS] with heads of their own, copies of frames that are on their way to the port
 # in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``altered``: ROW[ROWS] alike, for
 # rows that a chain changes for one destination. ``payloads``: 2 * ROWS places of BUFFER bytes, for
-# whole frames that a function looks into; the next one is number ``npayloads``. What came in has the
-# first half, what goes out the second.
+# whole frames that a function looks into; the next one is number ``npayloads``. What came in has
+# the first half, what goes out the second.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
