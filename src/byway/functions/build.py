@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Builds chains in a process of its own: python -m byway.functions.build < order > answer.
+
+Used by control (functions) and by nobody else; uses finding, translate, compose and code.
+
+The author's files are imported here, so whatever they do (never end, print, exit) they do to this
+process. The compiler works here as well, where it takes nobody's interpreter lock; what it makes
+lies in the cache, from which the switch takes it. Both texts are JSON:
+
+    order:  {"functions": {use: folder}, "chains": [{"direction": "rx", "uses": [use, ...]}]}
+    answer: {"blueprints": {use: blueprint}, "problems": {use: [{file, line, message, fix}]}}
+
+A chain is compiled where all its functions have blueprints. Those are kept in the cache too, with
+digests of the files they came from (built.py), so that what was built once is not built again.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from byway.functions.blueprint import Blueprint
+from byway.functions.built import keep
+from byway.functions.code import native
+from byway.functions.compose import compose
+from byway.functions.finding import find
+from byway.functions.translate import translate
+from byway.nf.function import definition
+from byway.nf.problem import FunctionError, Problem
+
+
+def blueprint_of(use: str, folder: Path) -> Blueprint:
+    """The function that ``use`` names, translated. Raises FunctionError."""
+    cls, files = find(use, folder)
+    return translate(definition(cls), use, files)
+
+
+def build(order: Mapping[str, Any]) -> dict[str, Any]:
+    """Carry out an order; -> the answer."""
+    blueprints: dict[str, Blueprint] = {}
+    problems: dict[str, list[dict[str, Any]]] = {}
+    for use, folder in order["functions"].items():
+        try:
+            blueprints[use] = blueprint_of(use, Path(folder))
+        except FunctionError as error:
+            problems[use] = [asdict(problem) for problem in error.problems]
+    for chain in order["chains"]:
+        if all(use in blueprints for use in chain["uses"]):
+            _compile(chain, blueprints, problems)
+    for use, blueprint in blueprints.items():
+        if use not in problems:
+            keep(blueprint, order["functions"][use])
+    return {"blueprints": {use: json.loads(one.to_json()) for use, one in blueprints.items()},
+            "problems": problems}
+
+
+def _compile(chain: Mapping[str, Any], blueprints: Mapping[str, Blueprint],
+             problems: dict[str, list[dict[str, Any]]]) -> None:
+    """Have a chain's code in the cache. What the compiler refuses is a defect of the translation,
+    and is told as such."""
+    composed = compose([blueprints[use] for use in chain["uses"]], chain["direction"])
+    try:
+        assert native(composed).address
+    except Exception as error:
+        last = chain["uses"][-1]
+        problems.setdefault(last, []).append(asdict(Problem(
+            last, 0, f"the compiler refuses the chain: {type(error).__name__}: {error}",
+            "please report it, with the function's source")))
+
+
+def main() -> int:
+    """The process: one order, one answer."""
+    answer = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what an author's file prints is no part of the answer
+    order = json.load(sys.stdin)
+    json.dump(build(order), answer)
+    answer.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
