@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 from byway.control.model import (
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
@@ -47,6 +48,28 @@ class ChangeGroup:
 @dataclass(frozen=True)
 class RemoveGroup:
     """Remove a security group that no port has any more."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class AddFunction:
+    """Have a network function with a name."""
+
+    function: FunctionConfig
+
+
+@dataclass(frozen=True)
+class ChangeFunction:
+    """It has another code, parameters or tables; chains that it stands in go on."""
+
+    old: FunctionConfig
+    new: FunctionConfig
+
+
+@dataclass(frozen=True)
+class RemoveFunction:
+    """Remove a network function that stands in no chain any more."""
 
     name: str
 
@@ -143,6 +166,6 @@ class RemovePort:
 
 
 Action: TypeAlias = (
-    SetUnderlay | AddGroup | ChangeGroup | RemoveGroup | AddNetwork | ChangeNetwork | RemoveNetwork
-    | AddHost | RemoveHost | AddEntry | RemoveEntry | AddRouter | RemoveRouter
-    | AddPort | ChangePort | RemovePort)
+    SetUnderlay | AddGroup | ChangeGroup | RemoveGroup | AddFunction | ChangeFunction
+    | RemoveFunction | AddNetwork | ChangeNetwork | RemoveNetwork | AddHost | RemoveHost | AddEntry
+    | RemoveEntry | AddRouter | RemoveRouter | AddPort | ChangePort | RemovePort)

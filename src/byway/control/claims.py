@@ -17,6 +17,7 @@ from byway.control.model import (
     AfPacketPort,
     AfXdpPort,
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
@@ -75,7 +76,7 @@ def claims(part: Part, label: str) -> Iterator[Claim]:
             for network in networks:
                 yield Claim("router of", network, f"{label}: networks",
                             "a network has one router")
-        case GroupConfig():
+        case GroupConfig() | FunctionConfig():
             return
         case port:
             yield from _of_port(port, label)

@@ -10,10 +10,12 @@ thishost.py says so, and it alone looks at the machine.
 Entries of a list are counted from 1 in messages: `port[1]` is the first [[port]] of the file.
 """
 
+import os
 import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+from byway.control.chains import based
 from byway.control.fitting import Labelled, together
 from byway.control.model import Config, SwitchConfig, entry_name
 from byway.control.parts import SECTIONS, UNDERLAY, Key, Kind
@@ -23,7 +25,8 @@ from byway.control.tables import PARSERS, parse_cluster, parse_switch, parse_und
 _TABLES = ("switch", "cluster", "underlay")
 # Sections of which there may be many tables, and the field of Config that they make.
 _LISTS: dict[Kind, str] = {"network": "networks", "host": "hosts", "entry": "entries",
-                           "router": "routers", "group": "groups", "port": "ports"}
+                           "router": "routers", "group": "groups", "function": "functions",
+                           "port": "ports"}
 _SECTIONS = {**{name: f"[{name}]" for name in _TABLES},
              **{SECTIONS[kind]: f"[[{SECTIONS[kind]}]]" for kind in _LISTS}}
 
@@ -35,7 +38,22 @@ def load(path: str, cluster: str | None = None) -> Config:
     if cluster is not None:
         written = data.get("cluster", {})
         data["cluster"] = {**(written if isinstance(written, dict) else {}), **_members(cluster)}
+    _base(data, os.path.dirname(os.path.abspath(path)))
     return parse(data, path)
+
+
+def _base(data: Mapping[str, Any], directory: str) -> None:
+    """Files of network functions are named as seen from the configuration file."""
+    for section, keys in (("function", ("use",)), ("network", ("chain",)),
+                          ("port", ("chain", "chain_tx"))):
+        tables = data.get(section)
+        for table in tables if isinstance(tables, list) else ():
+            for key in keys if isinstance(table, dict) else ():
+                value = table.get(key)
+                if isinstance(value, list):
+                    table[key] = [based(written, directory) for written in value]
+                elif value is not None:
+                    table[key] = based(value, directory)
 
 
 def _members(url: str) -> dict[str, Any]:

@@ -7,12 +7,12 @@ model and the actions.
 Theory of operation
 -------------------
 What is as it was stays untouched. A part that changed is changed in place where that can be done
-without anybody noticing (a security group, some keys of ports and networks); else it goes and
-comes again, *renewed*, and with it what cannot be without it: the ports, entries and routers of a
-network, the entries of a host, every host where the underlay changes.
+without anybody noticing (a security group, a network function, some keys of ports and networks);
+else it goes and comes again, *renewed*, and with it what cannot be without it: the ports, entries
+and routers of a network, the entries of a host, every host where the underlay changes.
 
 The order is valid at every step: what stands on others goes first and comes last. A security group
-goes after the ports that had it have others.
+or network function goes after the ports that had it have others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,18 @@ from typing import Any
 from byway.control.actions import (
     Action,
     AddEntry,
+    AddFunction,
     AddGroup,
     AddHost,
     AddNetwork,
     AddPort,
     AddRouter,
+    ChangeFunction,
     ChangeGroup,
     ChangeNetwork,
     ChangePort,
     RemoveEntry,
+    RemoveFunction,
     RemoveGroup,
     RemoveHost,
     RemoveNetwork,
@@ -42,6 +45,7 @@ from byway.control.model import (
     IN_PLACE,
     Config,
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
@@ -52,13 +56,14 @@ from byway.control.parts import UNDERLAY, Key, Kind, Part, Parts, parts_of
 
 # Keys of a network that frames on their way do not notice.
 _NETWORK_IN_PLACE = frozenset({"ageing", "learning", "unknown", "subnets", "gateway", "gateway_mac",
-                               "responder"})
+                               "responder", "chain"})
 # What goes and comes again with a part that does: by its kind, those that speak of it.
 _STANDS_ON: dict[Kind, frozenset[Kind]] = {
     "network": frozenset({"port", "entry", "router"}), "host": frozenset({"entry"}),
     "port": frozenset({"underlay"})}
 _REMOVED: tuple[Kind, ...] = ("router", "entry", "host", "underlay", "port", "network")
-_ADDED_FIRST: tuple[Kind, ...] = ("group", "network", "port")
+_ADDED_FIRST: tuple[Kind, ...] = ("group", "function", "network", "port")
+_GO_LAST: tuple[Kind, ...] = ("group", "function")  # ports had them until just now
 _ADDED_LAST: tuple[Kind, ...] = ("underlay", "host", "entry", "router")
 
 
@@ -75,10 +80,12 @@ class Change:
     add_hosts: Sequence[HostConfig] = ()
     add_entries: Sequence[EntryConfig] = ()
     add_groups: Sequence[GroupConfig] = ()
+    add_functions: Sequence[FunctionConfig] = ()
     add_routers: Sequence[RouterConfig] = ()
     remove_hosts: Sequence[str] = ()
     remove_entries: Sequence[str] = ()
     remove_groups: Sequence[str] = ()
+    remove_functions: Sequence[str] = ()
     remove_routers: Sequence[str] = ()
 
     def after(self) -> dict[Key, Part | None]:
@@ -86,10 +93,12 @@ class Change:
         gone: tuple[tuple[Kind, Sequence[str]], ...] = (
             ("port", self.remove_ports), ("network", self.remove_networks),
             ("host", self.remove_hosts), ("entry", self.remove_entries),
-            ("group", self.remove_groups), ("router", self.remove_routers))
+            ("group", self.remove_groups), ("function", self.remove_functions),
+            ("router", self.remove_routers))
         come: tuple[tuple[Kind, Sequence[Any]], ...] = (
             ("network", self.add_networks), ("port", self.add_ports), ("host", self.add_hosts),
-            ("entry", self.add_entries), ("group", self.add_groups), ("router", self.add_routers))
+            ("entry", self.add_entries), ("group", self.add_groups),
+            ("function", self.add_functions), ("router", self.add_routers))
         found: dict[Key, Part | None] = {Key(k, name): None for k, names in gone for name in names}
         for kind, parts in come:
             found.update((Key(kind, part.name), part) for part in parts)
@@ -121,8 +130,7 @@ def actions(has: Parts, after: Mapping[Key, Part | None]) -> list[Action]:
                  and (key in renewed or touched[key] is None)]
     for kind in _ADDED_FIRST:
         made += _come(has, touched, renewed, kind)
-    made += [RemoveGroup(key.name) for key, part in touched.items()
-             if key.kind == "group" and part is None]
+    made += [_remove(key) for key, part in touched.items() if key.kind in _GO_LAST and part is None]
     for kind in _ADDED_LAST:
         made += _come(has, touched, renewed, kind)
     return made
@@ -149,7 +157,7 @@ def _renewed(has: Parts, changed: Mapping[Key, Part | None]) -> dict[Key, None]:
 
 def _goes(key: Key, old: Part | None, new: Part | None) -> bool:
     """Must the part go before its other form comes?"""
-    if old is None or key.kind == "group":
+    if old is None or key.kind in _GO_LAST:
         return False
     if new is None:
         return True
@@ -173,6 +181,10 @@ def _remove(key: Key) -> Action:
             return RemovePort(name)
         case Key("network", name):
             return RemoveNetwork(name)
+        case Key("group", name):
+            return RemoveGroup(name)
+        case Key("function", name):
+            return RemoveFunction(name)
     return SetUnderlay(None)
 
 
@@ -194,15 +206,17 @@ def _come(has: Parts, touched: Mapping[Key, Part | None], renewed: Mapping[Key, 
 
 
 def _change(kind: Kind, old: Any, new: Any) -> Action:
-    if kind == "port":
-        return ChangePort(old, new)
-    return ChangeNetwork(old, new) if kind == "network" else ChangeGroup(old, new)
+    makers: dict[Kind, Any] = {"port": ChangePort, "network": ChangeNetwork, "group": ChangeGroup,
+                               "function": ChangeFunction}
+    made: Action = makers[kind](old, new)
+    return made
 
 
 def _add(kind: Kind, part: Any) -> Action:
     makers: dict[Kind, Any] = {
-        "underlay": SetUnderlay, "group": AddGroup, "network": AddNetwork, "host": AddHost,
-        "entry": AddEntry, "router": AddRouter, "port": AddPort}
+        "underlay": SetUnderlay, "group": AddGroup, "function": AddFunction,
+        "network": AddNetwork, "host": AddHost, "entry": AddEntry, "router": AddRouter,
+        "port": AddPort}
     made: Action = makers[kind](part)
     return made
 
@@ -221,7 +235,7 @@ def rebase(current: Config, old_file: Config, new_file: Config) -> Config:
     replaces one of the same name; [switch] and [cluster] stay as they are.
     """
     merged: dict[str, Any] = {}
-    for field in ("networks", "hosts", "entries", "routers", "groups", "ports"):
+    for field in ("networks", "hosts", "entries", "routers", "groups", "functions", "ports"):
         listed = {part.name for file in (old_file, new_file) for part in getattr(file, field)}
         merged[field] = getattr(new_file, field) + tuple(
             part for part in getattr(current, field) if part.name not in listed)

@@ -17,6 +17,7 @@ from byway.control.model import (
     ClusterConfig,
     Config,
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
@@ -139,7 +140,7 @@ def _misfits(view: _View, key: Key, part: Part, label: Label) -> Iterator[Proble
             yield from _of_entry(view, part, where)
         case RouterConfig():
             yield from _of_router(view, part, where)
-        case GroupConfig():
+        case GroupConfig() | FunctionConfig():
             return
         case port:
             yield from _outside(f"{where}: ips", port.ips, view.network(port.network))
@@ -268,7 +269,8 @@ def cross_check(config: Config) -> list[Problem]:
     every = (((UNDERLAY, config.underlay),) if config.underlay else ())
     lists: tuple[tuple[Kind, tuple[Part, ...]], ...] = (
         ("network", config.networks), ("host", config.hosts), ("entry", config.entries),
-        ("router", config.routers), ("group", config.groups), ("port", config.ports))
+        ("router", config.routers), ("group", config.groups), ("function", config.functions),
+        ("port", config.ports))
     named = [*every, *((Key(kind, part.name), part)  # type: ignore[union-attr]
                        for kind, parts in lists for part in parts)]
     return together(config.switch, config.cluster,

@@ -57,7 +57,7 @@ class Inventory:
         """All of it."""
         found: dict[str, Any] = {
             "networks": "network", "hosts": "host", "entries": "entry", "routers": "router",
-            "groups": "group", "ports": "port"}
+            "groups": "group", "functions": "function", "ports": "port"}
         found = {field: tuple(self.parts.all(kind).values()) for field, kind in found.items()}
         return Config(switch=self.switch, cluster=self.cluster, underlay=self.underlay, **found)
 

@@ -10,15 +10,18 @@ from collections.abc import Iterator, Sequence
 from byway.control.actions import (
     Action,
     AddEntry,
+    AddFunction,
     AddGroup,
     AddHost,
     AddNetwork,
     AddPort,
     AddRouter,
+    ChangeFunction,
     ChangeGroup,
     ChangeNetwork,
     ChangePort,
     RemoveEntry,
+    RemoveFunction,
     RemoveGroup,
     RemoveHost,
     RemoveNetwork,
@@ -46,6 +49,8 @@ def _outcome(action: Action) -> Iterator[tuple[Key, Part | None]]:
             yield UNDERLAY, underlay
         case AddGroup(group) | ChangeGroup(_, group):
             yield Key("group", group.name), group
+        case AddFunction(function) | ChangeFunction(_, function):
+            yield Key("function", function.name), function
         case AddNetwork(network) | ChangeNetwork(_, network):
             yield Key("network", network.name), network
         case AddHost(host):
@@ -63,11 +68,13 @@ def _outcome(action: Action) -> Iterator[tuple[Key, Part | None]]:
 
 
 def _removed(
-    action: RemoveGroup | RemoveNetwork | RemoveHost | RemoveRouter | RemovePort
+    action: RemoveGroup | RemoveFunction | RemoveNetwork | RemoveHost | RemoveRouter | RemovePort
 ) -> Key:
     match action:
         case RemoveGroup(name):
             return Key("group", name)
+        case RemoveFunction(name):
+            return Key("function", name)
         case RemoveNetwork(name):
             return Key("network", name)
         case RemoveHost(name):

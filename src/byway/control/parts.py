@@ -10,24 +10,27 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from byway.control.model import (
     Config,
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
     PortConfig,
     RouterConfig,
     UnderlayConfig,
+    steps,
 )
 
-Kind: TypeAlias = Literal["underlay", "group", "network", "host", "entry", "router", "port"]
-Part: TypeAlias = (UnderlayConfig | GroupConfig | NetworkConfig | HostConfig | EntryConfig
-                   | RouterConfig | PortConfig)
+Kind: TypeAlias = Literal[
+    "underlay", "group", "function", "network", "host", "entry", "router", "port"]
+Part: TypeAlias = (UnderlayConfig | GroupConfig | FunctionConfig | NetworkConfig | HostConfig
+                   | EntryConfig | RouterConfig | PortConfig)
 # What a user calls them, and the section of a file that they stand in.
 WORDS: dict[Kind, str] = {
-    "underlay": "underlay", "group": "security group", "network": "network", "host": "host",
-    "entry": "entry", "router": "router", "port": "port"}
+    "underlay": "underlay", "group": "security group", "function": "network function",
+    "network": "network", "host": "host", "entry": "entry", "router": "router", "port": "port"}
 SECTIONS: dict[Kind, str] = {
-    "underlay": "underlay", "group": "security_group", "network": "network", "host": "host",
-    "entry": "entry", "router": "router", "port": "port"}
+    "underlay": "underlay", "group": "security_group", "function": "function",
+    "network": "network", "host": "host", "entry": "entry", "router": "router", "port": "port"}
 
 
 class Key(NamedTuple):
@@ -54,16 +57,17 @@ def parts_of(config: Config) -> dict[Key, Part]:
     """All parts of a configuration, in its order; of two with one name, the last."""
     found: dict[Key, Part] = {UNDERLAY: config.underlay} if config.underlay else {}
     lists: tuple[tuple[Kind, Iterable[Any]], ...] = (
-        ("group", config.groups), ("network", config.networks), ("host", config.hosts),
-        ("entry", config.entries), ("router", config.routers), ("port", config.ports))
+        ("group", config.groups), ("function", config.functions), ("network", config.networks),
+        ("host", config.hosts), ("entry", config.entries), ("router", config.routers),
+        ("port", config.ports))
     for kind, parts in lists:
         found.update((Key(kind, part.name), part) for part in parts)
     return found
 
 
 _KINDS: dict[type[Any], Kind] = {
-    UnderlayConfig: "underlay", GroupConfig: "group", NetworkConfig: "network",
-    HostConfig: "host", EntryConfig: "entry", RouterConfig: "router"}
+    UnderlayConfig: "underlay", GroupConfig: "group", FunctionConfig: "function",
+    NetworkConfig: "network", HostConfig: "host", EntryConfig: "entry", RouterConfig: "router"}
 
 
 def key_of(part: Part) -> Key:
@@ -87,7 +91,9 @@ def mentions(part: Part) -> Iterator[Mention]:
         case EntryConfig(network=network, host=host):
             yield Mention(Key("network", network), "network")
             yield Mention(Key("host", host), "host")
-        case UnderlayConfig() | NetworkConfig():
+        case NetworkConfig(chain=chain):
+            yield from _of_chain(chain, "chain")
+        case UnderlayConfig() | FunctionConfig():
             return
         case port:
             yield Mention(Key("network", port.network), "network")
@@ -97,6 +103,14 @@ def mentions(part: Part) -> Iterator[Mention]:
                 yield Mention(Key("group", group), "security_groups")
             if port.mirror:
                 yield Mention(Key("port", port.mirror.to), "mirror.to")
+            yield from _of_chain(port.chain, "chain")
+            yield from _of_chain(port.chain_tx, "chain_tx")
+
+
+def _of_chain(chain: tuple[str, ...], where: str) -> Iterator[Mention]:
+    for step in steps(chain):
+        if step.name:
+            yield Mention(Key("function", step.name), where)
 
 
 class Parts:

@@ -14,6 +14,7 @@ from byway.control.model import (
     KINDS,
     ClusterConfig,
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
@@ -75,6 +76,11 @@ def parse_group(table: object, label: str) -> GroupConfig:
     return _validate(GroupConfig, table, "a security group", label)
 
 
+def parse_function(table: object, label: str) -> FunctionConfig:
+    """One network function with a name."""
+    return _validate(FunctionConfig, table, "a network function", label)
+
+
 def parse_router(table: object, label: str) -> RouterConfig:
     """One router."""
     return _validate(RouterConfig, table, "a router", label)
@@ -120,4 +126,4 @@ def _validate(model: type[M], table: object, what: str, label: str) -> M:
 # Of the sections of which a file may have any number of tables.
 PARSERS: dict[Kind, Callable[[object, str], Any]] = {
     "network": parse_network, "host": parse_host, "entry": parse_entry, "router": parse_router,
-    "group": parse_group, "port": parse_port}
+    "group": parse_group, "function": parse_function, "port": parse_port}

@@ -12,7 +12,8 @@ from byway.control.model import Config, NetworkConfig, PortConfig
 from byway.control.parts import Kind, parts_of
 
 FIELDS: dict[str, Kind] = {"networks": "network", "hosts": "host", "entries": "entry",
-                           "routers": "router", "groups": "group", "ports": "port"}
+                           "routers": "router", "groups": "group",
+                           "functions": "function", "ports": "port"}
 
 
 def merged(

@@ -89,7 +89,7 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
     "far section": (
         "[qqq]\n",
         ['"qqq": there is no such section; the sections are: [switch], [cluster], [underlay],'
-         ' [[network]], [[host]], [[entry]], [[router]], [[security_group]], [[port]]']),
+         ' [[network]], [[host]], [[entry]], [[router]], [[security_group]], [[function]], [[port]]']),
     "unknown key": (
         BLUE + vhost(soket='"/tmp/x"'),
         ['port[1] "vm1": soket: a vhost-user port has no such key; did you mean "socket"?']),
@@ -97,7 +97,7 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
         BLUE + '[[port]]\nname = "n"\nnetwork = "blue"\nkind = "null"\nqqq = 1\n',
         ['port[1] "n": qqq: a null port has no such key;'
          " the keys are: name, network, mac, ips, allowed_address_pairs, port_security, trusted,"
-         " security_groups, limit, vlans, mirror, queues, kind"]),
+         " security_groups, limit, vlans, mirror, chain, chain_tx, queues, kind"]),
     "unknown key of the switch": (
         "[switch]\nworker = [0]\n",
         ['switch: worker: the switch has no such key; did you mean "workers"?']),

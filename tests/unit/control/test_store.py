@@ -118,7 +118,7 @@ def test_a_newer_file_is_left_alone(path: str) -> None:
     other.execute("PRAGMA user_version = 7")
     other.close()
     before = Path(path).read_bytes()
-    with pytest.raises(StoreError, match=r"a newer Byway \(its version is 7, this one knows 2\)"):
+    with pytest.raises(StoreError, match=r"a newer Byway \(its version is 7, this one knows 3\)"):
         Store(path)
     assert Path(path).read_bytes() == before
 
@@ -197,7 +197,7 @@ def test_the_underlay_is_a_matter_of_the_configuration_file(path: str) -> None:
     assert found(path) == []
 
 
-def test_a_file_of_version_1_becomes_one_of_version_2(path: str) -> None:
+def test_a_file_of_version_1_becomes_one_of_this_version(path: str) -> None:
     old = sqlite3.connect(path)
     old.executescript(f"""
         CREATE TABLE networks (name TEXT PRIMARY KEY, body TEXT NOT NULL);
@@ -215,7 +215,7 @@ def test_a_file_of_version_1_becomes_one_of_version_2(path: str) -> None:
     store.close()
     assert found(path) == ["web", "blue", "vm1"]
     after = sqlite3.connect(path)
-    assert after.execute("PRAGMA user_version").fetchone() == (2,)
+    assert after.execute("PRAGMA user_version").fetchone() == (3,)
 
 
 def test_what_the_engine_refuses_is_as_it_was_before(path: str) -> None:

@@ -17,6 +17,7 @@ from byway.control.diff import Change
 from byway.control.model import (
     KINDS,
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
@@ -37,12 +38,12 @@ MAX_BODY = 1 << 20  # bytes; some thousands of ports
 # What a body may add and remove, in the words of paths: /v1/security-groups, add_security_groups.
 PLURALS: dict[Kind, str] = {
     "network": "networks", "port": "ports", "host": "hosts", "entry": "entries",
-    "group": "security_groups", "router": "routers"}
+    "group": "security_groups", "function": "functions", "router": "routers"}
 FIELDS: dict[Kind, str] = {**PLURALS, "group": "groups"}  # of Change
 CHANGES = tuple(f"{verb}_{plural}" for verb in ("add", "remove") for plural in PLURALS.values())
 _MODELS: dict[Kind, type[BaseModel]] = {
     "network": NetworkConfig, "host": HostConfig, "entry": EntryConfig, "group": GroupConfig,
-    "router": RouterConfig}
+    "function": FunctionConfig, "router": RouterConfig}
 
 
 async def read_body(request: Request) -> dict[str, Any]:

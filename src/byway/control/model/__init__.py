@@ -7,6 +7,7 @@ knows a worker. What one table alone can say is checked here; what tables say to
 fitting.py, and what the machine says about them in config.check_machine.
 """
 
+from byway.control.model.function import FunctionConfig, steps
 from byway.control.model.network import NetworkConfig, RouterConfig, StaticRoute
 from byway.control.model.overlay import (
     OVERHEAD,
@@ -44,8 +45,9 @@ from byway.control.model.whole import Config, SwitchConfig
 
 __all__ = [
     "IN_PLACE", "KINDS", "OVERHEAD", "AddressPair", "AfPacketPort", "AfXdpPort", "AnyPort",
-    "ClusterConfig", "Config", "EntryConfig", "FeatureChoice", "GroupConfig", "HostConfig",
-    "LimitConfig", "MirrorConfig", "NetworkConfig", "NullPort", "PcapPort", "PortConfig", "Route",
-    "RouterConfig", "RuleConfig", "StaticRoute", "SwitchConfig", "TapPort", "UdpPort",
-    "UnderlayConfig", "VhostKernelPort", "VhostUserPort", "VirtioUserPort", "entry_name",
+    "ClusterConfig", "Config", "EntryConfig", "FeatureChoice", "FunctionConfig", "GroupConfig",
+    "HostConfig", "LimitConfig", "MirrorConfig", "NetworkConfig", "NullPort", "PcapPort",
+    "PortConfig", "Route", "RouterConfig", "RuleConfig", "StaticRoute", "SwitchConfig", "TapPort",
+    "UdpPort", "UnderlayConfig", "VhostKernelPort", "VhostUserPort", "VirtioUserPort",
+    "entry_name", "steps",
 ]

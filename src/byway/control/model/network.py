@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, StrictBool, StrictInt, model_validator
 
 from byway.control.model.base import Model
+from byway.control.model.function import Chain
 from byway.control.network_values import (
     MachineIp,
     Networks,
@@ -37,7 +38,8 @@ class NetworkConfig(Model):
     static. `unknown`: what becomes of frames to an address that nobody knows. `subnets`: addresses
     of its ports are in them. `gateway`: addresses that every host answers for, with `gateway_mac`.
     `responder`: ARP and neighbour solicitations are answered from the population; None: where
-    there is a vni or a gateway."""
+    there is a vni or a gateway. `chain`: network functions that all frames of its ports go through,
+    after those of the port."""
 
     name: Name
     vni: Vni | None = None
@@ -50,6 +52,7 @@ class NetworkConfig(Model):
     gateway: OwnAddresses = ()
     gateway_mac: Mac | None = None
     responder: StrictBool | None = None
+    chain: Chain = ()
 
     @property
     def responds(self) -> bool:

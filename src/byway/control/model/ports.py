@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import AfterValidator, Field, StrictBool, model_validator
 
 from byway.control.model.base import Model
+from byway.control.model.function import Chain
 from byway.control.model.policy import AddressPair, LimitConfig, MirrorConfig
 from byway.control.network_values import GroupNames, Ips, Vlans, at_most, once
 from byway.control.problem import shown, wrong
@@ -37,7 +38,7 @@ _TAP_FEATURES = ("csum", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", 
 
 # Keys that are changed in a port that goes on: no file of it is closed.
 IN_PLACE = frozenset({"ips", "allowed_address_pairs", "port_security", "trusted",
-                      "security_groups", "limit", "mirror"})
+                      "security_groups", "limit", "mirror", "chain", "chain_tx"})
 _Trusted = Annotated[tuple[Literal["dhcp", "ra"], ...], AfterValidator(once("service"))]
 MAX_PAIRS = 100  # they are looked through for every frame
 _Pairs = Annotated[tuple[AddressPair, ...], AfterValidator(once("address pair")),
@@ -54,7 +55,8 @@ class _Port(Model):
     `mac`, `ips`: the guest's. `port_security`: it may use these and `allowed_address_pairs` only,
     and may be a DHCP server or router only where `trusted` says so. `security_groups`: what may
     reach it and what it may reach; () and no key: all. `vlans`: a trunk, its tags with the network
-    of each; `network` is that of frames without a tag."""
+    of each; `network` is that of frames without a tag. `chain`: network functions that its frames
+    go through as they come in; `chain_tx`: as they go out."""
 
     name: Name
     network: Name
@@ -67,6 +69,8 @@ class _Port(Model):
     limit: LimitConfig | None = None
     vlans: Vlans = ()
     mirror: MirrorConfig | None = None
+    chain: Chain = ()
+    chain_tx: Chain = ()
 
     @property
     def networks(self) -> tuple[str, ...]:

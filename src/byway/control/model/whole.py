@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, StrictInt
 
 from byway.control.model.base import Model
+from byway.control.model.function import FunctionConfig
 from byway.control.model.network import NetworkConfig, RouterConfig
 from byway.control.model.overlay import ClusterConfig, EntryConfig, HostConfig, UnderlayConfig
 from byway.control.model.policy import MAX_CONNECTIONS, GroupConfig
@@ -41,12 +42,14 @@ class Config(Model):
     entries: tuple[EntryConfig, ...] = ()
     routers: tuple[RouterConfig, ...] = ()
     groups: tuple[GroupConfig, ...] = ()
+    functions: tuple[FunctionConfig, ...] = ()
     ports: tuple[PortConfig, ...] = ()
 
     @property
     def has_stages(self) -> bool:
         """Is more done with frames than switching them?"""
         return bool(self.cluster or self.underlay) or any(
-            network.vni or network.responds for network in self.networks) or any(
+            network.vni or network.responds or network.chain for network in self.networks) or any(
             port.vlans or port.limit or port.mirror or port.port_security or port.security_groups
+            or port.chain or port.chain_tx
             for port in self.ports)
