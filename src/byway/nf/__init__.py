@@ -12,10 +12,15 @@ runs as it stands, slowly, which is how it is debugged and what its compiled for
 """
 
 from byway.nf.addresses import IPv4, IPv6, Mac, Port, Prefix4, Prefix6, Seconds, Text
+from byway.nf.calls import hash, high, low, now, random
+from byway.nf.events import Event
 from byway.nf.function import function
+from byway.nf.keys import Flow
+from byway.nf.maps import Buckets, Lpm, Map, Record
 from byway.nf.outcome import Fault, Outcome
 from byway.nf.parameters import Range
 from byway.nf.problem import FunctionError, ParameterError, Problem
+from byway.nf.states import Array, Bucket, Counter
 from byway.nf.verdicts import CLONE, DROP, MIRROR, PASS, REDIRECT, REPLY, Verdict
 
 __all__ = [
@@ -25,11 +30,19 @@ __all__ = [
     "PASS",
     "REDIRECT",
     "REPLY",
+    "Array",
+    "Bucket",
+    "Buckets",
+    "Counter",
+    "Event",
     "Fault",
+    "Flow",
     "FunctionError",
     "IPv4",
     "IPv6",
+    "Lpm",
     "Mac",
+    "Map",
     "Outcome",
     "ParameterError",
     "Port",
@@ -37,8 +50,14 @@ __all__ = [
     "Prefix6",
     "Problem",
     "Range",
+    "Record",
     "Seconds",
     "Text",
     "Verdict",
     "function",
+    "hash",
+    "high",
+    "low",
+    "now",
+    "random",
 ]
