@@ -38,7 +38,7 @@ LEFT_OUT = 0
 
 @kernel
 def hold(lock):
-    """Take an instance's lock."""
+    """Take a lock that others hold for a batch at the most."""
     spins = 0
     while cas64(lock, 0, 1) != 0:
         pause()
@@ -53,7 +53,7 @@ def hold_all(chain):
     """Take the locks of a chain; they are in the order of their addresses, as everywhere."""
     locks = ld64(chain + C.locks)
     for k in range(ld64(chain + C.nlocks)):
-        hold(ld64(locks + 8 * k) + I.lock)
+        hold(ld64(locks + 8 * k))
 
 
 @kernel
@@ -61,7 +61,7 @@ def release_all(chain):
     """Give them back."""
     locks = ld64(chain + C.locks)
     for k in range(ld64(chain + C.nlocks)):
-        st64_rel(ld64(locks + 8 * k) + I.lock, 0)
+        st64_rel(ld64(locks + 8 * k), 0)
 
 
 @kernel
@@ -71,6 +71,12 @@ def time_of(chain, ticks):
     scale = ld64(chain + C.scale)
     high, low = ticks >> 32, ticks & 0xFFFFFFFF
     return (high * scale << 32 - SCALE_SHIFT) + (low * scale >> SCALE_SHIFT)
+
+
+@kernel(entry=True)
+def add_word(address, n):
+    """Add n to a word that workers may be adding to; -> what it was. Control's."""
+    return add64(address, n)
 
 
 @kernel

@@ -9,8 +9,7 @@ machine.
     then             addresses of the states, a word each
     then             how many frames were dropped, a word for each reason
 
-``lock``: held while a batch goes through a chain that the instance is in, and while control changes
-a table, so that state is never used by two at once. ``fault``: what went wrong with the frame at
+``fault``: what went wrong with the frame at
 hand, kind << 32 | line in the source (0: nothing). ``left``: loop rounds that the frame may still
 take. ``random``: state of the generator. ``seen``: frames that came to it. ``faults``,
 ``last_fault``: frames dropped because something went wrong, and what it was the last time.
@@ -21,7 +20,7 @@ from byway.machine.layout import record
 
 FIRST = 16  # words before the parameters
 INSTANCE, instance_at, I = record("instance", [
-    "lock", "fault", "left", "random", "seen", "faults", "last_fault", "lost"], size=8 * FIRST)
+    "fault", "left", "random", "seen", "faults", "last_fault", "lost"], size=8 * FIRST)
 # Kinds of faults, in the high half of ``fault``.
 DIVISION, INDEX, BUDGET, VERDICT = 1, 2, 3, 4
 FAULTS = {DIVISION: "division by zero", INDEX: "index out of range",
