@@ -17,10 +17,12 @@ from byway.nf.events import Event
 from byway.nf.function import function
 from byway.nf.keys import Flow
 from byway.nf.maps import Buckets, Lpm, Map, Record
+from byway.nf.maglev import Maglev
 from byway.nf.outcome import Fault, Outcome
 from byway.nf.parameters import Range
 from byway.nf.problem import FunctionError, ParameterError, Problem
 from byway.nf.states import Array, Bucket, Counter
+from byway.nf.rules import RuleError, Rules
 from byway.nf.verdicts import CLONE, DROP, MIRROR, PASS, REDIRECT, REPLY, Verdict
 
 __all__ = [
@@ -42,6 +44,7 @@ __all__ = [
     "IPv6",
     "Lpm",
     "Mac",
+    "Maglev",
     "Map",
     "Outcome",
     "ParameterError",
@@ -50,6 +53,8 @@ __all__ = [
     "Prefix6",
     "Problem",
     "Range",
+    "RuleError",
+    "Rules",
     "Record",
     "Seconds",
     "Text",

@@ -8,7 +8,7 @@
 
 Part of the author's page. Here a match walks through the rules, one after the other; the compiled
 state (byway.functions.rules) finds the same answer by look-ups, and is built from the same Rule.
-Uses state.py.
+Uses states.py.
 """
 
 import ipaddress
@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from byway.nf.state import State
+from byway.nf.states import Table
 
 if TYPE_CHECKING:
     from byway.nf.frame import Frame
@@ -83,7 +83,11 @@ class Rule:
     @classmethod
     def given(cls, row: Mapping[str, Any], values: Sequence[str] = ()) -> Self:
         """The rule that a user writes as JSON or TOML. Raises RuleError."""
+        if not isinstance(row, Mapping):
+            raise RuleError(f"{row!r} is no rule; a rule is written {{value = ..., source = ...}}")
         for key in row:
+            if key == "hits":  # what a list of rules shows may be given back
+                continue
             if key not in _KEYS:
                 raise RuleError(f"a rule has no {key!r}; it has {', '.join(_KEYS)}")
         rule = cls(
@@ -253,31 +257,63 @@ def _flag_names(bits: int) -> str:
 
 
 # ---------------------------------------------------------------- the state
-class Rules(State):
+class Rules(Table):
     """A list of rules, filled from outside and asked by a function. ``capacity``: the most that
     there can be; ``values``: names for the values 0, 1, ..., for who writes rules."""
 
+    kind = "rules"
+
     def __init__(self, capacity: int = 10000, values: Sequence[str] = ()) -> None:
         if not 1 <= capacity <= MOST:
-            raise ValueError(f"capacity is {capacity}; rules can be 1 to {MOST}")
+            raise ValueError(f"capacity={capacity}: write a number from 1 to {MOST}")
         self.capacity = capacity
         self.values = tuple(values)
         self._rules: dict[int, Rule] = {}
+        self._hits: dict[int, int] = {}
 
     def fresh(self, owner: object) -> Self:
-        """An empty one of the same kind."""
         return type(self)(self.capacity, self.values)
 
     def match(self, frame: "Frame", default: int = 0) -> int:
         """The value of the first rule (the one at the lowest place) that matches the frame."""
         for place in sorted(self._rules):
             if self._rules[place].matches(frame):
+                self._hits[place] = self._hits.get(place, 0) + 1
                 return self._rules[place].value
         return default
 
-    def put(self, place: int, rule: Mapping[str, Any]) -> None:
+    def spec(self) -> dict[str, Any]:
+        return {"kind": self.kind, "capacity": self.capacity, "values": list(self.values)}
+
+    def entries(self) -> list[tuple[Any, Any]]:
+        """Place and rule, as users write it, with how often it was the first that matched."""
+        return [(place, {**rule.shown(self.values), "hits": self._hits.get(place, 0)})
+                for place, rule in sorted(self._rules.items())]
+
+    def put(self, key: Any, value: Any) -> bool:
         """Put a rule, as its user writes it, at a place. Raises RuleError."""
-        made = Rule.given(rule, self.values)
+        place, rule = read_place(key), Rule.given(value, self.values)
         if place not in self._rules and len(self._rules) >= self.capacity:
-            raise RuleError(f"there are {self.capacity} rules already; remove one, or declare more")
-        self._rules[place] = made
+            return False
+        self._rules[place] = rule
+        self._hits.pop(place, None)
+        return True
+
+    def remove(self, key: Any) -> bool:
+        place = read_place(key)
+        self._hits.pop(place, None)
+        return self._rules.pop(place, None) is not None
+
+    def clear(self) -> None:
+        self._rules.clear()
+        self._hits.clear()
+
+
+def read_place(given: Any) -> int:
+    """A rule's place as its user writes it: a number, or its digits. Raises RuleError."""
+    if isinstance(given, str) and given.isdecimal():
+        given = int(given)
+    place = _number("place", given, (1 << 31) - 1)
+    if place is None:
+        raise RuleError("a rule has a place: write a number; rules are asked from the lowest on")
+    return place
