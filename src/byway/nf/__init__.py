@@ -16,13 +16,13 @@ from byway.nf.calls import hash, high, low, now, random
 from byway.nf.events import Event
 from byway.nf.function import function
 from byway.nf.keys import Flow
-from byway.nf.maps import Buckets, Lpm, Map, Record
 from byway.nf.maglev import Maglev
+from byway.nf.maps import Buckets, Lpm, Map, Record
 from byway.nf.outcome import Fault, Outcome
 from byway.nf.parameters import Range
 from byway.nf.problem import FunctionError, ParameterError, Problem
-from byway.nf.states import Array, Bucket, Counter
 from byway.nf.rules import RuleError, Rules
+from byway.nf.states import Array, Bucket, Counter
 from byway.nf.verdicts import CLONE, DROP, MIRROR, PASS, REDIRECT, REPLY, Verdict
 
 __all__ = [
@@ -53,9 +53,9 @@ __all__ = [
     "Prefix6",
     "Problem",
     "Range",
+    "Record",
     "RuleError",
     "Rules",
-    "Record",
     "Seconds",
     "Text",
     "Verdict",
