@@ -88,6 +88,11 @@ class Blueprint:
         """What a chain of this direction ("rx", "tx") calls; None: nothing."""
         return self.methods.get(direction) or self.methods.get("process")
 
+    def takes_part(self, direction: str, own: bool = False) -> bool:
+        """Has it anything to do in a chain of this direction? ``own``: only a method that is of the
+        direction alone counts, as where frames come back through a chain."""
+        return direction in self.methods or (not own and "process" in self.methods)
+
     def to_json(self) -> str:
         """As text, for another process."""
         data = asdict(self)

@@ -7,11 +7,13 @@ The author's files are imported here, so whatever they do (never end, print, exi
 process. The compiler works here as well, where it takes nobody's interpreter lock; what it makes
 lies in the cache, from which the switch takes it. Both texts are JSON:
 
-    order:  {"functions": {use: folder}, "chains": [{"direction": "rx", "uses": [use, ...]}]}
+    order:  {"functions": {use: folder}, "chains": [{"direction": "rx", "uses": [use, ...],
+             "own": [false, ...]}]}
     answer: {"blueprints": {use: blueprint}, "problems": {use: [{file, line, message, fix}]}}
 
-A chain is compiled where all its functions have blueprints. Those are kept in the cache too, with
-digests of the files they came from (built.py), so that what was built once is not built again.
+A chain is compiled where all its functions have blueprints; those that take no part in it (``own``:
+Blueprint.takes_part) are left out. Blueprints are kept in the cache too, with digests of the
+files they came from (built.py), so that what was built once is not built again.
 """
 
 import json
@@ -61,9 +63,11 @@ def _compile(chain: Mapping[str, Any], blueprints: Mapping[str, Blueprint],
              problems: dict[str, list[dict[str, Any]]]) -> None:
     """Have a chain's code in the cache. What the compiler refuses is a defect of the translation,
     and is told as such."""
-    composed = compose([blueprints[use] for use in chain["uses"]], chain["direction"])
+    direction, owns = chain["direction"], chain.get("own", [False] * len(chain["uses"]))
+    parts = [blueprints[use] for use, own in zip(chain["uses"], owns, strict=True)
+             if blueprints[use].takes_part(direction, own)]
     try:
-        assert native(composed).address
+        assert not parts or native(compose(parts, direction)).address
     except Exception as error:
         last = chain["uses"][-1]
         problems.setdefault(last, []).append(asdict(Problem(
