@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A chain without a switch: frames in, what became of them out.
+
+Used by tests of functions, `byway nf check` and `byway nf bench`. Uses translate, memory and
+harness_kernels.
+
+    harness = Harness(RateGuard, limit=2)
+    [outcome] = harness.run([frame], port=1, now=5_000)
+    same(outcome, nf.Plain(RateGuard, limit=2).run([frame], port=1, now=5_000)[0])
+
+It answers like nf.Plain, which runs the functions as they stand; so the two can be compared. With
+NUMBA_DISABLE_JIT=1 the translated functions are interpreted.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from byway.functions.blueprint import Blueprint
+from byway.functions.harness_kernels import frame_at, frames_in, frames_out, ticks_of
+from byway.functions.instance import FAULTS, I
+from byway.functions.memory import Chain, Instance
+from byway.functions.translate import translate
+from byway.machine.layout import CACHE_LINE, address_of, alloc
+from byway.nf.function import definition
+from byway.nf.outcome import Fault, Outcome
+from byway.nf.verdicts import DROP, PASS, REDIRECT, REPLY, Verdict
+from byway.packet.batch import MAX_FRAME, ROWS, UNDECIDED, Batch
+from byway.packet.counters import COUNTERS
+from byway.packet.reason import Reason
+
+_HZ = 1e9  # so that ticks are nanoseconds
+_WORD = np.dtype("<i8")
+_FUNCTION, _DOWN = -1 - int(Reason.FUNCTION), -1 - int(Reason.PORT_DOWN)
+
+
+def blueprint_of(cls: type) -> Blueprint:
+    """An author's class, translated. Raises FunctionError."""
+    return translate(definition(cls), cls.__name__, {})
+
+
+class Harness:
+    """Functions in a chain; the arguments are those of nf.Plain. Raises FunctionError."""
+
+    def __init__(self, functions: Any, *, ports: Mapping[str, int] | None = None, seed: int = 1,
+                 **parameters: Any) -> None:
+        chain = functions if isinstance(functions, list) else [(functions, parameters)]
+        pairs = [each if isinstance(each, tuple) else (each, {}) for each in chain]
+        number = (ports or {}).get
+        self.instances = [Instance(blueprint_of(cls), given, lambda name: number(name, -1))
+                          for cls, given in pairs]
+        for one in self.instances:
+            one.record[I.random // 8] = seed
+        self._chains: dict[str, Chain] = {}
+        self.batch = Batch()
+        self._selected = alloc(_WORD, ROWS, CACHE_LINE)
+        self._counters = alloc(COUNTERS, 1, CACHE_LINE)
+        self._room = np.zeros(MAX_FRAME, np.uint8)
+
+    def chain(self, direction: Literal["rx", "tx"] = "rx") -> Chain:
+        """The chain's code and record, for one direction: of the functions that have it."""
+        if direction not in self._chains:
+            there = [one for one in self.instances if one.blueprint.method(direction)]
+            self._chains[direction] = Chain(there, direction, _HZ)
+        return self._chains[direction]
+
+    def run(self, frames: Iterable[bytes], *, port: int = 1, network: int = 1, vni: int = 0,
+            now: int = 0, direction: Literal["rx", "tx"] = "rx", offload: int = 0) -> list[Outcome]:
+        """What becomes of frames that come one after the other. ``now``: nanoseconds; ``offload``:
+        what their sender left to do (packet.offload)."""
+        record = self.batch.record[0]
+        record["origin"], record["network"], record["vni"] = port, network, vni
+        record["offloads"] = offload
+        chain = self.chain(direction)
+        return [self._one(chain, frame, now, direction, port, offload) for frame in frames]
+
+    def fill(self, frames: list[np.ndarray[Any, Any]], offload: int = 0) -> None:
+        """Have the batch hold these frames, which stay where they are, as they come in."""
+        for row, octets in zip(self.batch.rows, frames, strict=False):
+            row["addr"], row["len"], row["out"] = address_of(octets), len(octets), UNDECIDED
+            row["nsegs"], row["offload"] = 0, offload
+        self.batch.record[0]["n"] = len(frames)
+
+    def ticks(self, frames: list[np.ndarray[Any, Any]], rounds: int) -> int:
+        """Ticks of the time stamp counter for as many rounds of a batch through the rx chain."""
+        self.fill(frames)
+        saved = self.batch.rows.copy()
+        return int(ticks_of(self.chain().address, self.batch.address, rounds,
+                            address_of(self.batch.rows), address_of(saved)))
+
+    # ------------------------------------------------------------ one frame
+    def _one(self, chain: Chain, frame: bytes, now: int, direction: str, port: int,
+             offload: int) -> Outcome:
+        octets = np.frombuffer(frame or bytes(1), np.uint8).copy()
+        self.fill([octets[:len(frame)]], offload)
+        before = [(one.drops, one.counters["faults"]) for one in self.instances]
+        row, goes_on, to = (self._came_in(chain, now) if direction == "rx"
+                            else self._went_out(chain, now))
+        fault = self._fault(before)
+        verdict = PASS
+        if fault is not None:
+            verdict = DROP("")
+        elif not goes_on:
+            verdict = self._settled(to, port, before)
+        copies = [] if direction == "rx" or goes_on or verdict.kind == "drop" else [row]
+        return Outcome(verdict, self._bytes(row), self._copies(row, goes_on, len(copies)), fault)
+
+    def _came_in(self, chain: Chain, now: int) -> tuple[Any, bool, int]:
+        """-> the row, whether it goes on, the port that it goes to instead (or a drop)."""
+        frames_in(chain.address, self.batch.address, now)
+        row = self.batch.rows[0]
+        return row, int(row["out"]) == UNDECIDED, int(row["out"])
+
+    def _went_out(self, chain: Chain, now: int) -> tuple[Any, bool, int]:
+        """As ``_came_in``; a frame that goes elsewhere does so as its last copy."""
+        self._counters["drops"] = 0
+        kept = frames_out(chain.address, self.batch.address, now, address_of(self._selected),
+                          address_of(self._counters))
+        if kept:
+            altered = int(self._selected[0]) == address_of(self.batch.altered)
+            return (self.batch.altered if altered else self.batch.rows)[0], True, UNDECIDED
+        if self._counters["drops"].any():
+            return self.batch.rows[0], False, _FUNCTION
+        last = self.batch.clones[int(self.batch.record[0]["nclones"]) - 1]
+        return last, False, int(last["out"])
+
+    def _settled(self, to: int, port: int, before: list[tuple[dict[str, int], int]]) -> Verdict:
+        if to == _DOWN:
+            return REDIRECT(-1)
+        if to >= 0:
+            return REPLY if to == port else REDIRECT(to)
+        for one, (drops, _) in zip(self.instances, before, strict=True):
+            for reason, n in one.drops.items():
+                if n > drops[reason]:
+                    return DROP(reason)
+        raise AssertionError("a frame was dropped, and nobody counted why")
+
+    def _fault(self, before: list[tuple[dict[str, int], int]]) -> Fault | None:
+        for one, (_, faults) in zip(self.instances, before, strict=True):
+            if one.counters["faults"] > faults:
+                word = int(one.record[I.last_fault // 8])
+                return Fault(FAULTS[word >> 32], one.blueprint.use, word & 0xFFFFFFFF)
+        return None
+
+    def _copies(self, row: Any, goes_on: bool, taken: int) -> tuple[tuple[int, bytes], ...]:
+        """What CLONE and MIRROR made of a frame, without the ``taken`` last ones."""
+        clones = int(self.batch.record[0]["nclones"]) - taken
+        made = [(int(one["out"]), self._bytes(one)) for one in self.batch.clones[:clones]]
+        mirror = int(self.batch.mirrors[0])
+        if mirror and (goes_on or int(row["out"]) >= 0):
+            made.append((mirror - 1, self._bytes(row)))
+        return tuple(made)
+
+    def _bytes(self, row: Any) -> bytes:
+        frame_at(int(row.__array_interface__["data"][0]), address_of(self._room))
+        return self._room[:int(row["len"])].tobytes()
+
+
+def same(compiled: Outcome, plain: Outcome) -> bool:
+    """Did a frame fare the same? Compiled functions tell MIRROR and CLONE by the copies only, and
+    what a frame that is dropped looks like does not matter."""
+    if compiled.fault or plain.fault:
+        return bool(compiled.fault and plain.fault) and (
+            compiled.fault.kind == plain.fault.kind and compiled.fault.line == plain.fault.line)
+    verdict = plain.verdict if plain.verdict.kind not in ("mirror", "clone") else PASS
+    if verdict.kind == "drop":
+        return compiled.verdict == verdict
+    return (compiled.verdict == verdict and compiled.frame == plain.frame
+            and sorted(compiled.copies) == sorted(plain.copies))
