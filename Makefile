@@ -7,8 +7,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.byway-setup
 PIP    := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
-COVERAGE := $(BIN)/python -m coverage
-PYTEST   := $(COVERAGE) run -m pytest --durations=25
+PYTEST   := $(BIN)/python -m pytest --durations=25
+# Tests that use nothing outside their process go side by side; those with peers need both CPUs.
+BESIDE   := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -54,17 +55,18 @@ docs: setup  ## the manual in site/, warnings are errors
 
 compiled: setup  ## the tests with compiled kernels, peers included
 	@echo "== tests, kernels compiled"
-	@$(COVERAGE) erase
-	@$(PYTEST) tests
+	@$(PYTEST) $(BESIDE) -m "not system" tests
+	@echo "== tests with peers, kernels compiled"
+	@$(PYTEST) -m system tests
 
-interpreted: setup  ## the tests with interpreted kernels
+interpreted: setup  ## the tests with interpreted kernels, and which lines they reach
 	@echo "== tests, kernels interpreted"
-	@NUMBA_DISABLE_JIT=1 $(PYTEST) tests --ignore=tests/system --ignore=tests/architecture
+	@NUMBA_DISABLE_JIT=1 $(PYTEST) $(BESIDE) --cov --cov-report= \
+	  tests --ignore=tests/system --ignore=tests/architecture
 
-coverage: setup  ## what both runs reached, outside the CLI
+coverage: setup  ## the lines that the interpreted run reached, outside the CLI
 	@echo "== coverage"
-	@$(COVERAGE) combine --quiet
-	@$(COVERAGE) report --fail-under=90
+	@$(BIN)/python -m coverage report --fail-under=90
 
 bench: setup  ## busy cycles per frame between two fake guests
 	$(BIN)/byway bench vm2vm
