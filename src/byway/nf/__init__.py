@@ -14,15 +14,18 @@ runs as it stands, slowly, which is how it is debugged and what its compiled for
 from byway.nf.addresses import IPv4, IPv6, Mac, Port, Prefix4, Prefix6, Seconds, Text
 from byway.nf.calls import hash, high, low, now, random
 from byway.nf.events import Event
+from byway.nf.frame import Frame
 from byway.nf.function import function
 from byway.nf.keys import Flow
 from byway.nf.maglev import Maglev
 from byway.nf.maps import Buckets, Lpm, Map, Record
 from byway.nf.outcome import Fault, Outcome
 from byway.nf.parameters import Range
+from byway.nf.plain import Plain
 from byway.nf.problem import FunctionError, ParameterError, Problem
 from byway.nf.rules import RuleError, Rules
 from byway.nf.states import Array, Bucket, Counter
+from byway.nf.undone import Undone
 from byway.nf.verdicts import CLONE, DROP, MIRROR, PASS, REDIRECT, REPLY, Verdict
 
 __all__ = [
@@ -39,6 +42,7 @@ __all__ = [
     "Event",
     "Fault",
     "Flow",
+    "Frame",
     "FunctionError",
     "IPv4",
     "IPv6",
@@ -48,6 +52,7 @@ __all__ = [
     "Map",
     "Outcome",
     "ParameterError",
+    "Plain",
     "Port",
     "Prefix4",
     "Prefix6",
@@ -58,6 +63,7 @@ __all__ = [
     "Rules",
     "Seconds",
     "Text",
+    "Undone",
     "Verdict",
     "function",
     "hash",
