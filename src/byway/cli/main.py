@@ -18,6 +18,7 @@ from byway.cli import (
     fdb,
     host,
     network,
+    nf,
     population,
     port,
     router,
@@ -58,6 +59,7 @@ app.add_typer(router.app, name="router")
 app.add_typer(connection.app, name="connection")
 app.add_typer(cluster.app, name="cluster")
 app.command()(top.top)
+app.add_typer(nf.app, name="nf")
 app.add_typer(conform.app, name="conform")
 app.command()(doctor.doctor)
 app.command()(docker_plugin.docker_plugin)
