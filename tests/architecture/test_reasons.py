@@ -47,6 +47,10 @@ ELSEWHERE = {
     Reason.TO_GATEWAY: "tests/unit/switch/test_router.py",
     Reason.BAD_IP: "tests/unit/switch/test_router.py",
     Reason.MARTIAN: "tests/unit/switch/test_router.py",
+    Reason.SERVICE_DOWN: "tests/unit/switch/test_service.py",
+    Reason.SERVICE_ADDRESS: "tests/unit/switch/test_service.py",
+    Reason.SERVICE_STRAY: "tests/unit/switch/test_service.py",
+    Reason.SERVICE_PROBE: "tests/unit/switch/test_service.py",
 }
 
 

@@ -52,7 +52,8 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED
 # segments: for rows that one destination gets otherwise than others do. ``cutter``: a finisher too,
 # for what is cut as soon as it comes in. ``mirrors``: int64[ROWS], who gets a copy of a row
-# because of where it came from, port number + 1; 0: nobody.
+# because of where it came from, port number + 1; 0: nobody. ``returned``: the RETURNED flag of the
+# rows at hand, or 0.
 # For network functions: ``ticks``: of the time stamp counter, at the beginning of the pass.
 # ``clones``: ROW[ROWS] with heads of their own, copies of frames that are on their way to the port
 # in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``altered``: ROW[ROWS] alike, for
@@ -63,12 +64,15 @@ BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
     "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered",
-    "payloads", "npayloads", "clone"])
+    "payloads", "npayloads", "clone", "returned"])
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
 UNDECIDED = -1000
 FLOOD = -1
+# In an origin word: the row comes back from a service (switch.service), and has passed the stages
+# of the port that it came from (RX), or the services of the port that it is for (TX).
+RETURNED_RX, RETURNED_TX = 1 << 30, 1 << 29
 
 
 @kernel
@@ -92,7 +96,7 @@ def origin_network(word):
 @kernel
 def origin_port(word):
     """The number of the port."""
-    return word & 0xFFFFFFFF
+    return word & 0xFFFF
 
 
 @kernel
@@ -214,6 +218,7 @@ class Batch:
                        for name in ("origins", "passed", "mirrors")}
         for name, words in self._lists.items():
             self.record[name] = address_of(words)
+        self.mirrors = self._lists["mirrors"]
         self._pieces = alloc(_BYTE, COPIED * SEGMENT)
         self.record["pieces"] = address_of(self._pieces)
         self.address = address_of(self.record)

@@ -171,6 +171,18 @@ class Reason(IntEnum):
         52, "A network function went wrong with it: a division by zero, an index out of range, more"
         " work than its budget.",
         "See `byway nf show` for the line, and mend the function.")
+    SERVICE_DOWN = (
+        53, "No appliance of a service that the frame has to pass works.",
+        "See `byway service show` for what each of them lacks.")
+    SERVICE_ADDRESS = (
+        54, "A port with services sent the frame from an address that is not the port's, or was to"
+        " get one that is not for it.",
+        "Add the address to the port's allowed_address_pairs, or look at the guest.")
+    SERVICE_STRAY = (
+        55, "An appliance sent the frame from or to an address that no port with its service has.",
+        "Nothing to do where it is rare: it is the appliance's own, or came late.")
+    SERVICE_PROBE = (
+        56, "The switch's own question whether an appliance works came back.", "Nothing to do.")
 
 
 REASONS = 64  # room in the counters; more than there are reasons

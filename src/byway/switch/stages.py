@@ -10,6 +10,7 @@ frames get there (ports.tunnel_uplink), 0 for all others. trunk, meter, security
 router, uplink: the address of that stage's own record for this port, 0 where it has none.
 mirror_rx, mirror_tx: the number + 1 of the port that gets a copy of what comes in, or goes out.
 chain_rx, chain_tx: the address of a CHAIN (chain.py), the network functions that frames go through.
+services: the STEPS of a port with services; service: the BACK of an appliance's port (service.py).
 alone: chain_rx, where that is all that is done with what comes in.
 """
 
@@ -17,4 +18,4 @@ from byway.machine.layout import record
 
 STAGES, stages_at, S = record("stages", [
     "parent", "way", "trunk", "meter", "security", "responder", "groups", "router", "uplink",
-    "mirror_rx", "mirror_tx", "chain_rx", "chain_tx", "alone"])
+    "mirror_rx", "mirror_tx", "chain_rx", "chain_tx", "alone", "services", "service"])

@@ -40,7 +40,13 @@ from byway.machine.dual import signed
 from byway.machine.jit import kernel
 from byway.machine.layout import CACHE_LINE, address_of, alloc, record
 from byway.machine.mem import ld64, st64
-from byway.packet.batch import batch_at, origin_network, origin_port
+from byway.packet.batch import (
+    RETURNED_RX,
+    RETURNED_TX,
+    batch_at,
+    origin_network,
+    origin_port,
+)
 from byway.switch.fdb import MAX_PORTS
 from byway.switch.network import GONE, NETWORK, PORT_BITS, N
 from byway.worker.backlog import Backlog
@@ -86,6 +92,7 @@ def enter(plan, batch, word):
     b.network = number
     b.here = network
     b.origin = origin_port(word)
+    b.returned = word & (RETURNED_RX | RETURNED_TX)
     b.vni = ld64(network + N.vni)
     return network
 

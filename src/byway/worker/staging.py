@@ -15,14 +15,15 @@ A batch of a trunk port, or out of a tunnel, holds frames of several networks. F
 where each row belongs (BATCH.origins); then each *run*, rows in a row with the same origin, goes
 through the stages of its port as a batch of its own. A stage decides (an answer, a drop) or leaves
 the row undecided; the router gives rows another origin. Who is to get copies of a row goes by where
-it came from, so that is noted before (BATCH.mirrors).
+it came from, so that is noted before (BATCH.mirrors). A run that comes back from a service was here
+before: it goes on behind the services.
 
 Control changes the fields of a port's STAGES while a worker goes by them: each is read once.
 """
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, ld64_once, st64
-from byway.packet.batch import batch_at, origin_port, origin_word
+from byway.packet.batch import RETURNED_RX, RETURNED_TX, batch_at, origin_port, origin_word
 from byway.packet.offload import check_offloads
 from byway.ports.record import Kind, P, X
 from byway.ports.tunnel_uplink import wrap_rows
@@ -33,6 +34,7 @@ from byway.switch.meter import meter_rx, meter_tx
 from byway.switch.port_security import security_rx
 from byway.switch.responder import responder_rx
 from byway.switch.router import router_rx
+from byway.switch.service import service_back, services_rx, services_tx
 from byway.switch.stages import S
 from byway.switch.trunk import trunk_rx, trunk_tx
 from byway.switch.uplink import uplink_rx
@@ -42,7 +44,7 @@ _TUNNEL = int(Kind.TUNNEL)
 
 
 @kernel
-def find_origins(rxq, batch):
+def find_origins(plan, rxq, batch):
     """Which network, and which port of it, each row came from."""
     b = batch_at(batch)
     port = ld64(rxq + X.port)
@@ -57,6 +59,10 @@ def find_origins(rxq, batch):
         trunk_rx(trunk, batch)
     if uplink != 0:
         uplink_rx(uplink, batch)
+    service = ld64_once(stages + S.service)
+    if service != 0:
+        enter(plan, batch, word)
+        service_back(service, batch)
 
 
 @kernel
@@ -65,11 +71,12 @@ def run_stages(stages, batch, network, port):
     meter, security = ld64_once(stages + S.meter), ld64_once(stages + S.security)
     responder, groups = ld64_once(stages + S.responder), ld64_once(stages + S.groups)
     router, chain = ld64_once(stages + S.router), ld64_once(stages + S.chain_rx)
+    services = ld64_once(stages + S.services)
     if meter != 0:
         meter_rx(meter, batch)
     if security != 0:
         security_rx(security, batch)
-    if responder != 0 or router != 0:
+    if responder != 0 or router != 0 or services != 0:
         learn_sources(batch, network, port)
     if responder != 0:
         responder_rx(responder, batch)
@@ -77,13 +84,23 @@ def run_stages(stages, batch, network, port):
         groups_rx(groups, batch)
     if chain != 0:
         run_chain(chain, batch, network)
+    if services != 0:
+        services_rx(services, batch)
+    if router != 0:
+        router_rx(router, batch)
+
+
+@kernel
+def run_rest(stages, batch):
+    """Have one run that comes back from a service go through what stands behind the services."""
+    router = ld64_once(stages + S.router)
     if router != 0:
         router_rx(router, batch)
 
 
 def rx_stages(plan, rxq, batch):
     """Find out where the rows of a batch belong, and have each run go through its stages; -> 0."""
-    find_origins(rxq, batch)
+    find_origins(plan, rxq, batch)
     p = plan_at(plan)
     b = batch_at(batch)
     if b.offloads != 0:  # now that the frames are those that go on
@@ -97,7 +114,8 @@ def rx_stages(plan, rxq, batch):
             k += 1
         port = ld64(p.ports + 8 * origin_port(word))
         stages = ld64_once(port + P.stages) if port != 0 else 0
-        mirror = ld64_once(stages + S.mirror_rx) if stages != 0 else 0
+        returned = word & (RETURNED_RX | RETURNED_TX)
+        mirror = ld64_once(stages + S.mirror_rx) if stages != 0 and returned == 0 else 0
         for j in range(first, k):
             st64(mirrors + 8 * j, mirror)
         if stages != 0:
@@ -106,7 +124,10 @@ def rx_stages(plan, rxq, batch):
             b.mirrors = mirrors + 8 * first
             b.n = k - first
             network = enter(plan, batch, word)
-            run_stages(stages, batch, network, b.origin)
+            if returned == 0:
+                run_stages(stages, batch, network, b.origin)
+            else:
+                run_rest(stages, batch)
     b.rows, b.origins, b.mirrors, b.n = rows, origins, mirrors, n
     return 0
 
@@ -116,7 +137,9 @@ def tx_stages(stages, batch, selected, n, counters):
     left of the list."""
     groups, meter = ld64_once(stages + S.groups), ld64_once(stages + S.meter)
     trunk, way = ld64_once(stages + S.trunk), ld64_once(stages + S.way)
-    chain = ld64_once(stages + S.chain_tx)
+    chain, services = ld64_once(stages + S.chain_tx), ld64_once(stages + S.services)
+    if services != 0:
+        n = services_tx(services, batch, selected, n, counters)
     if chain != 0:
         n = chain_out(chain, batch, selected, n, counters)
     if groups != 0:

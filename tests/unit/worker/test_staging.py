@@ -12,7 +12,8 @@ from byway.switch.stages import STAGES
 from byway.worker import staging
 
 Calls = list[tuple[str, int]]
-RX, TX = ("meter", "security", "responder", "groups", "router"), ("groups", "meter", "trunk", "way")
+RX = ("meter", "security", "responder", "groups", "services", "router")
+TX = ("services", "groups", "meter", "trunk", "way")
 KERNELS = {"way": "wrap_rows"}
 
 
