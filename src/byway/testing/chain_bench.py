@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What network functions cost: cycles of the time stamp counter a frame, chains in turns.
 
-Used by `byway nf bench` and by bench/functions.py. Uses functions.memory and chain_kernels.py.
+Used by `byway nf bench`. Uses functions.memory and chain_kernels.py.
 
 Batches of 64 frames go through each chain's machine code as a worker would have them go; only the
 chain's own time counts. The chains take turns, a few hundred batches each, so that whatever else
@@ -46,9 +46,9 @@ def connections(count: int) -> list[bytes]:
 
 
 class ChainBench:
-    """Frames, and a batch to take them to chains."""
+    """Frames, and a batch to take them to chains. ``batches``: of a turn."""
 
-    def __init__(self, frames: Sequence[bytes]) -> None:
+    def __init__(self, frames: Sequence[bytes], batches: int = TURN) -> None:
         self._memory = np.frombuffer(b"".join(frames), np.uint8).copy()
         self._list = np.zeros((len(frames), 2), np.int64)
         self._list[:, 1] = [len(frame) for frame in frames]
@@ -59,19 +59,21 @@ class ChainBench:
         self._network[0]["max_frame"] = MTU + HEADER
         self._batch.record["here"] = address_of(self._network)
         self._batch.record["origin"] = 1
-        self._ticks = np.zeros(TURN, np.int64)
+        self._batches = batches
+        self._ticks = np.zeros(batches, np.int64)
         self._at = 0
 
     def turn(self, chain: Chain) -> Cost:
         """One turn of a chain: the median of its batches."""
         settled = chain_rounds(chain.address, self._batch.address, address_of(self._list),
-                               len(self._list), self._at, TURN, address_of(self._ticks))
-        self._at = (self._at + TURN * ROWS) % len(self._list)
-        return Cost(float(np.median(self._ticks)) / ROWS, int(settled) / (TURN * ROWS))
+                               len(self._list), self._at, self._batches, address_of(self._ticks))
+        moved = self._batches * ROWS
+        self._at = (self._at + moved) % len(self._list)
+        return Cost(float(np.median(self._ticks)) / ROWS, int(settled) / moved)
 
     def measure(self, chains: Mapping[str, Chain], seconds: float) -> dict[str, Cost]:
         """The chains in turns, for so many seconds each; -> the median of each one's turns."""
-        warm = 1 + len(self._list) // (TURN * ROWS)
+        warm = 1 + len(self._list) // (self._batches * ROWS)
         for chain in chains.values():
             for _ in range(warm):
                 self.turn(chain)

@@ -19,10 +19,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from byway.functions.finding import find
-from byway.nf import FunctionError, Outcome, ParameterError
+from byway.nf import FunctionError, Outcome, ParameterError, Plain
 
 Way: TypeAlias = Literal["plain", "interpreted", "compiled"]
 Line: TypeAlias = dict[str, Any]
+FIRST_PORT = 10
 
 
 @dataclass(frozen=True)
@@ -79,15 +80,16 @@ def answer(asked: Line, emit: Callable[[Line], None]) -> None:
 def _runner(way: Way, use: str,
             parameters: Line) -> Callable[[list[bytes], Step], list[Outcome]]:
     cls = find(use, Path("/"))[0]
+    # Whatever a parameter calls a port has a number.
+    texts = [value for value in parameters.values() if isinstance(value, str)]
+    ports = {name: FIRST_PORT + k for k, name in enumerate(texts)}
     runs: Any
     if way == "plain":
-        from byway.nf import Plain
-
-        runs = Plain(cls, **parameters)
+        runs = Plain(cls, ports=ports, **parameters)
     else:
         from byway.functions.harness import Harness
 
-        runs = Harness(cls, **parameters)
+        runs = Harness(cls, ports=ports, **parameters)
     return lambda frames, step: list(runs.run(
         frames, port=step.port, now=step.now, direction=step.direction))
 
