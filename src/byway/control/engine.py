@@ -14,11 +14,10 @@ changes are gathered, so that hundreds of ports cost two exchanges: one without 
 what comes. No change costs more for what is there already. An rx queue is served by one worker for
 as long as its port lives (assignment.py).
 
-Timers: once a second old fdb entries are removed, and ports tried that could not be opened. Twenty
-times a second it is asked whether a worker hangs in the middle of a pass: a peer can make a write
-to its event fd block, and a signal gets the worker out of it (machine.interrupt). The alarm event
-fd is written by a worker that found a broken ring and by the SIGBUS guard; the engine then asks
-every port for trouble.
+Timers: once a second old fdb entries go, and ports are tried that could not be opened. Twenty times
+a second: does a worker hang in the middle of a pass? A peer can make a write to its event fd block;
+a signal gets the worker out of it (machine.interrupt). The alarm event fd is written by a worker
+that found a broken ring and by the SIGBUS guard; the engine then asks every port for trouble.
 """
 
 import asyncio
@@ -68,13 +67,14 @@ class Engine(PortHost):
         super().__init__(switch.workers or (None,), loop)
         self.switch = switch
         self._ports: dict[str, Port] = {}
-        self._unopened = Unopened()
+        self._unopened = Unopened(lambda port: self.functions.why_shut(port.config))
         self._replaced: set[str] = set()  # ports that are removed to be added again, changed
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self.overlay = Overlay(self, self._plans, self._networks, self._entries)
         self._heard = Heard(self._networks, self.overlay)
         self.policy = Policy(self, self._plans, self._networks, self.overlay, self._hz,
                              switch.connections)
+        self.functions = self.policy.functions
 
     # ------------------------------------------------------------ life
     def start(self) -> None:
@@ -96,6 +96,7 @@ class Engine(PortHost):
 
     def close(self) -> None:
         """Stop the workers, close every port. Idempotent."""
+        self.functions.close()
         for worker in self._workers:
             worker.stop(worker.interrupt)
         self._detach_all(list(self._ports.values()))
@@ -110,9 +111,9 @@ class Engine(PortHost):
         for events in self._events:
             self.loop.remove_reader(events.fd)
             events.close()
-        self._events.clear()
         for timer in self._timers.values():
             timer.cancel()
+        self._events.clear()
         self._timers.clear()
         if self.alarm >= 0:
             sigbus.set_alarm(-1)
@@ -142,11 +143,11 @@ class Engine(PortHost):
             self._heard.sweep()
         self.policy.tick()
         self.overlay.tunnels.tick()
-        for name in self._unopened.due():
-            again: list[Action] = [RemovePort(name), AddPort(self._port(name).config, patient=True)]
-            underlay = self.overlay.tunnels.config
-            if underlay and underlay.uplink == name:  # it must not be left with a port that is gone
-                again = [SetUnderlay(None), *again, SetUnderlay(underlay)]
+        self.open_waiting()
+
+    def open_waiting(self) -> None:
+        """Try again to open ports that could not be opened. Pauses no worker."""
+        for again in self._unopened.again(self.overlay.tunnels.config):
             self.apply(again)
 
     def _hear(self) -> None:
@@ -171,9 +172,8 @@ class Engine(PortHost):
                 try:
                     port.on_trouble()
                 except OSError as error:  # the others' alarms are not to be lost
-                    self.loop.call_exception_handler(
-                        {"message": f"port {port.name} could not be taken down",
-                         "exception": error})
+                    self.loop.call_exception_handler({
+                        "message": f"port {port.name} cannot be taken down", "exception": error})
 
     # ------------------------------------------------------------ changes
     def join_cluster(self) -> None:

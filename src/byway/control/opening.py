@@ -4,9 +4,10 @@
 Used by the engine. Uses every kind of port.
 """
 
-from collections import deque
+from collections.abc import Callable, Iterator
 
-from byway.control.model import KINDS
+from byway.control.actions import Action, AddPort, RemovePort, SetUnderlay
+from byway.control.model import KINDS, UnderlayConfig
 from byway.control.problem import EngineError
 from byway.ports.af_packet import AfPacketPort
 from byway.ports.af_xdp import AfXdpPort
@@ -40,27 +41,42 @@ def open_port(port: Port) -> None:
 
 
 class Unopened:
-    """The names of ports that are there but could not be opened, in turn."""
+    """Ports that are there but could not be opened, or must not be, in turn. ``why_shut``: why a
+    port must not be opened now; empty: it may be."""
 
-    def __init__(self) -> None:
-        self._names: deque[str] = deque()
+    def __init__(self, why_shut: Callable[[Port], str] = lambda port: "") -> None:
+        self._why_shut = why_shut
+        self._ports: dict[str, Port] = {}
 
     def open(self, port: Port, patient: bool) -> None:
-        """Open a port. Where it cannot be and we are patient, it is to be tried again, and says
-        why."""
+        """Open a port. Where it cannot be and we are patient, or where it must not be, it is to be
+        tried again, and says why."""
         try:
-            open_port(port)
+            if shut := self._why_shut(port):
+                port.state, port.reason = "down", shut
+                self._ports[port.name] = port
+            else:
+                open_port(port)
         except EngineError as why:
             if not patient:
                 raise
             port.state, port.reason = "down", str(why)
-            self._names.append(port.name)
+            self._ports[port.name] = port
 
     def discard(self, name: str) -> None:
         """It is gone, or open."""
-        if name in self._names:
-            self._names.remove(name)
+        self._ports.pop(name, None)
 
-    def due(self) -> list[str]:
-        """Those that are to be tried now."""
-        return list(self._names)[:TRIES]
+    def again(self, underlay: UnderlayConfig | None) -> Iterator[list[Action]]:
+        """The changes by which those are tried that are to be tried now."""
+        for name, port in [one for one in self._ports.items() if not self._shut(one[1])][:TRIES]:
+            actions: list[Action] = [RemovePort(name), AddPort(port.config, patient=True)]
+            if underlay and underlay.uplink == name:  # it must not be left with a port that is gone
+                actions = [SetUnderlay(None), *actions, SetUnderlay(underlay)]
+            yield actions
+
+    def _shut(self, port: Port) -> bool:
+        shut = self._why_shut(port)
+        if shut:
+            port.reason = shut
+        return bool(shut)

@@ -1,14 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The stages of each port: what its configuration, its network and its security groups ask for.
 
-Used by the engine. Uses networks, overlay, plans, and the stages in switch.
+Used by the engine. Uses networks, overlay, plans, functions, and the stages in switch.
 
 A port that needs no stage has no STAGES record. One that gets its first is given one between two
 passes; afterwards its fields change one by one, as words that a worker reads at any time, and what
 they led to before is kept until every worker has ended its pass.
 """
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 from byway.control.actions import (
@@ -19,6 +20,7 @@ from byway.control.actions import (
     RemoveGroup,
     RemoveRouter,
 )
+from byway.control.functions import Functions
 from byway.control.model import LimitConfig, MirrorConfig
 from byway.control.networks import Networks
 from byway.control.overlay import Overlay, mac_number
@@ -33,9 +35,15 @@ from byway.switch.meter import Meter
 from byway.switch.port_security import PortSecurity
 from byway.switch.stages import STAGES
 
+# What is done with frames that come in, besides a chain.
+_WITH_CHAIN = ("meter", "security", "responder", "groups", "router", "uplink", "mirror_rx",
+               "services", "service")
+
 
 class PolicyHost(PortNumbers, Protocol):
     """What the engine is to the policy."""
+
+    loop: asyncio.AbstractEventLoop
 
     def publish(self) -> None:
         """Tell the workers what has changed, unless that is done soon for more changes together."""
@@ -45,6 +53,9 @@ class PolicyHost(PortNumbers, Protocol):
 
     def number(self, name: str) -> int:
         """The number of a port, -1 where there is none of that name."""
+
+    def open_waiting(self) -> None:
+        """Open ports that could not be opened, or must not be, if they can be now."""
 
 
 class Policy:
@@ -60,6 +71,9 @@ class Policy:
         self._security = Security(overlay, hz, connections)
         self._routers = Routers(engine, networks, hz, overlay.table_address, overlay.keep)
         overlay.stages["router"] = self._routers.address
+        self.functions = Functions(engine.loop, engine.number, hz)
+        self.functions.refit, self.functions.settle = self._refit, engine.settle
+        self.functions.ready = engine.open_waiting
         self._ports: dict[str, Port] = {}
         self._responder = overlay.responder
         overlay.tunnels.on_uplink(self.change)
@@ -77,10 +91,16 @@ class Policy:
         self._fit(port)
         for other in self._mirrored_to(port.name):
             self._fit(other)
+        self.functions.instances.renumber()
 
     def change(self, port: Port) -> None:
         """The configuration of a port, or of what it belongs to, is another one."""
         self._fit(port)
+
+    def _refit(self, names: Iterable[str]) -> None:
+        """The functions of these ports are others."""
+        for port in [self._ports[name] for name in names if name in self._ports]:
+            self._fit(port)
 
     def leave(self, port: Port) -> None:
         """The port is about to be closed."""
@@ -92,6 +112,8 @@ class Policy:
 
     def dismiss(self, port: Port) -> None:
         """The port is gone, and no worker knows it."""
+        self.functions.leave(port.name)
+        self.functions.instances.renumber()
         self._security.detach(port)
         if trunk := self._trunks.pop(port.name, None):
             trunk.dismiss()
@@ -114,6 +136,7 @@ class Policy:
     def finish(self) -> None:
         """All changes that come together were told: make what is made once for all of them."""
         self._routers.finish()
+        self.functions.finish()
 
     def _fit(self, port: Port) -> None:
         """Have the port's stages be what is wanted of them."""
@@ -126,23 +149,26 @@ class Policy:
             self._plans.use_stages()
             self._plans.publish()
             self._records[port.name] = alloc(STAGES, 1, CACHE_LINE)
-        self._store(self._records[port.name], wanted)
-        self._records[port.name]["trunk"] = trunk.table.address if trunk else 0
+        self._store(self._records[port.name], wanted, trunk.table.address if trunk else 0)
         for network, sub in (trunk.subs if trunk else {}).items():
             self._store(sub.stages, {
                 **self._of_network(network), "meter": wanted["meter"],
                 "security": wanted["security"],
                 "mirror_rx": wanted["mirror_rx"], "mirror_tx": wanted["mirror_tx"],
-                "groups": self._security.attach_number(port, sub.index)})
+                **self._chains(port, network, parts),
+                "groups": self._security.attach_number(port, sub.index)}, sub.push.address)
         port.record["stages"] = address_of(self._records[port.name])
         before, self._parts[port.name] = self._parts.get(port.name), parts
         if before:
             self._engine.settle()  # then nobody uses what was there before
 
     @staticmethod
-    def _store(record: Any, wanted: Mapping[str, int]) -> None:
-        for field in set(STAGES.names) - {"parent", "trunk"}:
+    def _store(record: Any, wanted: Mapping[str, int], trunk: int) -> None:
+        record["alone"], record["trunk"] = 0, trunk  # it is alone when all of the others are there
+        for field in set(STAGES.names) - {"parent", "trunk", "alone"}:
             record[field] = wanted.get(field, 0)
+        if not trunk and not any(wanted.get(field, 0) for field in _WITH_CHAIN):
+            record["alone"] = wanted.get("chain_rx", 0)
 
     def _wanted(self, port: Port, parts: list[Any]) -> dict[str, int]:
         """What stands in the port's STAGES; ``parts`` gets what it leads to."""
@@ -153,7 +179,11 @@ class Policy:
         wanted["uplink"] = self._overlay.tunnels.uplink_of(port)
         wanted["groups"] = self._security.attach(port)
         wanted["mirror_rx"], wanted["mirror_tx"] = self._mirror(config.mirror)
-        return wanted
+        return wanted | self._chains(port, config.network, parts)
+
+    def _chains(self, port: Port, network: str, parts: list[Any]) -> dict[str, int]:
+        """The network functions for frames of one of the port's networks."""
+        return self.functions.chains(port.config, self._networks[network].config, parts)
 
     def _of_network(self, name: str) -> dict[str, int]:
         """The stages that a port of this network has, whatever the port."""
@@ -202,7 +232,7 @@ class Policy:
 
     # ------------------------------------------------------------ security groups, routers
     def carry_out(self, action: Action) -> None:
-        """Security groups and routers of the configuration."""
+        """Security groups, routers and network functions of the configuration."""
         match action:
             case AddGroup(group) | ChangeGroup(_, group):
                 self._security.set_group(group)
@@ -212,6 +242,8 @@ class Policy:
                 self._routers.add(router)
             case RemoveRouter(name):
                 self._routers.remove(name)
+            case _:
+                self.functions.carry_out(action)
 
     def undo(self, action: Action) -> Action:
         """What takes back an action that is about to be carried out."""
@@ -226,4 +258,6 @@ class Policy:
                 return RemoveRouter(router.name)
             case RemoveRouter(name):
                 return AddRouter(self._routers.configs[name])
-        raise AssertionError(f"{action} is not the policy's")
+        undo = self.functions.undo(action)
+        assert undo is not None, f"{action} is not the policy's"
+        return undo

@@ -89,7 +89,8 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
     "far section": (
         "[qqq]\n",
         ['"qqq": there is no such section; the sections are: [switch], [cluster], [underlay],'
-         ' [[network]], [[host]], [[entry]], [[router]], [[security_group]], [[function]], [[port]]']),
+         ' [[network]], [[host]], [[entry]], [[router]], [[security_group]], [[function]],'
+         ' [[port]]']),
     "unknown key": (
         BLUE + vhost(soket='"/tmp/x"'),
         ['port[1] "vm1": soket: a vhost-user port has no such key; did you mean "socket"?']),

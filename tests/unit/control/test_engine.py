@@ -290,7 +290,7 @@ def test_a_port_that_is_restored_waits_until_it_can_be_opened(
     (tmp_path / "later").mkdir()
     switch.call(switch.engine._on_ageing)
     assert switch.port("tape")["state"] == "up"
-    assert switch.engine._unopened.due() == []
+    assert [*switch.engine._unopened.again(None)] == []
 
 
 def test_a_port_that_could_not_be_opened_can_be_removed(

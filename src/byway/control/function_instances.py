@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances of network functions by name: made, changed, replaced, and what is known of each.
+
+Used by functions. Uses byway.functions (their memory, loaded with the first of them: most switches
+have none) and nf (their parameters). Belongs to the control thread; workers see a new value of a
+parameter with their next frame.
+"""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from byway.control.chains import Values
+from byway.control.problem import EngineError, Problem
+from byway.functions.blueprint import Blueprint
+from byway.nf.parameters import from_description, values
+from byway.nf.problem import ParameterError
+
+if TYPE_CHECKING:
+    from byway.functions.memory import Instance
+
+Tables = tuple[tuple[str, str], ...]  # of a [[function]]: name and rows, in JSON
+
+
+class Instances:
+    """All of them. ``number``: of a port by its name, -1 where there is none."""
+
+    def __init__(self, number: Callable[[str], int]) -> None:
+        self._number = number
+        self._by_name: dict[str, "Instance"] = {}
+        self._given: dict[str, Values] = {}
+        self._tables: dict[str, Tables] = {}
+        self.replaced: list[tuple["Instance", "Instance"]] = []  # new, old: to be added up
+
+    def __iter__(self) -> Iterator[str]:
+        """Their names."""
+        return iter(self._by_name)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._by_name
+
+    def __getitem__(self, name: str) -> "Instance":
+        """One that is there."""
+        return self._by_name[name]
+
+    def have(self, name: str, blueprint: Blueprint, given: Values, tables: Tables) -> "Instance":
+        """The instance of this name, of this code, with these parameters, and these rows in its
+        tables where they are others than before. EngineError: one of them cannot be."""
+        from byway.functions.memory import Instance
+
+        old = self._by_name.get(name)
+        code = blueprint.use, blueprint.digest
+        try:
+            if old is None or (old.blueprint.use, old.blueprint.digest) != code:
+                made = Instance(blueprint, given, self._number)
+                if old and old.blueprint.use == blueprint.use:
+                    made.carry(old)
+                    self.replaced.append((made, old))
+                else:
+                    self._tables.pop(name, None)
+                self._by_name[name] = made
+            elif self._given[name] != given:
+                _set(old, given)
+        except ParameterError as error:
+            raise EngineError(f"{name}: {error}", f"see `byway nf show {name}`") from None
+        self._given[name] = dict(given)
+        self._fill(name, tables)
+        return self._by_name[name]
+
+    def _fill(self, name: str, tables: Tables) -> None:
+        """Have the tables hold what the configuration says, where it says something new."""
+        before = dict(self._tables.get(name, ()))
+        for table, rows in tables:
+            if before.get(table) != rows:
+                self.fill(name, table, json.loads(rows))
+        self._tables[name] = tables
+
+    def keep_only(self, names: set[str]) -> None:
+        """The others are wanted no longer; who has their chain keeps their memory."""
+        for name in [name for name in self._by_name if name not in names]:
+            del self._by_name[name], self._given[name]
+            self._tables.pop(name, None)
+
+    def add_up(self) -> None:
+        """No worker is in an instance that was replaced: add what it counted."""
+        for new, old in self.replaced:
+            new.add_counts(old)
+        self.replaced.clear()
+
+    def renumber(self) -> None:
+        """Ports have come or gone: parameters that name them have other numbers."""
+        for instance in self._by_name.values():
+            if any(one["kind"] == "port" for one in instance.blueprint.parameters.values()):
+                instance.renumber()
+
+    def check(self, where: str, blueprint: Blueprint, given: Values) -> Iterator[Problem]:
+        """What is wrong with parameters."""
+        try:
+            values([from_description(name, one) for name, one in blueprint.parameters.items()],
+                   dict(given))
+        except ParameterError as error:
+            problem, _, fix = str(error).rpartition("; ")
+            yield Problem(where, problem or fix, fix)
+
+    # ------------------------------------------------------------ tables
+    def state(self, name: str, table: str) -> Any:
+        """A table of an instance. EngineError: it has none of that name, or it is none."""
+        states = self._by_name[name].states
+        if table not in states:
+            known = ", ".join(states) or "none"
+            raise EngineError(f'{name} has no table "{table}"', f"its tables are: {known}")
+        return states[table]
+
+    def fill(self, name: str, table: str, rows: Any) -> None:
+        """Have a table hold these rows only: {key: value}. EngineError: it cannot."""
+        state = self.state(name, table)
+        with _told(name, table):
+            state.fill(_pairs(rows))
+
+    def put(self, name: str, table: str, rows: Any) -> None:
+        """Have a table hold these rows as well. EngineError: it cannot; the rows before it are
+        there."""
+        state = self.state(name, table)
+        with _told(name, table):
+            for key, value in _pairs(rows):
+                if not state.put(key, value):
+                    raise EngineError(f"{name}: {table} has no room for {key!r}",
+                                      "remove entries, or give the table a larger capacity")
+
+    def remove(self, name: str, table: str, key: str | None) -> bool:
+        """Remove an entry, or all; -> was it there?"""
+        state = self.state(name, table)
+        with _told(name, table):
+            if key is None:
+                state.clear()
+                return True
+            return bool(state.remove(key))
+
+
+def _set(instance: "Instance", given: Values) -> None:
+    """Have these parameters, and the defaults of all others."""
+    before, instance.given = instance.given, {}
+    try:
+        instance.set(given)
+    except ParameterError:
+        instance.given = before
+        raise
+
+
+def _pairs(rows: Any) -> list[tuple[Any, Any]]:
+    """Rows as users write them: a table of keys and values, or a list whose places are the keys."""
+    return list(rows.items()) if isinstance(rows, Mapping) else list(enumerate(rows))
+
+
+@contextlib.contextmanager
+def _told(name: str, table: str) -> Iterator[None]:
+    """What a table says to a key or value that cannot be becomes a refusal."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise EngineError(f"{name}: {table}: {error}", f"see `byway nf show {name}`") from None

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The code of network functions: built by a process of its own, found by what was asked for.
+
+Used by functions. Uses byway.functions: what was built, the source of chains, and their machine
+code, all of it out of the cache. Never imports a user's file.
+
+One version of a function's code is in the switch at a time. A file is read again when a change
+names it or a reload asks for it; whatever uses it then follows.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from byway.control.function_steps import Order
+from byway.control.problem import EngineError, Problem
+from byway.functions.blueprint import Blueprint
+from byway.functions.built import known
+from byway.functions.code import native
+from byway.functions.compose import Composed, compose
+
+BUILD_SECONDS = 60.0
+FOLDER = "/"  # the paths of files are absolute
+_SHOWN = 2000  # characters of what a process said before it died
+_BUILD = (sys.executable, "-m", "byway.functions.build")
+
+
+@dataclass(frozen=True)
+class Built:
+    """What came of building these orders. ``problems``: by use."""
+
+    orders: tuple[Order, ...]
+    blueprints: Mapping[str, Blueprint]
+    problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+
+    def every_problem(self) -> list[Problem]:
+        """All of them."""
+        return [problem for some in self.problems.values() for problem in some]
+
+
+@dataclass(frozen=True)
+class Code:
+    """Machine code of a chain. ``places``: which of the order's steps are in it."""
+
+    composed: Composed
+    places: tuple[int, ...]
+
+
+NOTHING = Code(Composed("rx", "", "", frozenset()), ())  # no function has anything to do there
+
+
+class Library:
+    """The code that the switch has. ``builder``: the command that builds."""
+
+    def __init__(self, builder: Iterable[str] = _BUILD) -> None:
+        self._builder = tuple(builder)
+        self.blueprints: dict[str, Blueprint] = {}
+        self.problems: dict[str, tuple[Problem, ...]] = {}
+        self._codes: dict[Order, Code] = {}
+
+    def lacks(self, order: Order) -> bool:
+        """Must it be built before there is code for it?"""
+        if order in self._codes:
+            return False
+        if any(use not in self.blueprints for use, _ in order.steps):
+            return True
+        code = self._composed(order, self.blueprints)
+        if code.places and not native(code.composed).cached:
+            return True
+        self._codes[order] = code
+        return False
+
+    def failed(self, order: Order) -> list[Problem]:
+        """Why there is none: what was wrong with its functions when they were built last."""
+        return [problem for use, _ in order.steps for problem in self.problems.get(use, ())]
+
+    def code(self, order: Order) -> Code:
+        """The code of an order that is not lacking."""
+        return self._codes[order]
+
+    def _composed(self, order: Order, blueprints: Mapping[str, Blueprint]) -> Code:
+        places = tuple(place for place, (use, own) in enumerate(order.steps)
+                       if blueprints[use].takes_part(order.direction, own))
+        if not places:
+            return NOTHING
+        parts = [blueprints[order.steps[place][0]] for place in places]
+        return Code(compose(parts, order.direction), places)
+
+    async def build(self, orders: Collection[Order], uses: Collection[str]) -> Built:
+        """Have these in the cache, of files as they are now. Nothing of the switch changes yet.
+        EngineError: the process does not end, or ends badly."""
+        wanted = dict.fromkeys([*uses, *(use for order in orders for use, _ in order.steps)])
+        found = {use: blueprint for use in wanted if (blueprint := known(use, FOLDER))}
+        if len(found) == len(wanted) and all(self._ready(order, found) for order in orders):
+            return Built(tuple(orders), found)
+        answer = await self._ask({
+            "functions": dict.fromkeys(wanted, FOLDER),
+            "chains": [{"direction": order.direction, "uses": [use for use, _ in order.steps],
+                        "own": [own for _, own in order.steps]} for order in orders]})
+        return Built(
+            tuple(orders), {use: Blueprint.from_json(json.dumps(one))
+             for use, one in answer["blueprints"].items()},
+            {use: tuple(_problem(use, one) for one in some)
+             for use, some in answer["problems"].items()})
+
+    def _ready(self, order: Order, blueprints: Mapping[str, Blueprint]) -> bool:
+        code = self._composed(order, blueprints)
+        return not code.places or native(code.composed).cached
+
+    async def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
+        """Have a process carry out an order."""
+        process = await asyncio.create_subprocess_exec(
+            *self._builder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
+        try:
+            out, said = await asyncio.wait_for(
+                process.communicate(json.dumps(order).encode()), BUILD_SECONDS)
+        except TimeoutError:
+            names = ", ".join(order["functions"])
+            raise EngineError(f"building {names} took longer than {BUILD_SECONDS:.0f} seconds",
+                              "see what the files do when they are imported") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            text = said.decode(errors="replace")[-_SHOWN:].strip()
+            raise EngineError(f"building network functions ended with status {process.returncode}:"
+                              f" {text}", "try `byway nf check` on the files")
+        answer: dict[str, Any] = json.loads(out)
+        return answer
+
+    def install(self, built: Built) -> set[str]:
+        """These are the switch's from now on; -> the uses whose code is another one than before, or
+        new."""
+        changed = {use for use, one in built.blueprints.items()
+                   if use not in self.blueprints or self.blueprints[use].digest != one.digest}
+        for use in built.blueprints:
+            self.problems.pop(use, None)
+        self.problems.update(built.problems)
+        self.blueprints.update(built.blueprints)
+        for order in [one for one in self._codes if any(use in changed for use, _ in one.steps)]:
+            del self._codes[order]
+        for order in built.orders:
+            if not self.failed(order):
+                self._codes[order] = self._composed(order, self.blueprints)
+        return changed
+
+
+def _problem(use: str, told: Mapping[str, Any]) -> Problem:
+    """One of the builder's, in the words of a configuration's."""
+    place = f"{told['file'] or use}:{told['line']}" if told["line"] else told["file"] or use
+    return Problem(place, told["message"], told["fix"])

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Network functions of a running switch: their instances, and what each port's frames go through.
+
+Used by policy (which puts chains into the stages of ports), wanted and the API. Uses the library of
+code, function_steps and byway.functions, which has instances and chains in memory.
+
+Theory of operation
+-------------------
+An *instance* is a function at work. It exists as long as it is wanted: by a [[function]], or by the
+chain that it stands in. A port has a chain for each of its networks and either direction; it is one
+piece of code, made for the functions in it, and reaches their instances by a record that never
+changes. Another chain is another record: its address is stored into the stages of the port, and
+workers take it up with their next batch.
+
+Code is built by another process, which takes seconds the first time. A change that comes through
+the API or by a reload waits for it (``prepare``), and is refused where something cannot be built.
+What comes at the start, out of the state file or from the cluster does not wait: as long as its
+code is lacking, a port that has a chain already keeps it, and one that has none yet is not opened
+(``why_shut``): a guard that is missing must not leave the gate open.
+
+Where the code of a function becomes another one, a new instance takes its place, with the state
+that is described as before, and every chain that it stands in is made anew. The old instance's
+counters are added when no worker is in it any more.
+
+Everything belongs to the control thread. ``changing`` is held by who builds, so that of two changes
+the second is looked at when the first one is there.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from byway.control.actions import Action, AddFunction, ChangeFunction, RemoveFunction
+from byway.control.chains import Values
+from byway.control.function_instances import Instances
+from byway.control.function_library import Built, Library
+from byway.control.function_needs import Needs
+from byway.control.function_steps import Order, Placed, Way, ways
+from byway.control.model import FunctionConfig, NetworkConfig, PortConfig
+from byway.control.problem import ConfigError, EngineError, Problem
+
+if TYPE_CHECKING:
+    from byway.functions.memory import Chain
+
+Place = tuple[str, str]  # a port and a network of it, by name
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What frames of a port go through, that are of one network. ``complete``: the chains are what
+    is wanted of them; else those that were there before."""
+
+    ways: tuple[Way, Way]
+    chains: "tuple[Chain | None, Chain | None]"
+    complete: bool
+
+
+class Functions:
+    """The network functions of one switch. ``hz``: ticks a second of the time stamp counter."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, number: Callable[[str], int], hz: float,
+                 library: Library | None = None) -> None:
+        self._loop = loop
+        self._hz = hz
+        self.library = library or Library()
+        self.instances = Instances(number)
+        self.named: dict[str, FunctionConfig] = {}
+        self._fitted: dict[Place, _Fitted] = {}
+        self._lacking: dict[Order | str, None] = {}  # orders, and uses that are in none
+        self._task: asyncio.Task[None] | None = None
+        self._stale = False  # there may be instances that nobody wants
+        self.changing = asyncio.Lock()
+        self.refit: Callable[[Iterable[str]], None] = lambda ports: None
+        self.settle: Callable[[], None] = lambda: None
+        self.ready: Callable[[], None] = lambda: None  # ports may have become able to be opened
+
+    # ------------------------------------------------------------ chains of ports
+    def chains(self, port: PortConfig, network: NetworkConfig, kept: list[Any]) -> dict[str, int]:
+        """What stands in a port's stages, for frames of a network; ``kept`` gets what it leads to.
+        EngineError: a parameter or table cannot be."""
+        place = port.name, network.name
+        wanted = ways(port, network, self._use_of)
+        before = self._fitted.get(place)
+        if before is None and not any(way.placed for way in wanted):
+            return {}
+        self._stale = True
+        fitted = self._fitted[place] = self._fit(wanted, before)
+        rx, tx = fitted.chains
+        kept += [chain for chain in fitted.chains if chain]
+        return {"chain_rx": rx.address if rx else 0, "chain_tx": tx.address if tx else 0}
+
+    def _use_of(self, name: str) -> str:
+        return self.named[name].use
+
+    def _fit(self, wanted: tuple[Way, Way], before: _Fitted | None) -> _Fitted:
+        old = before.chains if before else (None, None)
+        lacking = [way.order for way in wanted if way.placed and self.library.lacks(way.order)]
+        if lacking:
+            self._lack(lacking)
+            return _Fitted(wanted, old, complete=False)
+        return _Fitted(wanted, (self._chain(wanted[0], old[0]), self._chain(wanted[1], old[1])),
+                       complete=True)
+
+    def _chain(self, way: Way, old: "Chain | None") -> "Chain | None":
+        from byway.functions.memory import Chain
+
+        code = self.library.code(way.order) if way.placed else None
+        if code is None or not code.places:
+            return None
+        instances = [self._instance(way.placed[place]) for place in code.places]
+        if old and all(a is b for a, b in zip(old.instances, instances, strict=False)) \
+                and len(old.instances) == len(instances):
+            return old
+        return Chain(instances, way.direction, self._hz)
+
+    def _instance(self, placed: Placed) -> Any:
+        config = self.named[placed.name] if placed.given is None else None
+        given: Values = dict(config.parameters) if config else placed.given or {}
+        return self.instances.have(placed.name, self.library.blueprints[placed.use], given,
+                                   config.tables if config else ())
+
+    def leave(self, port: str) -> None:
+        """A port is gone."""
+        for place in [place for place in self._fitted if place[0] == port]:
+            del self._fitted[place]
+            self._stale = True
+
+    def why_shut(self, port: PortConfig) -> str:
+        """Why a port must not be opened now; empty: it may be."""
+        for network in port.networks:
+            fitted = self._fitted.get((port.name, network))
+            if fitted is None or fitted.complete:
+                continue
+            for way in fitted.ways:
+                if failed := self.library.failed(way.order):
+                    return f"its chain cannot be built: {failed[0]}"
+            return "its chain is being built"
+        return ""
+
+    def having(self, name: str) -> list[str]:
+        """The ports whose frames go through the instance."""
+        return list(dict.fromkeys(
+            port for (port, _), fitted in self._fitted.items() for way in fitted.ways
+            if any(one.name == name for one in way.placed)))
+
+    # ------------------------------------------------------------ functions with a name
+    def carry_out(self, action: Action) -> None:
+        """Functions of the configuration."""
+        match action:
+            case AddFunction(config):
+                self._put(config)
+            case ChangeFunction(old, new):
+                try:
+                    self._put(new)
+                except EngineError:
+                    self._put(old)
+                    raise
+            case RemoveFunction(name):
+                del self.named[name]
+                self._stale = True
+
+    def undo(self, action: Action) -> Action | None:
+        """What takes back an action that is about to be carried out; None: it is not ours."""
+        match action:
+            case AddFunction(config):
+                return RemoveFunction(config.name)
+            case ChangeFunction(old, new):
+                return ChangeFunction(new, old)
+            case RemoveFunction(name):
+                return AddFunction(self.named[name])
+        return None
+
+    def _put(self, config: FunctionConfig) -> None:
+        self.named[config.name] = config
+        self._have(config)
+        self.refit(self.having(config.name))
+
+    def _have(self, config: FunctionConfig) -> None:
+        if config.use in self.library.blueprints:
+            self._instance(Placed(config.name, config.use, None))
+        elif config.use not in self.library.problems:
+            self._lack([config.use])
+
+    def finish(self) -> None:
+        """All changes that come together were told: instances that nobody wants are forgotten."""
+        if self._stale:
+            wanted = set(self.named)
+            for fitted in self._fitted.values():
+                wanted |= {one.name for way in fitted.ways for one in way.placed}
+            self.instances.keep_only(wanted)
+            self._stale = False
+        if self.instances.replaced:
+            self.settle()
+            self.instances.add_up()
+
+    # ------------------------------------------------------------ building
+    def needs_building(self, needs: Needs) -> bool:
+        """Must something be built before a change that needs this?"""
+        return bool(needs.fresh) or any(map(self.library.lacks, needs.orders))
+
+    async def prepare(self, needs: Needs) -> None:
+        """Have the code that a change needs, of files as they are now; what uses them already
+        follows. ``changing`` is held. ConfigError: something cannot be built, EngineError: nothing
+        can; all is as it was."""
+        built = await self.library.build(
+            {*needs.orders, *self._orders_of(needs.fresh)}, needs.fresh)
+        if problems := built.every_problem():
+            raise ConfigError(problems)
+        self._take(built)
+
+    def check(self, needs: Needs) -> list[Problem]:
+        """What is wrong with the parameters that a change gives, as far as is known."""
+        return [problem for where, use, given in needs.given if use in self.library.blueprints
+                for problem in self.instances.check(where, self.library.blueprints[use], given)]
+
+    async def reload(self) -> list[str]:
+        """Read all files again; -> the uses whose code is another one now. Raises as prepare."""
+        async with self.changing:
+            before = {use: one.digest for use, one in self.library.blueprints.items()}
+            uses = {*(config.use for config in self.named.values()),
+                    *(use for order in self._orders() for use, _ in order.steps)}
+            if uses:
+                await self.prepare(Needs(frozenset(self._orders()), frozenset(uses)))
+        return [use for use, one in self.library.blueprints.items()
+                if use in uses and before.get(use) != one.digest]
+
+    def _orders(self) -> set[Order]:
+        return {way.order for fitted in self._fitted.values() for way in fitted.ways if way.placed}
+
+    def _orders_of(self, uses: Collection[str]) -> set[Order]:
+        return {order for order in self._orders() if any(use in uses for use, _ in order.steps)}
+
+    def _take(self, built: Built) -> None:
+        """Have what was built, and all that uses it follow."""
+        changed = self.library.install(built)
+        ports = [port for (port, _), fitted in self._fitted.items()
+                 if not fitted.complete or any(
+                     use in changed for way in fitted.ways for use, _ in way.order.steps)]
+        for config in self.named.values():
+            if config.use in changed:
+                self._have(config)
+        self.refit(dict.fromkeys(ports))
+        self.finish()
+        self.ready()
+
+    def _lack(self, wanted: Iterable[Order | str]) -> None:
+        """Have these built soon; unless they cannot be, as far as is known."""
+        self._lacking.update((one, None) for one in wanted
+                             if isinstance(one, str) or not self.library.failed(one))
+        if self._lacking and self._task is None:
+            self._task = self._loop.create_task(self._catch_up())
+
+    async def _catch_up(self) -> None:
+        try:
+            async with self.changing:
+                while self._lacking:
+                    wanted, self._lacking = self._lacking, {}
+                    self._take(await self._built(wanted))
+        finally:
+            self._task = None
+
+    async def _built(self, wanted: Mapping[Order | str, None]) -> Built:
+        orders = [one for one in wanted if isinstance(one, Order)]
+        uses = {one for one in wanted if isinstance(one, str)}
+        try:
+            return await self.library.build(orders, uses)
+        except EngineError as error:
+            uses |= {use for order in orders for use, _ in order.steps}
+            problem = Problem("", error.problem, error.fix)
+            return Built((), {}, dict.fromkeys(uses, (problem,)))
+
+    async def settled(self) -> list[str]:
+        """Returns when nothing is being built; -> sentences: what could not be built."""
+        while self._task:
+            await asyncio.wait([self._task])
+        return [str(problem) for some in self.library.problems.values() for problem in some]
+
+    def close(self) -> None:
+        """Build nothing more. Idempotent."""
+        if self._task:
+            self._task.cancel()
