@@ -31,6 +31,11 @@ class Payload:
         """How many there are."""
         return max(packet_end(self._frame) - self._frame.payload_offset, 0)
 
+    def __bytes__(self) -> bytes:
+        """All of them."""
+        begin = self._frame.payload_offset
+        return bytes(self._frame.data[begin : begin + self.length])
+
     def u8(self, at: int) -> int:
         """The byte number ``at``; 0 where there is none."""
         return self._at(at, 1)
