@@ -12,7 +12,7 @@ runs as it stands, slowly, which is how it is debugged and what its compiled for
 """
 
 from byway.nf.addresses import IPv4, IPv6, Mac, Port, Prefix4, Prefix6, Seconds, Text
-from byway.nf.calls import hash, high, low, now, random
+from byway.nf.calls import hash, high, low, now, random, wide
 from byway.nf.events import Event
 from byway.nf.frame import Frame
 from byway.nf.function import function
@@ -71,4 +71,5 @@ __all__ = [
     "low",
     "now",
     "random",
+    "wide",
 ]

@@ -50,3 +50,8 @@ def high(wide: int) -> int:
 def low(wide: int) -> int:
     """The last 64 bits of an IPv6 address."""
     return signed(wide)
+
+
+def wide(high: int, low: int) -> int:
+    """The IPv6 address of these two halves."""
+    return (high & WORD) << 64 | low & WORD
