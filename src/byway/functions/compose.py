@@ -43,6 +43,7 @@ from byway.packet.batch import MIN_FRAME, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.switch.chain import C
 """
+_TRACING = "from byway.functions.trace_kernels import WENT_WRONG, note"
 
 _RX = """
 def chain(chain, batch):
@@ -58,6 +59,7 @@ def chain(chain, batch):
         if ld64(row + R.out) != UNDECIDED or ld64(row + R.len) < MIN_FRAME:
             continue
         frame = parse(row)
+        {begin}
 {steps}
 {counted}
     release_all(chain)
@@ -78,6 +80,7 @@ def chain(chain, batch, selected, n, counters):
         row = ld64(selected + 8 * k)
         row = {own}
         frame = parse(row)
+        {begin}
 {steps}
         st64(selected + 8 * kept, row)
         kept += 1
@@ -98,24 +101,28 @@ class Composed:
     flags: frozenset[str]
 
 
-def compose(functions: Sequence[Blueprint], direction: Direction) -> Composed:
-    """The chain of these functions, in this order. ValueError: one has no method for it."""
+def compose(functions: Sequence[Blueprint], direction: Direction, *,
+            traced: bool = False) -> Composed:
+    """The chain of these functions, in this order. ``traced``: one that notes each step (trace.py).
+    ValueError: a function has no method for the direction."""
     steps: list[_Step] = []
     for place, function in enumerate(functions):
         method = function.method(direction)
         if method is None:
             raise ValueError(f"{function.name} has no method for {direction}")
-        steps.append(_Step(place, function, method))
+        steps.append(_Step(place, function, method, traced))
     flags = frozenset().union(*(step.method.flags for step in steps))
     chain = _CHAIN[direction].format(
         instances="\n".join(f"    i{s.place} = ld64(instances + {8 * s.place})" for s in steps),
         zero="\n".join(f"    n{step.place} = 0" for step in steps),
         now="time_of(chain, b.ticks)" if does.TIMED in flags else "0",
         own="own_row(batch, row, k)" if does.WRITES in flags else "row",
+        begin=_note(-1, "0") if traced else "",
         steps=indent("\n".join(step.source(direction, steps) for step in steps), " " * 8),
         counted="\n".join(f"    add64(i{s.place} + I.seen, n{s.place})" for s in steps))
     sources = dict.fromkeys(step.method.source.strip() for step in steps)
-    source = "\n\n\n".join((_IMPORTS.strip(), *sources, chain.strip())) + "\n"
+    imports = _IMPORTS.strip() + ("\n" + _TRACING if traced else "")
+    source = "\n\n\n".join((imports, *sources, chain.strip())) + "\n"
     return Composed(direction, source, hashlib.sha256(source.encode()).hexdigest()[:24], flags)
 
 
@@ -126,6 +133,7 @@ class _Step:
     place: int
     function: Blueprint
     method: Method
+    traced: bool
 
     def source(self, direction: Direction, steps: Sequence["_Step"]) -> str:
         """The lines for one frame."""
@@ -135,7 +143,10 @@ class _Step:
             lines.append(f"st64(i{at} + I.left, {self.function.budget})")
         lines.append(f"word = {self.method.name}(i{at}, row, frame, batch, now)")
         if does.FAULTY in flags or does.LOOPS in flags:
-            lines += [f"if went_wrong(i{at}):", *_settled(direction, "FAULT")]
+            lines.append(f"if went_wrong(i{at}):")
+            lines += ["    " + _note(at, "WENT_WRONG")] if self.traced else []
+            lines += _settled(direction, "FAULT")
+        lines += [_note(at, "word")] if self.traced else []
         reasons = self.function.place_of_reasons
         call = (f"settle_rx(i{at}, {reasons}, batch, k, row, word)" if direction == "rx" else
                 f"settle_tx(i{at}, {reasons}, batch, row, word)")
@@ -144,6 +155,11 @@ class _Step:
         if does.RESHAPES in flags and self is not steps[-1]:
             lines.append("frame = parse(row)")
         return "\n".join(lines)
+
+
+def _note(step: int, word: str) -> str:
+    """A line that notes what a function (step -1: none yet) made of a frame."""
+    return f"note(chain, {step}, row, {word})"
 
 
 def _settled(direction: Direction, out: str) -> list[str]:

@@ -160,9 +160,10 @@ class Harness:
 def same(compiled: Outcome, plain: Outcome) -> bool:
     """Did a frame fare the same? Compiled functions tell MIRROR and CLONE by the copies only, and
     what a frame that is dropped looks like does not matter."""
+    if compiled.fault and plain.fault:
+        return (compiled.fault.kind, compiled.fault.line) == (plain.fault.kind, plain.fault.line)
     if compiled.fault or plain.fault:
-        return bool(compiled.fault and plain.fault) and (
-            compiled.fault.kind == plain.fault.kind and compiled.fault.line == plain.fault.line)
+        return False
     verdict = plain.verdict if plain.verdict.kind not in ("mirror", "clone") else PASS
     if verdict.kind == "drop":
         return compiled.verdict == verdict

@@ -25,6 +25,7 @@ from byway.functions.code import native
 from byway.functions.compose import Composed, Direction, compose
 from byway.functions.instance import FAULTS, FIRST, I
 from byway.functions.states import StateMemory, make
+from byway.functions.trace import Trace
 from byway.machine.dual import signed
 from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.nf.parameters import Parameter, from_description, values
@@ -139,15 +140,20 @@ class Instance:
 
 class Chain:
     """Instances one after the other, as a worker reaches them. ``hz``: ticks of the time stamp
-    counter a second."""
+    counter a second; ``trace``: where the chain is to note what it does with frames."""
 
-    def __init__(self, instances: Sequence[Instance], direction: Direction, hz: float) -> None:
+    def __init__(self, instances: Sequence[Instance], direction: Direction, hz: float,
+                 trace: Trace | None = None) -> None:
         self.instances = tuple(instances)
-        self.composed: Composed = compose([one.blueprint for one in instances], direction)
+        self.trace = trace
+        self.composed: Composed = compose(
+            [one.blueprint for one in instances], direction, traced=trace is not None)
         self._code = native(self.composed)
         flags = self.composed.flags
         locked = {address_of(one.lock) for one in instances
                   if does.STATEFUL in _flags(one, direction)}
+        if trace:
+            locked.add(trace.address)  # its lock is its first word
         self._addresses = np.array([one.address for one in instances] or [0], _WORD)
         self._locks = np.array(sorted(locked) or [0], _WORD)
         self.record = alloc(CHAIN, 1, CACHE_LINE)
@@ -157,6 +163,7 @@ class Chain:
             COPIES if does.COPIES in flags else 0)
         row["instances"], row["locks"] = address_of(self._addresses), address_of(self._locks)
         row["nlocks"] = len(locked)
+        row["trace"] = trace.address if trace else 0
         row["scale"] = round(_NANOSECONDS / hz * (1 << SCALE_SHIFT))
         self.address = address_of(self.record)
 

@@ -9,8 +9,9 @@ STAGES. So a worker sees the old chain or the new one, whole. ``code``: rx: code
 code(chain, batch, selected, n, counters) -> rows left of the list. ``flags``: what its functions
 do. ``instances``: int64[], addresses of INSTANCE (functions.instance) in the order of the chain.
 ``locks``, ``nlocks``: int64[], addresses of the locks of those whose state no two may use at once,
-in the order of their addresses; held while a batch is in the chain. ``scale``:
-nanoseconds per tick of the time stamp counter, times 2 ** SCALE_SHIFT.
+in the order of their addresses; held while a batch is in the chain. ``scale``: nanoseconds per tick
+of the time stamp counter, times 2 ** SCALE_SHIFT. ``trace``: of a chain that notes what it does,
+where (functions.trace).
 """
 
 from byway.machine.jit import kernel
@@ -21,7 +22,7 @@ from byway.packet.batch import batch_at
 from byway.switch.decide import learn_sources
 
 CHAIN, chain_at, C = record("chain", [
-    "code", "flags", "instances", "locks", "nlocks", "scale"])
+    "code", "flags", "instances", "locks", "nlocks", "scale", "trace"])
 SETTLES, COPIES = 1, 2  # functions send frames, or copies of them, somewhere themselves
 SCALE_SHIFT = 20
 
