@@ -41,10 +41,10 @@ def is_builtin(use: str) -> bool:
 
 
 def builtins() -> list[str]:
-    """The names of all functions that come with Byway."""
-    package = importlib.import_module(_PACKAGE)
-    return sorted(BUILTIN + path.stem for path in Path(package.__path__[0]).glob("*.py")
-                  if path.stem != "__init__")
+    """The names of all functions that come with Byway: files that have one (others help them)."""
+    folder = Path(importlib.import_module(_PACKAGE).__path__[0])
+    return sorted(BUILTIN + path.stem for path in folder.glob("*.py")
+                  if "\n@nf.function" in path.read_text())
 
 
 def digest_of(path: Path) -> str:
