@@ -1,0 +1,368 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps as compiled functions use them: entries by key, in memory of a fixed size, which age out.
+
+Used by translated functions, by map_control.py and by map_memory.py, which makes the memory. Uses
+machine. What maps
+mean is said by nf.maps, which is the oracle.
+
+Theory of operation
+-------------------
+The translated function stores a key at the beginning of the state's record (``key``, packed as
+nf.keys says) and calls one of the kernels below. ``shape`` is a constant in its code: how many
+words a key and an entry have, how entries lie in a bucket, whether they age. So the code of a
+look-up has no loop and no variable in it that need not be there.
+
+*Buckets.* A bucket holds 2 to 7 entries (``ways``): first their *tags* (7 bits of each one's hash;
+bit 7: in use) and the count of those who *passed by*, 4 bytes together (of more than 3 ways: 8);
+then their stamps, 32 bits each; then the entries: key words, value words. With up to three words an
+entry's bucket is one cache line. An entry lies in its home bucket, or, where that is full, in one
+of the WINDOW next. Each bucket counts the entries that passed it by on their way to a later one, so
+a search ends at the first bucket that nobody passed by, and what is removed leaves nothing behind.
+A count that reached 255 stays so: searches may look further than they must.
+
+*Handles.* Entries never move: the address of a record is good until it is removed.
+
+*Capacity.* Buckets are as many as keep them at most so full (FULL) at capacity that a run of more
+than WINDOW full ones, which would refuse an entry, is out of reach of chance (for 65,536 entries
+below 1 in 10^9). Where entries do not age, capacity is exact: one more is refused. Where they do,
+room is all that counts: whoever finds no free place in a bucket takes that of an entry that has
+aged out. Nothing is scanned; nobody knows how many are still young, so there may be more of them
+than capacity says.
+
+*Ages* are counted in ticks of 2^20 ns, modulo 2^32 of them: control sweeps now and then
+(map_control.py), or an entry that nobody asked for in 26 days would be young again.
+
+*Hashes.* Keys of one word: multiply-shift with secret numbers (Dietzfelbinger et al. 1997); longer
+ones are folded by NH first (Black et al. 1999), sums of products of halves to which secret numbers
+were added. Who does not know them cannot choose keys that collide.
+
+Threads: whoever calls holds the instance's lock.
+"""
+
+from byway.machine.jit import kernel
+from byway.machine.layout import record
+from byway.machine.mem import (
+    ctz64,
+    ld8,
+    ld32,
+    ld64,
+    likely,
+    mul64,
+    shr64,
+    st8,
+    st32,
+    st64,
+    unlikely,
+    wadd64,
+)
+from byway.nf.keys import MOST_WORDS
+from byway.nf.maps import MOST_FIELDS
+from byway.nf.states import LONGEST, TICK_BITS
+
+WINDOW = 64
+ROOT = 0x6A09E667F3BCC909
+LOW = 0xFFFFFFFF
+TAGS, ONES, HIGHS = (1 << 56) - 1, 0x0001010101010101, 0x0080808080808080
+MANY = 255  # passed by: or more
+# A shape: words of a key | ways << 4 | bytes of an entry << 8 | bytes before the entries << 18 |
+# cache lines of a bucket << 24 | bits of a value << 32 | AGED | USED.
+AGED, USED = 1 << 40, 1 << 41  # entries age; use makes them young again
+
+# key: of the entry that is asked for. seeds: secret numbers. buckets: address. count: entries,
+# those too that have aged out and whose place nobody took. n: how many buckets an entry can be at
+# home in. age: address of the word that has it, in nanoseconds (own_age, or a parameter). full: how
+# often there was no room. spare: a record for whoever finds none.
+MAP, map_at, M = record("map", [
+    ("key", "<i8", (MOST_WORDS,)), ("seeds", "<i8", (2 + MOST_WORDS,)), "buckets", "count", "n",
+    "age", "own_age", "capacity", "full", ("spare", "<i8", (MOST_FIELDS,))])
+KEY, SPARE = M.key, M.spare
+
+
+# ---------------------------------------------------------------- search
+@kernel(inline=True)
+def key_hash(state, shape, key):
+    """The hash of the key at ``key``: its first half is for the bucket, the 7 bits below for the
+    tag."""
+    x = ld64(key)
+    if shape & 15 > 1:
+        x = 0
+        for k in range(shape & 15):
+            word, seed = ld64(key + 8 * k), ld64(state + M.seeds + 16 + 8 * k)
+            x = wadd64(x, mul64((word & LOW) + (seed & LOW) & LOW,
+                                shr64(word, 32) + shr64(seed, 32) & LOW))
+    x = mul64(x ^ ld64(state + M.seeds), ld64(state + M.seeds + 8))
+    return mul64(x ^ shr64(x, 32), ROOT)
+
+
+@kernel(inline=True)
+def home_of(state, shape, h):
+    """The address of the bucket of a hash."""
+    number = shr64(h, 32) * ld64(state + M.n) >> 32
+    return ld64(state + M.buckets) + number * ((shape >> 24 & 255) << 6)
+
+
+@kernel(inline=True)
+def passed_at(shape, bucket):
+    """Where a bucket has the count of those who passed it by."""
+    return bucket + 3 + (shape >> 4 & 4)
+
+
+@kernel(inline=True)
+def stamp_at(shape, place):
+    """Where the stamp of an entry is. A place is a bucket's address + the number of the way."""
+    return (place & ~63) + 4 + (shape >> 4 & 4) + 4 * (place & 63)
+
+
+@kernel(inline=True)
+def entry_at(shape, place):
+    """Where an entry is."""
+    return (place & ~63) + (shape >> 18 & 63) + (place & 63) * (shape >> 8 & 1023)
+
+
+@kernel(inline=True)
+def value_at(shape, place):
+    """Where an entry's value is."""
+    return entry_at(shape, place) + 8 * (shape & 15)
+
+
+@kernel(inline=True)
+def ways_of(shape):
+    """The highest bits of the tags of a bucket."""
+    return HIGHS & (1 << 8 * (shape >> 4 & 15)) - 1
+
+
+@kernel(inline=True)
+def tag_of(h):
+    """The tag of a hash."""
+    return h >> 25 & 127 | 128
+
+
+@kernel(inline=True)
+def place_in(state, shape, bucket, h):
+    """-> the place in a bucket of the key that is asked for, 0: it is not there."""
+    x = ld64(bucket) ^ tag_of(h) * ONES
+    ways = (x & TAGS) - ONES & ~x & ways_of(shape)  # that have this tag
+    while ways != 0:
+        place = bucket + (ctz64(ways) >> 3)
+        entry = entry_at(shape, place)
+        different = ld64(entry) ^ ld64(state + M.key)
+        for k in range(1, shape & 15):
+            different |= ld64(entry + 8 * k) ^ ld64(state + M.key + 8 * k)
+        if likely(different == 0):
+            return place
+        ways &= ways - 1
+    return 0
+
+
+@kernel
+def further(state, shape, bucket, h):
+    """As ``place_in``, in the buckets after one that somebody passed by."""
+    for _ in range(WINDOW):
+        bucket += (shape >> 24 & 255) << 6
+        place = place_in(state, shape, bucket, h)
+        if place != 0:
+            return place
+        if ld8(passed_at(shape, bucket)) == 0:
+            return 0
+    return 0
+
+
+@kernel(inline=True)
+def place_of(state, shape, h):
+    """-> the place of the key that is asked for, young or not; 0: it is not there."""
+    bucket = home_of(state, shape, h)
+    place = place_in(state, shape, bucket, h)
+    if unlikely(place == 0):
+        if unlikely(ld8(passed_at(shape, bucket)) != 0):
+            place = further(state, shape, bucket, h)
+    return place
+
+
+@kernel(inline=True)
+def young(state, shape, place, now):
+    """Has an entry not aged out?"""
+    if shape & AGED == 0:
+        return True
+    age = ld64(ld64(state + M.age)) + (1 << TICK_BITS) - 1 >> TICK_BITS
+    return (now >> TICK_BITS) - ld32(stamp_at(shape, place)) & LOW < min(max(1, age), LONGEST)
+
+
+@kernel(inline=True)
+def found(state, shape, now):
+    """-> the place of a young entry with the key that is asked for, or 0."""
+    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+    if place != 0 and unlikely(not young(state, shape, place, now)):
+        place = 0
+    return place
+
+
+@kernel(inline=True)
+def use(shape, place, now):
+    """An entry was used."""
+    if shape & USED != 0:
+        st32(stamp_at(shape, place), now >> TICK_BITS)
+
+
+# ---------------------------------------------------------------- change
+@kernel
+def pass_by(state, shape, h, end, n):
+    """Somebody passes by the buckets from home up to the one before ``end`` (n = -1: did, and is
+    there no more)."""
+    bucket = home_of(state, shape, h)
+    while bucket < end:
+        count = ld8(passed_at(shape, bucket))
+        if count != MANY:
+            st8(passed_at(shape, bucket), count + n)
+        bucket += (shape >> 24 & 255) << 6
+
+
+@kernel
+def leave(state, shape, place):
+    """An entry is there no more."""
+    pass_by(state, shape, key_hash(state, shape, entry_at(shape, place)), place & ~63, -1)
+    st8(place, 0)  # a way's tag is at bucket + way
+    st64(state + M.count, ld64(state + M.count) - 1)
+
+
+@kernel
+def room_in(state, shape, bucket, now):
+    """-> a place in a bucket for a new entry, 0: there is none."""
+    ways = ~ld64(bucket) & ways_of(shape)
+    if ways != 0:
+        return bucket + (ctz64(ways) >> 3)
+    for way in range(shape >> 4 & 15):
+        if not young(state, shape, bucket + way, now):
+            leave(state, shape, bucket + way)
+            return bucket + way
+    return 0
+
+
+@kernel
+def start(shape, place, now):
+    """An entry begins its life, with zeros; -> where its value is."""
+    value = value_at(shape, place)
+    for at in range(value, entry_at(shape, place) + (shape >> 8 & 1023), 8):
+        st64(at, 0)
+    st32(stamp_at(shape, place), now >> TICK_BITS)
+    return value
+
+
+@kernel
+def insert(state, shape, now, h, place):
+    """An entry with the key that is asked for, at ``place`` where one is that has aged out, else
+    (0) where there is room; -> where its value is, 0: nowhere."""
+    if place != 0:
+        return start(shape, place, now)
+    bucket = home_of(state, shape, h)
+    if shape & AGED != 0 or ld64(state + M.count) < ld64(state + M.capacity):
+        for _ in range(WINDOW + 1):
+            place = room_in(state, shape, bucket, now)
+            if place != 0:
+                break
+            bucket += (shape >> 24 & 255) << 6
+    if place == 0:
+        st64(state + M.full, ld64(state + M.full) + 1)
+        return 0
+    pass_by(state, shape, h, bucket, 1)
+    st8(place, tag_of(h))
+    for k in range(shape & 15):
+        st64(entry_at(shape, place) + 8 * k, ld64(state + M.key + 8 * k))
+    st64(state + M.count, ld64(state + M.count) + 1)
+    return start(shape, place, now)
+
+
+@kernel(inline=True)
+def obtain(state, shape, now):
+    """-> where the value of the key that is asked for is, of a new entry where there was none; 0:
+    there is no room."""
+    h = key_hash(state, shape, state + M.key)
+    place = place_of(state, shape, h)
+    if likely(place != 0):
+        if likely(young(state, shape, place, now)):
+            use(shape, place, now)
+            return value_at(shape, place)
+    return insert(state, shape, now, h, place)
+
+
+@kernel(inline=True)
+def cut(value, bits):
+    """A number as a field of so many bits keeps it."""
+    if bits < 64:
+        value &= (1 << bits) - 1
+    return value
+
+
+# ---------------------------------------------------------------- as functions ask
+@kernel(inline=True)
+def map_get(state, now, shape, default):
+    """The number under the key, or ``default``."""
+    place = found(state, shape, now)
+    value = default
+    if place != 0:
+        value = ld64(value_at(shape, place))
+    return value
+
+
+@kernel(inline=True)
+def map_has(state, now, shape):
+    """Is there an entry with the key?"""
+    return found(state, shape, now) != 0
+
+
+@kernel(inline=True)
+def map_set(state, now, shape, value):
+    """Put a number under the key; -> False: there was no room."""
+    at = obtain(state, shape, now)
+    if likely(at != 0):
+        st64(at, cut(value, shape >> 32 & 127))
+    return at != 0
+
+
+@kernel(inline=True)
+def map_add(state, now, shape, n):
+    """Add to the number under the key; -> the sum, or n where there was no room."""
+    at = obtain(state, shape, now)
+    total = cut(n, shape >> 32 & 127)
+    if likely(at != 0):
+        total = cut(wadd64(ld64(at), n), shape >> 32 & 127)
+        st64(at, total)
+    return total
+
+
+@kernel
+def map_delete(state, now, shape):
+    """Remove what is under the key; -> was there something young?"""
+    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+    there = False
+    if place != 0:
+        there = young(state, shape, place, now)
+        leave(state, shape, place)
+    return there
+
+
+@kernel
+def spare_record(state, shape):
+    """-> the record of whoever finds none: zeros."""
+    for k in range((shape >> 8 & 1023) - 8 * (shape & 15) >> 3):
+        st64(state + M.spare + 8 * k, 0)
+    return state + M.spare
+
+
+@kernel(inline=True)
+def map_find(state, now, shape):
+    """The record under the key, or the spare one."""
+    place = found(state, shape, now)
+    if likely(place != 0):
+        use(shape, place, now)
+        return value_at(shape, place)
+    return spare_record(state, shape)
+
+
+@kernel(inline=True)
+def map_make(state, now, shape):
+    """The record under the key, a new one where there is none, or the spare one where there is no
+    room."""
+    at = obtain(state, shape, now)
+    if unlikely(at == 0):
+        at = spare_record(state, shape)
+    return at

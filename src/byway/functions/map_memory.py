@@ -1,0 +1,223 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of maps, and maps as users see them.
+
+Used by states.py. Uses map_kernels.py (which explains it), map_control.py, nf.
+"""
+
+import ctypes
+import random
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from byway.functions.map_control import map_put, map_remove, map_sweep
+from byway.functions.map_kernels import AGED, MAP, USED, WINDOW, M
+from byway.functions.state_memory import PORTION, WORD, StateMemory, Surroundings
+from byway.machine.layout import address_of, alloc
+from byway.nf.keys import BITS, pack, read_key, show_key, signed
+from byway.nf.maps import Map
+from byway.nf.states import LONGEST, SECOND, TICK_BITS, given_value, shown_value
+
+LINE = 64
+# By ways: how full the buckets are where all entries are there.
+FULL = {2: 0.5, 3: 0.6, 4: 0.65, 5: 0.7, 6: 0.72, 7: 0.75}
+
+
+def value_words(fields: Mapping[str, str]) -> int:
+    """How many words a record of these fields has."""
+    return sum(1 + (kind == "ipv6") for kind in fields.values())
+
+
+def offsets(fields: Mapping[str, str]) -> dict[str, int]:
+    """Where each field of a record is: bytes from its beginning (an IPv6 address: of its high
+    word)."""
+    made, at = {}, 0
+    for name, kind in fields.items():
+        made[name] = at
+        at += 8 * (1 + (kind == "ipv6"))
+    return made
+
+
+def map_shape(words: int, values: int, bits: int = 64, aged: bool = False,
+              used: bool = False) -> int:
+    """The shape of a map whose keys and values have so many words (map_kernels.py)."""
+    entry = 8 * (words + values)
+
+    def lines(ways: int) -> int:
+        return -(-(_base(ways) + ways * entry) // LINE)
+
+    # Short entries: as many as a cache line has room for; others: what takes the least memory.
+    ways = {16: 3, 24: 2}.get(entry) or min(range(4, 8), key=lambda n: lines(n) / (n * FULL[n]))
+    return (words | ways << 4 | entry << 8 | _base(ways) << 18 | lines(ways) << 24 | bits << 32
+            | (AGED if aged else 0) | (USED if used else 0))
+
+
+def _base(ways: int) -> int:
+    """Bytes of a bucket before its entries."""
+    return -(-((8 if ways >= 4 else 4) + 4 * ways) // 8) * 8
+
+
+class MapMemory(StateMemory):
+    """The memory of one nf.Map (or nf.Buckets). ``seed``: for tests; else the secret numbers are
+    nobody's to know."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings,
+                 seed: int | None = None) -> None:
+        super().__init__(spec, around)
+        self.packing = pack(spec["key"])
+        self.fields: dict[str, str] = dict(spec["value"])
+        self.age = spec.get("age") or spec.get("idle")
+        self.shape = shape_of(spec)
+        ways = self.shape >> 4 & 15
+        self.homes = max(1, int(-(-spec["capacity"] // (FULL[ways] * ways))))
+        self.record = alloc(MAP, 1, LINE)
+        self.address = address_of(self.record)
+        draw = secrets.SystemRandom() if seed is None else random.Random(seed)
+        row = self.record[0]
+        row["seeds"] = [signed(draw.getrandbits(64) | (k == 1))
+                        for k in range(len(row["seeds"]))]
+        row["n"], row["capacity"] = self.homes, spec["capacity"]
+        self.bind(around.lock, around.parameter)
+        self.buckets = self._new_buckets()
+        row["buckets"] = address_of(self.buckets)
+
+    @property
+    def _bucket_words(self) -> int:
+        return (self.shape >> 24 & 255) * LINE // 8
+
+    def _new_buckets(self) -> Any:
+        return alloc(WORD, (self.homes + WINDOW) * self._bucket_words)
+
+    def bind(self, lock: int, parameter: Callable[[str], int]) -> None:
+        super().bind(lock, parameter)
+        row = self.record[0]
+        row["age"] = self.address + M.own_age
+        if isinstance(self.age, str):
+            row["age"] = parameter(self.age)
+        elif self.age is not None:
+            row["own_age"] = round(self.age * SECOND)
+
+    def _now(self) -> int:
+        return self.around.clock() if self.shape & AGED else 0
+
+    # ------------------------------------------------------------ entries
+    def _words(self, key: Any, value: Any = None) -> Any:
+        words = self.packing.words_of(read_key(self.packing.types, key))
+        if value is not None:
+            given = given_value(self.fields, value)
+            for name, kind in self.fields.items():
+                number = given[name] if isinstance(given, dict) else given
+                words += [signed(number >> 64)] if kind == "ipv6" else []
+                words.append(signed(number))
+        made = alloc(WORD, len(words), LINE)
+        made[:] = words
+        return made
+
+    def put(self, key: Any, value: Any) -> bool:
+        words = self._words(key, value)
+        return bool(map_put(self.around.lock, self.address, self._now(), self.shape,
+                            address_of(words)))
+
+    def remove(self, key: Any) -> bool:
+        words = self._words(key)
+        return bool(map_remove(self.around.lock, self.address, self._now(), self.shape,
+                               address_of(words)))
+
+    def _place(self, buckets: Any, count: int) -> None:
+        both = alloc(WORD, 2, LINE)
+        both[:] = address_of(buckets), count
+        self.store(self.address + M.buckets, both)
+        self.buckets = buckets
+
+    def clear(self) -> None:
+        self._place(self._new_buckets(), 0)
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        # Workers see the old entries until all new ones are there.
+        other = MapMemory(self.spec, self.around)
+        own = alloc(WORD, 1, LINE)
+        other.around = Surroundings(address_of(own), self.around.parameter, self.around.clock)
+        other.record["seeds"] = self.record["seeds"]
+        done = [other.put(key, value) for key, value in rows.items()]
+        self._place(other.buckets, int(other.record["count"][0]))
+        return all(done)
+
+    def entries(self) -> Iterator[tuple[Any, Any]]:
+        """Keys and values as functions see them; a map that changes meanwhile may be seen in part
+        before, in part after."""
+        now, size = self._now(), self._bucket_words
+        portion = max(1, PORTION // size)
+        for first in range(0, self.homes + WINDOW, portion):
+            n = min(portion, self.homes + WINDOW - first)
+            copied = self.copy(address_of(self.buckets) + 8 * first * size, n * size)
+            yield from self._decoded(copied.reshape(n, size), now)
+
+    def _decoded(self, buckets: Any, now: int) -> Iterator[tuple[Any, Any]]:
+        octets = np.ascontiguousarray(buckets).view(np.uint8).reshape(len(buckets), -1)
+        ways, entry, base = self.shape >> 4 & 15, self.shape >> 8 & 1023, self.shape >> 18 & 63
+        for bucket, way in np.argwhere(octets[:, :ways] != 0).tolist():
+            at = 4 + (ways & 4) + 4 * way
+            if not self._young(int(octets[bucket, at : at + 4].view("<u4")[0]), now):
+                continue
+            words = buckets[bucket, (base + way * entry) // 8 :][: entry // 8].tolist()
+            yield (self.packing.key_of(words[: self.packing.words]),
+                   self._value(words[self.packing.words :]))
+
+    def _young(self, stamp: int, now: int) -> bool:
+        if not self.shape & AGED:
+            return True
+        ns = ctypes.c_int64.from_address(int(self.record["age"][0])).value
+        age = ns + (1 << TICK_BITS) - 1 >> TICK_BITS
+        return (now >> TICK_BITS) - stamp & 0xFFFFFFFF < min(max(1, age), LONGEST)
+
+    def _value(self, words: Sequence[int]) -> Any:
+        made, at = {}, 0
+        for name, kind in self.fields.items():
+            number = words[at]
+            if kind == "ipv6":
+                at += 1
+                number = (number & (1 << 64) - 1) << 64 | words[at] & (1 << 64) - 1
+            made[name] = number
+            at += 1
+        return made.get("", made)
+
+    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = []
+        for key, value in self.entries():
+            if len(rows) == limit:
+                break
+            rows.append({"key": show_key(self.packing.types, key),
+                         "value": shown_value(self.fields, value)})
+        return rows
+
+    def expire(self) -> int:
+        if not self.shape & AGED:
+            return 0
+        portion = max(1, PORTION // self._bucket_words)
+        return sum(int(map_sweep(self.around.lock, self.address, self._now(), self.shape, first,
+                                 min(portion, self.homes + WINDOW - first)))
+                   for first in range(0, self.homes + WINDOW, portion))
+
+    def stats(self) -> dict[str, int]:
+        """entries: those too that have aged out and were not yet removed; full: how often there was
+        no room."""
+        row = self.record[0]
+        return {"entries": int(row["count"]), "capacity": int(row["capacity"]),
+                "full": int(row["full"]), "bytes": int(self.buckets.nbytes)}
+
+
+def shape_of(spec: Mapping[str, Any]) -> int:
+    """The shape of the map that is described so."""
+    fields = spec["value"]
+    bits = BITS[fields[""]] if "" in fields else 64
+    return map_shape(pack(spec["key"]).words, value_words(fields), bits,
+                     aged=bool(spec.get("age") or spec.get("idle")), used=bool(spec.get("idle")))
+
+
+def map_of(spec: Mapping[str, Any]) -> Map:
+    """The nf.Map that is described so."""
+    fields = spec["value"]
+    return Map(spec["key"], fields.get("", fields), spec["capacity"], age=spec["age"],
+               idle=spec["idle"])

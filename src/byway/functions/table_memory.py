@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of counters, arrays, token buckets and prefixes.
+
+Used by states.py. Uses states_kernels.py, map_memory.py, nf.
+"""
+
+import bisect
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from byway.functions.map_memory import MapMemory, map_shape
+from byway.functions.state_memory import WORD, StateMemory, Surroundings
+from byway.functions.states_kernels import BUCKET_WORDS, PREFIXES, SIGN
+from byway.machine.dual import signed
+from byway.machine.layout import address_of, alloc
+from byway.nf.keys import BITS, pack, read, show
+from byway.nf.maps import read_prefix, show_prefix
+from byway.nf.states import SECOND, array_rows
+from byway.switch.routes import intervals
+
+MOST_INDEX_BITS = 16
+
+
+class CounterMemory(StateMemory):
+    """One word."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
+        super().__init__(spec, around)
+        self.words = alloc(WORD, 1, 64)
+        self.address = address_of(self.words)
+
+    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
+        return [{"key": "value", "value": show("u64", int(self.words[0]))}][:limit]
+
+    def put(self, key: Any, value: Any) -> bool:
+        if key != "value":
+            raise ValueError(f"a counter has no {key!r}; its one key is 'value'")
+        self.store(self.address, np.array([read("u64", value)], WORD))
+        return True
+
+    def remove(self, key: Any) -> bool:
+        return self.put(key, 0)
+
+    def clear(self) -> None:
+        self.put("value", 0)
+
+    def stats(self) -> dict[str, int]:
+        """value: what was counted."""
+        return {"value": show("u64", int(self.words[0]))}
+
+
+class ArrayMemory(StateMemory):
+    """A word for each place."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
+        super().__init__(spec, around)
+        self.type, self.size = str(spec["value"]), int(spec["size"])
+        self.words = alloc(WORD, self.size, 64)
+        self.address = address_of(self.words)
+
+    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
+        words = self.copy(self.address, self.size)
+        places = np.flatnonzero(words)[:limit].tolist()
+        return [{"key": place, "value": show(self.type, int(words[place]))} for place in places]
+
+    def put(self, key: Any, value: Any) -> bool:
+        first, values = array_rows(self.type, self.size, key, value)
+        self.store(self.address + 8 * first, np.array(values, WORD))
+        return True
+
+    def remove(self, key: Any) -> bool:
+        first, values = array_rows(self.type, self.size, key, 0)
+        there = bool(self.words[first])
+        self.store(self.address + 8 * first, np.array(values, WORD))
+        return there
+
+    def clear(self) -> None:
+        self.store(self.address, np.zeros(self.size, WORD))
+
+    def stats(self) -> dict[str, int]:
+        return {"capacity": self.size, "bytes": int(self.words.nbytes)}
+
+
+class BucketMemory(StateMemory):
+    """What is missing, and since when."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
+        super().__init__(spec, around)
+        self.words = alloc(WORD, BUCKET_WORDS, 64)
+        self.address = address_of(self.words)
+
+    def clear(self) -> None:
+        """Fill it."""
+        self.store(self.address, np.zeros(BUCKET_WORDS, WORD))
+
+    def stats(self) -> dict[str, int]:
+        """missing: tokens, when something was taken last."""
+        return {"missing": int(self.words[0]) // SECOND}
+
+
+class BucketsMemory(MapMemory):
+    """A map of token buckets."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings,
+                 seed: int | None = None) -> None:
+        super().__init__({**spec, "value": {"missing": "u64", "since": "u64"}}, around, seed)
+
+    def put(self, key: Any, value: Any) -> bool:
+        raise ValueError("a token bucket cannot be put; remove it, and it is full again")
+
+
+def buckets_shape(spec: Mapping[str, Any]) -> int:
+    """The shape of the buckets that are described so."""
+    return map_shape(pack(spec["key"]).words, BUCKET_WORDS, aged=True, used=True)
+
+
+class LpmMemory(StateMemory):
+    """Prefixes, which are cut into intervals anew by each change: put many by ``fill``."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
+        super().__init__(spec, around)
+        self.key, self.type = str(spec["key"]), str(spec["value"])
+        self.prefixes: dict[tuple[int, int], int] = {}
+        self.full = 0
+        self._index_bits = min(MOST_INDEX_BITS, int(spec["capacity"]).bit_length() + 3)
+        self.record = alloc(PREFIXES, 1, 64)
+        self.record["shift"] = min(64, BITS[self.key]) - self._index_bits
+        self.address = address_of(self.record)
+        self._keep: tuple[Any, Any] | None = None
+        self._build()
+
+    def _build(self) -> None:
+        width = BITS[self.key]
+        spare = 128 - width
+        cut = intervals([(first << spare, bits, value)
+                         for (first, bits), value in self.prefixes.items()], None)  # type: ignore
+        firsts = [first >> spare for first, _ in cut]
+        rows: list[tuple[int, ...]]
+        if width == 32:
+            rows = [(first << 1 | (value is not None), value or 0)
+                    for first, (_, value) in zip(firsts, cut, strict=True)]
+        else:
+            rows = [(signed(first >> 64) ^ SIGN, signed(first) ^ SIGN, value is not None,
+                     value or 0) for first, (_, value) in zip(firsts, cut, strict=True)]
+        kept = alloc(WORD, len(rows) * len(rows[0]), 64)
+        kept[:] = np.array(rows, WORD).reshape(-1)
+        index = alloc(np.dtype("<u4"), (1 << self._index_bits) + 1, 64)
+        step = 1 << width - self._index_bits
+        index[:-1] = [bisect.bisect_right(firsts, place * step) - 1
+                      for place in range(1 << self._index_bits)]
+        index[-1] = len(rows) - 1
+        both = np.array([address_of(index), address_of(kept)], WORD)
+        self.store(self.address, both)
+        self._keep = index, kept  # what was kept before is let go of: nobody uses it any more
+
+    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
+        return [{"key": show_prefix(self.key, prefix), "value": show(self.type, value)}
+                for prefix, value in sorted(self.prefixes.items())[:limit]]
+
+    def _set(self, key: Any, value: Any) -> bool:
+        prefix, number = read_prefix(self.key, key), read(self.type, value)
+        if prefix not in self.prefixes and len(self.prefixes) >= self.spec["capacity"]:
+            self.full += 1
+            return False
+        self.prefixes[prefix] = number
+        return True
+
+    def put(self, key: Any, value: Any) -> bool:
+        done = self._set(key, value)
+        self._build()
+        return done
+
+    def remove(self, key: Any) -> bool:
+        there = self.prefixes.pop(read_prefix(self.key, key), None) is not None
+        self._build()
+        return there
+
+    def clear(self) -> None:
+        self.prefixes.clear()
+        self._build()
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        before = self.prefixes
+        self.prefixes = {}
+        try:
+            done = [self._set(key, value) for key, value in rows.items()]
+        except ValueError:
+            self.prefixes = before
+            raise
+        self._build()
+        return all(done)
+
+    def stats(self) -> dict[str, int]:
+        return {"entries": len(self.prefixes), "capacity": int(self.spec["capacity"]),
+                "full": self.full}
+
+
