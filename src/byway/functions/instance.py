@@ -9,22 +9,24 @@ machine.
     then             addresses of the states, a word each
     then             how many frames were dropped, a word for each reason
 
-``fault``: what went wrong with the frame at
-hand, kind << 32 | line in the source (0: nothing). ``left``: loop rounds that the frame may still
-take. ``random``: state of the generator. ``seen``: frames that came to it. ``faults``,
-``last_fault``: frames dropped because something went wrong, and what it was the last time.
-``lost``: copies (MIRROR, CLONE) that there was no room for, or no port.
+``fault``: what went wrong with the frame at hand: kind << 32 | place (0: nothing; place: line, and
+above 20 bits the number of the source file). ``left``: loop rounds that the frame may still take.
+``random``: state of the generator. ``seen``: frames that came to it. ``faults``, ``last_fault``:
+frames dropped because something went wrong, and what it was the last time. ``lost``: copies
+(MIRROR, CLONE) that there was no room for, or no port. ``high``: of an address of 128 bits that one
+kernel hands to another, the high word.
 """
 
 from byway.machine.layout import record
 
 FIRST = 16  # words before the parameters
 INSTANCE, instance_at, I = record("instance", [
-    "fault", "left", "random", "seen", "faults", "last_fault", "lost"], size=8 * FIRST)
+    "fault", "left", "random", "seen", "faults", "last_fault", "lost", "high"], size=8 * FIRST)
 # Kinds of faults, in the high half of ``fault``.
-DIVISION, INDEX, BUDGET, VERDICT = 1, 2, 3, 4
+DIVISION, INDEX, BUDGET, VERDICT, SHIFT = 1, 2, 3, 4, 5
 FAULTS = {DIVISION: "division by zero", INDEX: "index out of range",
-          BUDGET: "work budget used up", VERDICT: "a port that there cannot be"}
+          BUDGET: "work budget used up", VERDICT: "a port that there cannot be",
+          SHIFT: "negative shift"}
 
 
 def place(word: int) -> int:
