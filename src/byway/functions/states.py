@@ -18,8 +18,11 @@ from typing import Any
 from byway.functions import map_kernels as m
 from byway.functions import states_kernels as k
 from byway.functions.event_memory import EventMemory
+from byway.functions.maglev_kernels import maglev_pick
 from byway.functions.map_kernels import KEY, SPARE
 from byway.functions.map_memory import MapMemory, shape_of
+from byway.functions.rules_kernels import rules_match
+from byway.functions.rules_memory import MaglevMemory, RulesMemory
 from byway.functions.state_memory import StateMemory, Surroundings
 from byway.functions.table_memory import (
     ArrayMemory,
@@ -31,7 +34,9 @@ from byway.functions.table_memory import (
 )
 from byway.nf.events import Event
 from byway.nf.keys import BITS
+from byway.nf.maglev import Maglev
 from byway.nf.maps import Buckets, Lpm, Map
+from byway.nf.rules import Rules
 from byway.nf.states import Array, Bucket, Counter
 
 
@@ -104,6 +109,11 @@ KINDS: dict[type, StateKind] = {
         "take": Method(k.buckets_take, key=True, arguments=_TAKE, timed=True, shaped=True,
                        result="truth")}, shape=lambda state: buckets_shape(state.spec())),
     Lpm: StateKind(LpmMemory, _lpm_methods),
+    Rules: StateKind(RulesMemory, lambda state: {
+        "match": Method(rules_match, arguments=("frame", "default"), defaults={"default": 0},
+                        frame=True)}),
+    Maglev: StateKind(MaglevMemory, lambda state: {
+        "pick": Method(maglev_pick, arguments=("hash", "default"), defaults={"default": -1})}),
     Event: StateKind(EventMemory, lambda state: {}),  # emit: event_kernels.py
 }
 

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The memory of nf.Rules and nf.Maglev: what control puts in, built anew as a whole at each change.
+
+Used by states.py. Uses rules_build.py, nf.rules and nf.maglev.
+
+What workers look up never changes; a change puts another in its place while the instance's lock is
+held, so the old one is let go of at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from byway.functions.maglev_kernels import MAGLEV
+from byway.functions.rules_build import Built
+from byway.functions.rules_kernels import RULES
+from byway.functions.state_memory import WORD, StateMemory, Surroundings
+from byway.machine.layout import address_of, alloc
+from byway.nf.maglev import Member, places, read_number
+from byway.nf.rules import Rule, read_place
+
+
+class RulesMemory(StateMemory):
+    """A list of rules by place, and what finds the first one that matches a frame."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
+        super().__init__(spec, around)
+        self._rules: dict[int, Rule] = {}
+        self._counted: dict[int, int] = {}  # by those who were looked up before
+        self._built = Built([])
+        self.record = alloc(RULES, 1, 64)
+        self.address = address_of(self.record)
+
+    def _rule(self, value: Any) -> Rule:
+        return Rule.given(value, self.spec["values"])
+
+    def _replace(self, rules: Mapping[int, Rule]) -> None:
+        """Have these rules looked up from now on. Those that stay keep their counts."""
+        wanted = dict(sorted(rules.items()))
+        built = Built(list(wanted.values()))
+        self.store(self.address, np.array(built.addresses, WORD))
+        # No worker counts in the old entries any more.
+        hits = self._hits()
+        self._counted = {place: hits[place] for place, rule in wanted.items()
+                         if self._rules.get(place) is rule}
+        self._built, self._rules = built, wanted
+
+    def _hits(self) -> dict[int, int]:
+        """How often each rule was the first that matched, by its place."""
+        here = self._built.entries["hits"].tolist()
+        return {place: self._counted.get(place, 0) + hits
+                for place, hits in zip(self._rules, here, strict=False)}
+
+    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
+        """Rules by place, as users write them, with how often each was the first that matched."""
+        values, hits = self.spec["values"], self._hits()
+        return [{"key": place, "value": {**rule.shown(values), "hits": hits[place]}}
+                for place, rule in list(self._rules.items())[:limit]]
+
+    def put(self, key: Any, value: Any) -> bool:
+        place, rule = read_place(key), self._rule(value)
+        if place not in self._rules and len(self._rules) >= self.spec["capacity"]:
+            return False
+        self._replace({**self._rules, place: rule})
+        return True
+
+    def remove(self, key: Any) -> bool:
+        place = read_place(key)
+        if place not in self._rules:
+            return False
+        self._replace({at: rule for at, rule in self._rules.items() if at != place})
+        return True
+
+    def clear(self) -> None:
+        self._replace({})
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        read = {read_place(key): self._rule(value) for key, value in rows.items()}
+        places = sorted(read)[:self.spec["capacity"]]
+        self._replace({place: read[place] for place in places})
+        return len(places) == len(read)
+
+    def stats(self) -> dict[str, int]:
+        """entries, capacity; asked: frames that were held against the rules; unmatched: those that
+        no rule matched."""
+        row = self.record[0]
+        return {"entries": len(self._rules), "capacity": self.spec["capacity"],
+                "asked": int(row["asked"]), "unmatched": int(row["unmatched"])}
+
+
+class MaglevMemory(StateMemory):
+    """Members by number, and which of them has each place of the table."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
+        super().__init__(spec, around)
+        self._members: dict[int, Member] = {}
+        self._places = np.zeros(spec["size"], np.uint32)
+        self.record = alloc(MAGLEV, 1, 64)
+        self.record["size"], self.record["places"] = spec["size"], address_of(self._places)
+        self.address = address_of(self.record)
+
+    def _replace(self, members: Mapping[int, Member]) -> None:
+        wanted = np.array(places(self.spec["size"], members), np.int64) + 1
+        made = wanted.astype(np.uint32)
+        self.store(self.address, np.array([address_of(made)], WORD))
+        self._places, self._members = made, dict(sorted(members.items()))
+
+    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
+        return [{"key": number, "value": member.shown()}
+                for number, member in self._members.items()][:limit]
+
+    def put(self, key: Any, value: Any) -> bool:
+        number, member = read_number(key), Member.given(value)
+        if number not in self._members and len(self._members) >= self.spec["capacity"]:
+            return False
+        self._replace({**self._members, number: member})
+        return True
+
+    def remove(self, key: Any) -> bool:
+        number = read_number(key)
+        if number not in self._members:
+            return False
+        self._replace({at: member for at, member in self._members.items() if at != number})
+        return True
+
+    def clear(self) -> None:
+        self._replace({})
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        read = {read_number(key): Member.given(value) for key, value in rows.items()}
+        numbers = sorted(read)[:self.spec["capacity"]]
+        self._replace({number: read[number] for number in numbers})
+        return len(numbers) == len(read)
+
+    def stats(self) -> dict[str, int]:
+        """entries, capacity; up: members that can be chosen."""
+        return {"entries": len(self._members), "capacity": self.spec["capacity"],
+                "up": sum(member.up for member in self._members.values())}
