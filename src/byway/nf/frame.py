@@ -56,7 +56,8 @@ class View(Headers):
         before = self._frame.head[start:] + odd
         self._frame.change_in(self.layers, at, new)
         after = self._frame.head[start:] + odd
-        self._frame.add_to_sum(self._frame.layers, before, after, covers=True)
+        if total(before) != total(after):
+            self._frame.add_to_sum(self._frame.layers, before, after, covers=True)
 
     def reshaped(self) -> None:
         """A quoted packet has no shape of its own to change."""
@@ -72,6 +73,7 @@ class Frame(Headers):
         self.undone = undone
         self.mtu = mtu
         self.shape = 0  # how often it has changed
+        self._layers = ethernet(self.head)
         self._of = port, network, vni
         self._direction: Literal["rx", "tx"] = direction
 
@@ -128,7 +130,7 @@ class Frame(Headers):
     @property
     def inner(self) -> View:
         """The headers of the frame in a VXLAN packet, to be read only."""
-        start = self.layers.start("vxlan")
+        start = self.start("vxlan")
         found = NOTHING if start < 0 else ethernet(self.head, start + 8)
         return View(self, found, settable=False)
 
@@ -246,7 +248,7 @@ class Frame(Headers):
 
     @property
     def layers(self) -> Layers:
-        return ethernet(self.head)
+        return self._layers
 
     @property
     def frame_length(self) -> int:
@@ -257,6 +259,7 @@ class Frame(Headers):
 
     def reshaped(self) -> None:
         self.shape += 1
+        self._layers = ethernet(self.head)
 
     def unproven(self) -> None:
         """Nobody has checked its checksum any more."""

@@ -13,7 +13,7 @@ checksum of 0, none, stays 0; one that the frame's sender left to be completed s
 
 from typing import Any, overload
 
-from byway.nf.layers import NOTHING, Layers
+from byway.nf.layers import HEAD, NOTHING, VXLAN_PORT, Layers
 
 
 class _Number:
@@ -25,14 +25,14 @@ class _Number:
 
     def read(self, headers: "Headers") -> int:
         """The number; 0 where there is no such header."""
-        start = headers.layers.start(self._header)
+        start = headers.start(self._header)
         if start < 0:
             return 0
         return headers.number(start + self._at, self._size) >> self._shift & self._mask
 
     def write(self, headers: "Headers", value: int) -> None:
         """Set it, where there is such a header."""
-        start = headers.layers.start(self._header)
+        start = headers.start(self._header)
         if start < 0:
             return
         at = start + self._at
@@ -248,7 +248,7 @@ class Headers:
     @property
     def is_vxlan(self) -> bool:
         """Is it VXLAN: UDP to port 4789, with a VNI?"""
-        return self.layers.has("vxlan")
+        return self.start("vxlan") >= 0
 
     @property
     def l3_offset(self) -> int:
@@ -274,6 +274,21 @@ class Headers:
         return found.l4 or found.l3
 
     # ------------------------------------------------------------ for frame.py
+    def start(self, header: str) -> int:
+        """Where a header begins, in bytes from the frame's start; -1 where it is not there. Of some
+        its contents tell what it is."""
+        found = self.layers
+        if header == "too_big":
+            return found.start("icmp") if (self.icmp_type, self.icmp_code) == (3, 4) else -1
+        if header == "too_big6":
+            return found.start("icmpv6") if self.icmp_type == 2 else -1
+        if header == "vxlan":
+            at = found.start("udp") + 8
+            there = found.has("udp") and at + 8 <= min(self.frame_length, HEAD)
+            marked = there and self.number(at, 1) & 0x08 and self.l4_dst == VXLAN_PORT
+            return at if marked else -1
+        return found.start(header)
+
     @property
     def frame_length(self) -> int:
         """Bytes of the whole frame."""

@@ -133,17 +133,10 @@ def _transport(head: bytes, found: Layers, quoted: bool) -> None:
             starts["tcp"] = l4
     elif protocol == UDP:
         starts["udp"] = starts["ports"] = l4
-        flags = head[l4 + 8] if there >= 16 else 0
-        if number(head, l4 + 2, 2) == VXLAN_PORT and flags & 0x08 and not quoted:
-            starts["vxlan"] = l4 + 8
     elif protocol == ICMP and found.version == 4:
         starts["icmp"] = l4
-        if head[l4 : l4 + 2] == b"\x03\x04":
-            starts["too_big"] = l4
     elif protocol == ICMPV6 and found.version == 6:
         starts["icmpv6"] = l4
-        if head[l4] == 2:
-            starts["too_big6"] = l4
     else:
         return
     if protocol != TCP or there >= 20:

@@ -72,4 +72,3 @@ class Payload:
         new = (int(value) & (1 << 8 * size) - 1).to_bytes(size, "big")
         self._frame.data[start : start + size] = new
         self._frame.unproven()
-        self._frame.reshaped()
