@@ -52,6 +52,7 @@ class Blueprint:
     budget: int = 1000
     methods: Mapping[str, Method] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)  # path: digest of what was read there
+    sources: tuple[str, ...] = ()  # files of what it calls, by the number in a fault's word
     listener: bool = False
 
     @property
@@ -104,7 +105,7 @@ class Blueprint:
     def from_json(cls, text: str) -> Self:
         """The blueprint that ``to_json`` wrote."""
         data = json.loads(text)
-        data["reasons"] = tuple(data["reasons"])
+        data["reasons"], data["sources"] = tuple(data["reasons"]), tuple(data["sources"])
         data["methods"] = {name: Method(one["name"], one["source"], frozenset(one["flags"]))
                            for name, one in data["methods"].items()}
         return cls(**data)

@@ -28,8 +28,10 @@ from byway.functions.blueprint import Blueprint
 from byway.functions.built import keep
 from byway.functions.code import native
 from byway.functions.compose import compose
+from byway.functions.entries import ENTRIES
 from byway.functions.finding import find
 from byway.functions.translate import translate
+from byway.machine.jit import prepare
 from byway.nf.function import definition
 from byway.nf.problem import FunctionError, Problem
 
@@ -49,6 +51,7 @@ def build(order: Mapping[str, Any]) -> dict[str, Any]:
             blueprints[use] = blueprint_of(use, Path(folder))
         except FunctionError as error:
             problems[use] = [asdict(problem) for problem in error.problems]
+    prepare(ENTRIES)
     for chain in order["chains"]:
         if all(use in blueprints for use in chain["uses"]):
             _compile(chain, blueprints, problems)

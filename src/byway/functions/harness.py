@@ -19,7 +19,7 @@ import numpy as np
 
 from byway.functions.blueprint import Blueprint
 from byway.functions.harness_kernels import frame_at, frames_in, frames_out, ticks_of
-from byway.functions.instance import FAULTS, I
+from byway.functions.instance import I
 from byway.functions.memory import Chain, Instance
 from byway.functions.translate import translate
 from byway.machine.layout import CACHE_LINE, address_of, alloc
@@ -139,8 +139,7 @@ class Harness:
     def _fault(self, before: list[tuple[dict[str, int], int]]) -> Fault | None:
         for one, (_, faults) in zip(self.instances, before, strict=True):
             if one.counters["faults"] > faults:
-                word = int(one.record[I.last_fault // 8])
-                return Fault(FAULTS[word >> 32], one.blueprint.use, word & 0xFFFFFFFF)
+                return Fault(*one.fault_of(int(one.record[I.last_fault // 8])))
         return None
 
     def _copies(self, row: Any, goes_on: bool, taken: int) -> tuple[tuple[int, bytes], ...]:

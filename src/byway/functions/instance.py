@@ -27,6 +27,8 @@ DIVISION, INDEX, BUDGET, VERDICT, SHIFT = 1, 2, 3, 4, 5
 FAULTS = {DIVISION: "division by zero", INDEX: "index out of range",
           BUDGET: "work budget used up", VERDICT: "a port that there cannot be",
           SHIFT: "negative shift"}
+LINE_BITS = 20
+LINE_MASK, FILE_MASK = (1 << LINE_BITS) - 1, 0xFFF
 
 
 def place(word: int) -> int:

@@ -23,7 +23,7 @@ from byway.functions.apply import add_word
 from byway.functions.blueprint import Blueprint
 from byway.functions.code import native
 from byway.functions.compose import Composed, Direction, compose
-from byway.functions.instance import FAULTS, FIRST, I
+from byway.functions.instance import FAULTS, FILE_MASK, FIRST, LINE_BITS, LINE_MASK, I
 from byway.functions.states import StateMemory, make
 from byway.functions.trace import Trace
 from byway.machine.dual import signed
@@ -131,11 +131,16 @@ class Instance:
     @property
     def last_fault(self) -> str | None:
         """What went wrong the last time, and in which line."""
-        word = self._get(I.last_fault)
-        if word == 0:
+        if self._get(I.last_fault) == 0:
             return None
-        what, line = FAULTS[word >> 32], word & 0xFFFFFFFF
-        return f"line {line}: {what}" if line else what
+        what, file, line = self.fault_of(self._get(I.last_fault))
+        return f"{file}:{line}: {what}" if line else what
+
+    def fault_of(self, word: int) -> tuple[str, str, int]:
+        """What a fault's word says: what went wrong, in which file and line (0: not known)."""
+        number, line = word >> LINE_BITS & FILE_MASK, word & LINE_MASK
+        file = self.blueprint.sources[number] if number < len(self.blueprint.sources) else ""
+        return FAULTS[word >> 32], file, line
 
 
 class Chain:

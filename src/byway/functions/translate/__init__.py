@@ -50,7 +50,7 @@ def translate(definition: Definition, use: str, files: Mapping[str, str]) -> Blu
     return Blueprint(
         use=use, name=definition.name, doc=definition.summary, digest=digest,
         parameters=parameters, states=states, reasons=tuple(reasons), budget=definition.budget,
-        methods=methods, files=dict(files), listener=definition.listener)
+        methods=methods, files=dict(files), sources=tuple(sources), listener=definition.listener)
 
 
 def _entry(definition: Definition, name: str, reasons: list[str], sources: list[str]) -> World:

@@ -11,14 +11,14 @@ import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from byway.functions.instance import I
+from byway.functions.instance import LINE_BITS, I
 from byway.functions.translate.refused import Refused
 from byway.functions.translate.values import UNKNOWN, Value, whole
 
 if TYPE_CHECKING:
     from byway.functions.translate.world import World
 
-FILE_SHIFT = 20  # a fault's place: the line, and above it which of the function's files
+FILE_SHIFT = LINE_BITS  # a fault's place: the line, and above it which of the function's files
 
 
 @dataclasses.dataclass
