@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: Apache-2.0
+"""State of network functions as tests and benchmarks call it: entries of int64 arguments.
+
+See the function that each one calls. A key is stored by the caller (MapMemory.record["key"]).
+"""
+
+from byway.functions.event_kernels import event_begin, event_bytes, event_end, event_number
+from byway.functions.map_kernels import (
+    KEY,
+    map_add,
+    map_delete,
+    map_find,
+    map_get,
+    map_has,
+    map_make,
+    map_set,
+)
+from byway.functions.states_kernels import (
+    array_get,
+    array_set,
+    bucket_take,
+    buckets_take,
+    counter_add,
+    draw,
+    hash_end,
+    hash_more,
+    hash_wide,
+    lpm_get4,
+    lpm_get6,
+    put_flow,
+)
+from byway.machine.jit import kernel
+from byway.machine.mem import ld64, st64
+from byway.machine.system import rdtsc
+
+GET, HAS, SET, ADD, DELETE, FIND, MAKE = range(7)
+
+
+@kernel(entry=True)
+def map_do(state, now, shape, what, n):
+    """Call one of a map's methods (constants above) with ``n``."""
+    answer = 0
+    if what == GET:
+        answer = map_get(state, now, shape, n)
+    elif what == HAS:
+        answer = 1 if map_has(state, now, shape) else 0
+    elif what == SET:
+        answer = 1 if map_set(state, now, shape, n) else 0
+    elif what == ADD:
+        answer = map_add(state, now, shape, n)
+    elif what == DELETE:
+        answer = 1 if map_delete(state, now, shape) else 0
+    elif what == FIND:
+        answer = map_find(state, now, shape)
+    else:
+        answer = map_make(state, now, shape)
+    return answer
+
+
+@kernel(entry=True)
+def map_set_all(state, now, shape, keys, n):
+    """Set the n keys (one word each) at ``keys`` to their places; -> how many found room."""
+    done = 0
+    for k in range(n):
+        st64(state + KEY, ld64(keys + 8 * k))
+        if map_set(state, now, shape, k):
+            done += 1
+    return done
+
+
+@kernel(entry=True)
+def map_get_all(state, now, shape, keys, n):
+    """Get them again; -> how many have their place as value."""
+    right = 0
+    for k in range(n):
+        st64(state + KEY, ld64(keys + 8 * k))
+        if map_get(state, now, shape, -1) == k:
+            right += 1
+    return right
+
+
+@kernel(entry=True)
+def map_ticks_u32(state, now, keys, n):
+    """How many ticks n look-ups take in a map of keys of one word and values of 32 bits (its shape
+    is a constant, as in translated code)."""
+    total = 0
+    began = rdtsc()
+    for k in range(n):
+        st64(state + KEY, ld64(keys + 8 * k))
+        total += map_get(state, now, SHAPE_U32, 0)
+    ended = rdtsc()
+    st64(keys, ld64(keys) + (total & 0))  # the sum is used
+    return ended - began
+
+
+SHAPE_U32 = 1 | 3 << 4 | 16 << 8 | 16 << 18 | 1 << 24 | 32 << 32
+
+
+@kernel(entry=True)
+def do_take(state, now, n, rate, burst):
+    """See ``bucket_take``."""
+    return 1 if bucket_take(state, now, n, rate, burst) else 0
+
+
+@kernel(entry=True)
+def do_take_keyed(state, now, shape, n, rate, burst):
+    """See ``buckets_take``."""
+    return 1 if buckets_take(state, now, shape, n, rate, burst) else 0
+
+
+@kernel(entry=True)
+def do_lookup(state, wide, high, low, default):
+    """See ``lpm_get4`` and ``lpm_get6``."""
+    return lpm_get6(state, high, low, default) if wide != 0 else lpm_get4(state, low, default)
+
+
+@kernel(entry=True)
+def do_words(state, index, value, bits):
+    """Add to the counter at ``state``, set a place of the array there; -> what is there then."""
+    counter_add(state, value)
+    array_set(state, bits, index, value)
+    return array_get(state, index)
+
+
+@kernel(entry=True)
+def do_draw(cell, n):
+    """See ``draw``."""
+    return draw(cell, n)
+
+
+@kernel(entry=True)
+def do_hash(word, high, low):
+    """The hash of a number and a wide number."""
+    return hash_end(hash_wide(hash_more(0, word), high, low))
+
+
+@kernel(entry=True)
+def do_put_flow(state, at, row):
+    """See ``put_flow``."""
+    put_flow(state, at, row)
+    return 0
+
+
+@kernel(entry=True)
+def do_emit(state, now, value, bits, row, most, skip, n):
+    """An event of a number and bytes."""
+    at = event_begin(state, now)
+    event_number(at, value, bits)
+    event_bytes(at + 8, most, row, skip, n)
+    event_end(state, at)
+    return 0

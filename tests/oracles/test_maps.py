@@ -1,0 +1,284 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Maps of network functions as kernels against the same in plain Python."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from byway.functions.map_kernels import SPARE, WINDOW
+from byway.functions.map_memory import MapMemory, map_of, offsets
+from byway.functions.state_memory import WORD, Surroundings
+from byway.functions.states import make
+from byway.machine.jit import INTERPRETED
+from byway.machine.layout import address_of, alloc
+from byway.machine.mem import ld64, st64
+from byway.nf.keys import Flow, signed
+from byway.nf.maps import Map
+from byway.nf.running import RUN, Run
+from byway.nf.states import SECOND
+from byway.testing.state_kernels import (
+    ADD,
+    DELETE,
+    FIND,
+    GET,
+    HAS,
+    MAKE,
+    SET,
+    map_do,
+    map_get_all,
+    map_set_all,
+)
+
+LOCK = alloc(WORD, 1, 64)
+EXAMPLES = 60 if INTERPRETED else 300
+WORDS = st.sampled_from([0, 1, 2, 255, 1 << 31, (1 << 63) - 1, -1, -(1 << 63), 0xFFFFFFFF])
+FLOWS = st.sampled_from([Flow(), Flow(4, 1, 2, 3, 4, 6), Flow(4, 2, 1, 4, 3, 6),
+                         Flow(6, 1, 2, 3, 4, 6), Flow(6, 1 << 127, 2, 3, 4, 17)])
+KEYS: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
+    ("u8",): st.integers(0, 60),
+    ("ipv4", "u16"): st.tuples(st.sampled_from([1, 2**32 - 1, 10 << 24]), st.integers(0, 9)),
+    ("u64",): WORDS | st.integers(0, 30),
+    ("u64", "u8"): st.tuples(WORDS, st.integers(0, 5)),
+    ("ipv6",): st.builds(lambda high, low: high << 64 | low, st.integers(0, 3), st.integers(0, 5)),
+    ("mac", "u16", "ipv6"): st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3)),
+    ("flow", "u8"): st.tuples(FLOWS, st.integers(0, 6)),
+}
+NUMBERS = {"": "u32"}, {"": "u64"}, {"": "mac"}
+RECORDS = {"a": "u8", "b": "u64"}, {"x": "ipv6", "y": "u16"}, {f"f{k}": "u32" for k in range(9)}
+
+
+class Both:
+    """A map as kernels, and as it is meant."""
+
+    def __init__(self, plain: Map) -> None:
+        self.run = Run(now=7 * SECOND)
+        self.capacity = plain.capacity
+        self.ages = plain.age is not None or plain.idle is not None
+        spec = plain.spec()
+        # Of entries that age, kernels may keep some more than capacity.
+        RUN.set(self.run)
+        self.plain = map_of({**spec, "capacity": 1 << 20} if self.ages else spec)
+        around = Surroundings(address_of(LOCK), lambda name: 0, lambda: self.run.now)
+        self.memory = MapMemory(spec, around, seed=9)
+        self.places = offsets(self.memory.fields)
+
+    def do(self, what: int, key: Any, n: int = 0) -> int:
+        """Call a kernel."""
+        words = self.memory.packing.words_of(self.plain.kept(key))
+        self.memory.record["key"][0, : len(words)] = words
+        return int(map_do(self.memory.address, self.run.now, self.memory.shape, what, n))
+
+    @property
+    def full(self) -> int:
+        return int(self.memory.record["full"][0])
+
+    def refused(self, before: int) -> bool:
+        """Did the kernel say that there is no room? Then there must be none."""
+        if self.full == before:
+            return False
+        assert len(self.plain) >= self.capacity
+        return True
+
+    def change(self, what: int, key: Any, n: int) -> None:
+        """Set, add, make: one of them may be refused."""
+        before = self.full
+        answer = self.do(what, key, n)
+        refused = self.refused(before)
+        if refused and self.ages:
+            return
+        if what == SET:
+            assert answer == int(self.plain.set(key, n))
+        elif what == ADD:
+            assert answer == self.plain.add(key, n)
+        else:
+            self.records(self.plain.make(key), answer, n)
+        if not self.ages:
+            assert self.full == self.plain.full
+
+    def records(self, record: Any, at: int, n: int) -> None:
+        """Both records hold the same; write something into both."""
+        assert bool(record) == (at != self.memory.address + SPARE)
+        for name, kind in self.memory.fields.items():
+            place = at + self.places[name]
+            if kind == "ipv6":
+                assert getattr(record, name) == (ld64(place) & (1 << 64) - 1) << 64 | ld64(
+                    place + 8) & (1 << 64) - 1
+                setattr(record, name, n)
+                st64(place, signed(getattr(record, name) >> 64))
+                st64(place + 8, signed(getattr(record, name)))
+            else:
+                assert getattr(record, name) == ld64(place)
+                setattr(record, name, n)
+                st64(place, getattr(record, name))
+
+    def step(self, what: int, key: Any, n: int) -> None:
+        """Do the same to both."""
+        if what in (SET, ADD, MAKE):
+            self.change(what, key, n)
+        elif what == GET:
+            assert self.do(GET, key, n) == self.plain.get(key, n)
+        elif what == HAS:
+            assert self.do(HAS, key) == int(key in self.plain)
+        elif what == DELETE:
+            assert self.do(DELETE, key) == int(self.plain.delete(key))
+        else:
+            self.records(self.plain.find(key), self.do(FIND, key), n)
+
+    def end(self) -> None:
+        """What is in them is the same; and nobody passes by where nobody lies further on."""
+        assert dict(self.memory.entries()) == dict(self.plain.entries())
+        for key, _ in list(self.memory.entries()):
+            assert self.do(DELETE, key) == 1
+        self.memory.expire()
+        if self.ages:
+            self.run.now += 1 << 41
+            self.memory.expire()
+        assert self.memory.stats()["entries"] == 0
+        assert not np.any(tags_and_counts(self.memory))
+
+
+def tags_and_counts(memory: MapMemory) -> Any:
+    """The first bytes of all buckets: those of tags, and of how many passed by."""
+    octets = memory.buckets.view(np.uint8).reshape(memory.homes + WINDOW, -1)
+    return octets[:, : 8 if memory.shape >> 4 & 4 else 4]
+
+
+@st.composite
+def maps(draw: st.DrawFn) -> tuple[Map, st.SearchStrategy[Any]]:
+    """A map, and keys for it."""
+    types, keys = draw(st.sampled_from(sorted(KEYS.items(), key=str)))
+    fields = draw(st.sampled_from([*NUMBERS, *RECORDS]))
+    value = fields.get("", fields)
+    ages = draw(st.sampled_from([{}, {"age": 1.0}, {"idle": 0.5}]))
+    return Map(types, value, draw(st.integers(1, 12)), **ages), keys
+
+
+@settings(max_examples=EXAMPLES, deadline=None)
+@given(data=st.data())
+def test_as_in_plain_python(data: st.DataObject) -> None:
+    plain, keys = data.draw(maps())
+    both = Both(plain)
+    allowed = [GET, HAS, SET, ADD, DELETE] if plain.is_word else [FIND, MAKE, HAS, DELETE]
+    steps = data.draw(st.lists(st.tuples(
+        st.sampled_from([*allowed, *allowed[:3], SET if plain.is_word else MAKE]), keys,
+        WORDS | st.integers(0, 300), st.sampled_from([0, 0, 0, 1 << 19, SECOND // 3])),
+        max_size=40))
+    for what, key, n, passed in steps:
+        both.run.now += passed
+        both.step(what, key, n)
+    both.end()
+
+
+def memory_of(plain: Map, now: int = 0) -> MapMemory:
+    """A map's memory, whose secret numbers are known."""
+    around = Surroundings(address_of(LOCK), lambda name: 0, lambda: now)
+    return MapMemory(plain.spec(), around, seed=5)
+
+
+@pytest.mark.parametrize("fields", [{"": "u32"}, {"a": "u32", "b": "u32"},
+                                    {"a": "ipv6", "b": "u8"}])
+@pytest.mark.parametrize("keys", ["in a row", "far apart", "by chance"])
+def test_capacity_is_a_promise(fields: dict[str, str], keys: str) -> None:
+    n = 500 if INTERPRETED else 65536
+    memory = memory_of(Map("u64", fields.get("", fields), n))
+    wanted = {"in a row": np.arange(n), "far apart": np.arange(n) << 40,
+              "by chance": np.random.default_rng(2).permutation(1 << 20)[:n]}[keys]
+    words = alloc(WORD, n + 1, 64)
+    words[:n], words[n] = wanted, -7
+    arguments = memory.address, 0, memory.shape, address_of(words)
+    assert map_set_all(*arguments, n) == n
+    assert map_get_all(*arguments, n) == n
+    assert map_set_all(*arguments, n + 1) == n  # one more is refused
+    assert memory.stats()["full"] == 1
+    assert map_get_all(*arguments, n) == n
+
+
+def test_entries_that_aged_out_make_room() -> None:
+    """The same table takes full loads of new keys again and again, without anybody's sweep."""
+    n = 200 if INTERPRETED else 20000
+    memory = memory_of(Map("u64", "u32", n, age=1.0))
+    words = alloc(WORD, n, 64)
+    for turn in range(1, 6):
+        words[:] = np.arange(n) + turn * n
+        now = 2 * SECOND * turn
+        assert map_set_all(memory.address, now, memory.shape, address_of(words), n) == n
+        assert map_get_all(memory.address, now, memory.shape, address_of(words), n) == n
+        assert map_get_all(memory.address, now + 2 * SECOND, memory.shape, address_of(words),
+                           n) == 0
+    assert memory.stats()["full"] == 0
+
+
+@pytest.mark.parametrize("ages", [{}, {"age": 1.0}])
+def test_keys_that_all_collide(ages: dict[str, float]) -> None:
+    """The worst hash that there is: as many find room as a search looks at, and all are found."""
+    memory = memory_of(Map("u64", "u32", 1000, **ages))
+    memory.record["seeds"] = 0
+    room = 3 * (WINDOW + 1)
+    words = alloc(WORD, room + 10, 64)
+    words[:] = np.arange(len(words))
+    arguments = memory.address, SECOND, memory.shape, address_of(words)
+    assert map_set_all(*arguments, len(words)) == room
+    assert memory.stats()["full"] == 10
+    assert map_get_all(*arguments, len(words)) == room
+    for k in range(room):
+        memory.record["key"][0, 0] = k
+        assert map_do(memory.address, SECOND, memory.shape, DELETE, 0) == 1
+    assert map_get_all(*arguments, len(words)) == 0
+    assert map_set_all(*arguments, len(words)) == room
+
+
+def test_an_age_that_is_a_parameter_can_change() -> None:
+    parameter = alloc(WORD, 1, 64)
+    parameter[0] = SECOND
+    run = Run(now=5 * SECOND)
+    memory = make(Map("u8", "u8", 4, idle="timeout").spec(), address_of(LOCK),
+                  {"timeout": address_of(parameter)}.__getitem__, lambda: run.now)
+    assert memory.put(1, 2)
+    run.now += 2 * SECOND
+    assert memory.dump() == []
+    parameter[0] = 3 * SECOND
+    assert memory.dump() == [{"key": 1, "value": 2}]
+    assert memory.expire() == 0
+    run.now += SECOND + SECOND // 100
+    assert memory.expire() == 1
+
+
+def test_a_tick_that_wraps() -> None:
+    """Stamps have 32 bits: an entry made shortly before they wrap is young shortly after."""
+    memory = memory_of(Map("u8", "u8", 4, age=1.0))
+    words = alloc(WORD, 1, 64)
+    wraps = 1 << 52
+    arguments = memory.shape, address_of(words), 1
+    assert map_set_all(memory.address, wraps - SECOND // 2, *arguments) == 1
+    assert map_get_all(memory.address, wraps + SECOND // 4, *arguments) == 1
+    assert map_get_all(memory.address, wraps + SECOND, *arguments) == 0
+
+
+def test_from_outside() -> None:
+    """As users see a map: text, JSON, all at once."""
+    plain = Map(("ipv4", "u16"), {"packets": "u64", "via": "ipv6"}, 3)
+    memory = memory_of(plain)
+    rows = {"10.0.0.1,80": {"packets": 5, "via": "2001:db8::1"},
+            "10.0.0.2,65535": {"packets": 18446744073709551615, "via": "::"}}
+    shown = [{"key": key, "value": value} for key, value in rows.items()]
+    assert memory.fill(rows)
+    assert sorted(memory.dump(), key=str) == sorted(shown, key=str)
+    assert not memory.fill({f"1.2.3.{k},1": {} for k in range(4)})  # one has no room
+    assert memory.stats()["entries"] == 3
+    assert len(memory.dump(limit=2)) == 2
+    assert memory.remove("1.2.3.1,1") != memory.remove("1.2.3.1,1")
+    memory.clear()
+    assert memory.dump() == []
+    assert memory.stats()["entries"] == 0
+    assert memory.put([10 << 24, 9], {})
+    assert memory.dump() == [{"key": "10.0.0.0,9", "value": {"packets": 0, "via": "::"}}]
+    with pytest.raises(ValueError, match=r"'10\.0\.0\.1' has 1 parts; it needs ipv4, u16"):
+        memory.put("10.0.0.1", {})
+    with pytest.raises(ValueError, match="bytes: a value has the fields packets, via"):
+        memory.put("10.0.0.1,1", {"bytes": 3})
+    with pytest.raises(ValueError, match="70000 does not fit into u16"):
+        memory.remove("10.0.0.1,70000")
+    assert memory.record["count"][0] == 1
