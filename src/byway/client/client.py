@@ -158,6 +158,22 @@ class Client:
         """Remove a router."""
         self._call("DELETE", f"/v1/routers/{_escaped(name)}")
 
+    def services(self) -> list[Row]:
+        """The services with the states of their appliances."""
+        return self._rows("/v1/services")
+
+    def service(self, name: str) -> Row:
+        """One service."""
+        return self._object("GET", f"/v1/services/{_escaped(name)}")
+
+    def add_service(self, service: Mapping[str, Any]) -> Row:
+        """Add a service, or change it; keys as in the configuration file."""
+        return self._object("PUT", f"/v1/services/{_escaped(service['name'])}", service)
+
+    def remove_service(self, name: str) -> None:
+        """Remove a service that no port has."""
+        self._call("DELETE", f"/v1/services/{_escaped(name)}")
+
     def change(self, **lists: Iterable[Any]) -> dict[str, list[str]]:
         """Many changes as one, all or nothing; -> the names that changed.
 

@@ -19,6 +19,7 @@ from byway.control.model import (
     NetworkConfig,
     PortConfig,
     RouterConfig,
+    ServiceConfig,
     UnderlayConfig,
 )
 
@@ -70,6 +71,28 @@ class ChangeFunction:
 @dataclass(frozen=True)
 class RemoveFunction:
     """Remove a network function that stands in no chain any more."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class AddService:
+    """Have a service; its appliances' ports are no members of their network from now on."""
+
+    service: ServiceConfig
+
+
+@dataclass(frozen=True)
+class ChangeService:
+    """A service is done by others, or otherwise, from now on; the ports that have it go on."""
+
+    old: ServiceConfig
+    new: ServiceConfig
+
+
+@dataclass(frozen=True)
+class RemoveService:
+    """Remove a service that no port has any more."""
 
     name: str
 
@@ -167,5 +190,6 @@ class RemovePort:
 
 Action: TypeAlias = (
     SetUnderlay | AddGroup | ChangeGroup | RemoveGroup | AddFunction | ChangeFunction
-    | RemoveFunction | AddNetwork | ChangeNetwork | RemoveNetwork | AddHost | RemoveHost | AddEntry
-    | RemoveEntry | AddRouter | RemoveRouter | AddPort | ChangePort | RemovePort)
+    | RemoveFunction | AddService | ChangeService | RemoveService | AddNetwork | ChangeNetwork
+    | RemoveNetwork | AddHost | RemoveHost | AddEntry | RemoveEntry | AddRouter | RemoveRouter
+    | AddPort | ChangePort | RemovePort)

@@ -133,6 +133,31 @@ class RouterAnswer(_Answer):
     routes: list[dict[str, str]]
 
 
+class ApplianceAnswer(_Answer):
+    """One appliance. `slots`: how many of 256 parts of the flows pass it; `reason` says why it does
+    not work."""
+
+    left: str
+    right: str
+    state: Literal["up", "down"]
+    reason: str
+    slots: int
+
+
+class ServiceAnswer(_Answer):
+    """A service as configured, and how it is. `bypassed`, `blocked`: frames that found no
+    appliance."""
+
+    name: str
+    appliances: list[ApplianceAnswer]
+    down: Literal["block", "bypass"]
+    spread: Literal["flow", "addresses"]
+    probe: int
+    misses: int
+    bypassed: int
+    blocked: int
+
+
 class PopulationAnswer(_Answer):
     """One address and where it is: at a local port (`host` is null), or behind a host."""
 

@@ -24,6 +24,7 @@ from byway.control.model import (
     PcapPort,
     PortConfig,
     RouterConfig,
+    ServiceConfig,
     SwitchConfig,
     TapPort,
     UdpPort,
@@ -76,6 +77,10 @@ def claims(part: Part, label: str) -> Iterator[Claim]:
             for network in networks:
                 yield Claim("router of", network, f"{label}: networks",
                             "a network has one router")
+        case ServiceConfig(ports=ports):
+            for name in ports:
+                yield Claim("appliance", name, f"{label}: appliances",
+                            "an appliance does one service")
         case GroupConfig() | FunctionConfig():
             return
         case port:

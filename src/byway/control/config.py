@@ -26,7 +26,7 @@ _TABLES = ("switch", "cluster", "underlay")
 # Sections of which there may be many tables, and the field of Config that they make.
 _LISTS: dict[Kind, str] = {"network": "networks", "host": "hosts", "entry": "entries",
                            "router": "routers", "group": "groups", "function": "functions",
-                           "port": "ports"}
+                           "service": "services", "port": "ports"}
 _SECTIONS = {**{name: f"[{name}]" for name in _TABLES},
              **{SECTIONS[kind]: f"[[{SECTIONS[kind]}]]" for kind in _LISTS}}
 

@@ -28,10 +28,12 @@ from byway.control.actions import (
     AddNetwork,
     AddPort,
     AddRouter,
+    AddService,
     ChangeFunction,
     ChangeGroup,
     ChangeNetwork,
     ChangePort,
+    ChangeService,
     RemoveEntry,
     RemoveFunction,
     RemoveGroup,
@@ -39,6 +41,7 @@ from byway.control.actions import (
     RemoveNetwork,
     RemovePort,
     RemoveRouter,
+    RemoveService,
     SetUnderlay,
 )
 from byway.control.model import (
@@ -51,6 +54,7 @@ from byway.control.model import (
     NetworkConfig,
     PortConfig,
     RouterConfig,
+    ServiceConfig,
 )
 from byway.control.parts import UNDERLAY, Key, Kind, Part, Parts, parts_of
 
@@ -62,8 +66,8 @@ _STANDS_ON: dict[Kind, frozenset[Kind]] = {
     "network": frozenset({"port", "entry", "router"}), "host": frozenset({"entry"}),
     "port": frozenset({"underlay"})}
 _REMOVED: tuple[Kind, ...] = ("router", "entry", "host", "underlay", "port", "network")
-_ADDED_FIRST: tuple[Kind, ...] = ("group", "function", "network", "port")
-_GO_LAST: tuple[Kind, ...] = ("group", "function")  # ports had them until just now
+_ADDED_FIRST: tuple[Kind, ...] = ("group", "function", "service", "network", "port")
+_GO_LAST: tuple[Kind, ...] = ("group", "function", "service")  # ports had them until just now
 _ADDED_LAST: tuple[Kind, ...] = ("underlay", "host", "entry", "router")
 
 
@@ -81,11 +85,13 @@ class Change:
     add_entries: Sequence[EntryConfig] = ()
     add_groups: Sequence[GroupConfig] = ()
     add_functions: Sequence[FunctionConfig] = ()
+    add_services: Sequence[ServiceConfig] = ()
     add_routers: Sequence[RouterConfig] = ()
     remove_hosts: Sequence[str] = ()
     remove_entries: Sequence[str] = ()
     remove_groups: Sequence[str] = ()
     remove_functions: Sequence[str] = ()
+    remove_services: Sequence[str] = ()
     remove_routers: Sequence[str] = ()
 
     def after(self) -> dict[Key, Part | None]:
@@ -94,11 +100,13 @@ class Change:
             ("port", self.remove_ports), ("network", self.remove_networks),
             ("host", self.remove_hosts), ("entry", self.remove_entries),
             ("group", self.remove_groups), ("function", self.remove_functions),
+            ("service", self.remove_services),
             ("router", self.remove_routers))
         come: tuple[tuple[Kind, Sequence[Any]], ...] = (
             ("network", self.add_networks), ("port", self.add_ports), ("host", self.add_hosts),
             ("entry", self.add_entries), ("group", self.add_groups),
-            ("function", self.add_functions), ("router", self.add_routers))
+            ("function", self.add_functions), ("service", self.add_services),
+            ("router", self.add_routers))
         found: dict[Key, Part | None] = {Key(k, name): None for k, names in gone for name in names}
         for kind, parts in come:
             found.update((Key(kind, part.name), part) for part in parts)
@@ -185,6 +193,8 @@ def _remove(key: Key) -> Action:
             return RemoveGroup(name)
         case Key("function", name):
             return RemoveFunction(name)
+        case Key("service", name):
+            return RemoveService(name)
     return SetUnderlay(None)
 
 
@@ -207,7 +217,7 @@ def _come(has: Parts, touched: Mapping[Key, Part | None], renewed: Mapping[Key, 
 
 def _change(kind: Kind, old: Any, new: Any) -> Action:
     makers: dict[Kind, Any] = {"port": ChangePort, "network": ChangeNetwork, "group": ChangeGroup,
-                               "function": ChangeFunction}
+                               "function": ChangeFunction, "service": ChangeService}
     made: Action = makers[kind](old, new)
     return made
 
@@ -215,6 +225,7 @@ def _change(kind: Kind, old: Any, new: Any) -> Action:
 def _add(kind: Kind, part: Any) -> Action:
     makers: dict[Kind, Any] = {
         "underlay": SetUnderlay, "group": AddGroup, "function": AddFunction,
+        "service": AddService,
         "network": AddNetwork, "host": AddHost, "entry": AddEntry, "router": AddRouter,
         "port": AddPort}
     made: Action = makers[kind](part)
@@ -235,7 +246,8 @@ def rebase(current: Config, old_file: Config, new_file: Config) -> Config:
     replaces one of the same name; [switch] and [cluster] stay as they are.
     """
     merged: dict[str, Any] = {}
-    for field in ("networks", "hosts", "entries", "routers", "groups", "functions", "ports"):
+    for field in ("networks", "hosts", "entries", "routers", "groups", "functions", "services",
+                  "ports"):
         listed = {part.name for file in (old_file, new_file) for part in getattr(file, field)}
         merged[field] = getattr(new_file, field) + tuple(
             part for part in getattr(current, field) if part.name not in listed)

@@ -75,6 +75,7 @@ class Engine(PortHost):
         self.policy = Policy(self, self._plans, self._networks, self.overlay, self._hz,
                              switch.connections)
         self.functions = self.policy.functions
+        self.services = self.policy.services.shown
 
     # ------------------------------------------------------------ life
     def start(self) -> None:
@@ -122,10 +123,8 @@ class Engine(PortHost):
             self.alarm = -1
 
     def step(self, now: int | None = None) -> int:
-        """One pass of every worker in the calling thread, at tick ``now``; -> rows moved.
-
-        For tests without worker threads; answers alarms as well.
-        """
+        """One pass of every worker in the calling thread, at tick ``now``; -> rows moved. For tests
+        without worker threads; answers alarms as well."""
         moved = sum(worker.step(now) for worker in self._workers)
         self._hear()
         self._on_alarm()
@@ -303,14 +302,14 @@ class Engine(PortHost):
         self._assignment.admit(port)
         port.record["network"] = network.number
         network.members[index] = config.name
-        self._plans.join(network.number, index)
+        self.policy.services.join(config.name, network.number, index)
         return port
 
     def remove_port(self, name: str) -> None:
         """Close a port and forget it. Pauses no worker."""
         port = self._port(name)
         network = self._networks[port.config.network]
-        self._plans.leave(network.number, port.index)  # goes with what closing changes
+        self.policy.services.part(network.number, port.index)  # goes with what closing changes
         self._unopened.discard(name)
         self.overlay.dismiss(port)
         self.policy.leave(port)
@@ -340,6 +339,7 @@ class Engine(PortHost):
     def placed(self, port: Port, there: bool) -> None:
         """A port was attached, or detached: its addresses are here, or not."""
         (self.overlay.port_up if there else self.overlay.port_down)(port)
+        self.policy.services.placed(port)
 
     def number(self, name: str) -> int:
         """The number of a port, -1 where there is none of that name."""

@@ -13,6 +13,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from byway.control.claims import claims, switch_claims, twice
+from byway.control.fitting_services import of_port, of_service
 from byway.control.model import (
     ClusterConfig,
     Config,
@@ -22,6 +23,7 @@ from byway.control.model import (
     HostConfig,
     NetworkConfig,
     RouterConfig,
+    ServiceConfig,
     SwitchConfig,
     UnderlayConfig,
 )
@@ -83,7 +85,7 @@ def misfits(
 def _neighbours(parts: Parts, after: Mapping[Key, Part | None]) -> Iterator[Key]:
     """Those that stay as they are and speak of what changes, where that matters to them."""
     for key, part in after.items():
-        if part is None or key.kind in ("network", "underlay"):
+        if part is None or key.kind in ("network", "underlay", "service", "port"):
             yield from (user for user in parts.users(key) if user not in after)
         if key == UNDERLAY:
             yield from (user for user in parts if user not in after
@@ -142,7 +144,10 @@ def _misfits(view: _View, key: Key, part: Part, label: Label) -> Iterator[Proble
             yield from _of_router(view, part, where)
         case GroupConfig() | FunctionConfig():
             return
+        case ServiceConfig():
+            yield from of_service(view, part, where)
         case port:
+            yield from of_port(view, port, where)
             yield from _outside(f"{where}: ips", port.ips, view.network(port.network))
 
 
@@ -270,6 +275,7 @@ def cross_check(config: Config) -> list[Problem]:
     lists: tuple[tuple[Kind, tuple[Part, ...]], ...] = (
         ("network", config.networks), ("host", config.hosts), ("entry", config.entries),
         ("router", config.routers), ("group", config.groups), ("function", config.functions),
+        ("service", config.services),
         ("port", config.ports))
     named = [*every, *((Key(kind, part.name), part)  # type: ignore[union-attr]
                        for kind, parts in lists for part in parts)]

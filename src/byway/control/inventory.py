@@ -57,7 +57,8 @@ class Inventory:
         """All of it."""
         found: dict[str, Any] = {
             "networks": "network", "hosts": "host", "entries": "entry", "routers": "router",
-            "groups": "group", "functions": "function", "ports": "port"}
+            "groups": "group", "functions": "function", "services": "service",
+            "ports": "port"}
         found = {field: tuple(self.parts.all(kind).values()) for field, kind in found.items()}
         return Config(switch=self.switch, cluster=self.cluster, underlay=self.underlay, **found)
 

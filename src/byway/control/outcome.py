@@ -16,10 +16,12 @@ from byway.control.actions import (
     AddNetwork,
     AddPort,
     AddRouter,
+    AddService,
     ChangeFunction,
     ChangeGroup,
     ChangeNetwork,
     ChangePort,
+    ChangeService,
     RemoveEntry,
     RemoveFunction,
     RemoveGroup,
@@ -27,6 +29,7 @@ from byway.control.actions import (
     RemoveNetwork,
     RemovePort,
     RemoveRouter,
+    RemoveService,
     SetUnderlay,
 )
 from byway.control.model import entry_name
@@ -51,6 +54,8 @@ def _outcome(action: Action) -> Iterator[tuple[Key, Part | None]]:
             yield Key("group", group.name), group
         case AddFunction(function) | ChangeFunction(_, function):
             yield Key("function", function.name), function
+        case AddService(service) | ChangeService(_, service):
+            yield Key("service", service.name), service
         case AddNetwork(network) | ChangeNetwork(_, network):
             yield Key("network", network.name), network
         case AddHost(host):
@@ -68,13 +73,16 @@ def _outcome(action: Action) -> Iterator[tuple[Key, Part | None]]:
 
 
 def _removed(
-    action: RemoveGroup | RemoveFunction | RemoveNetwork | RemoveHost | RemoveRouter | RemovePort
+    action: RemoveGroup | RemoveFunction | RemoveService | RemoveNetwork | RemoveHost | RemoveRouter
+    | RemovePort
 ) -> Key:
     match action:
         case RemoveGroup(name):
             return Key("group", name)
         case RemoveFunction(name):
             return Key("function", name)
+        case RemoveService(name):
+            return Key("service", name)
         case RemoveNetwork(name):
             return Key("network", name)
         case RemoveHost(name):

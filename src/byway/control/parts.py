@@ -16,20 +16,22 @@ from byway.control.model import (
     NetworkConfig,
     PortConfig,
     RouterConfig,
+    ServiceConfig,
     UnderlayConfig,
     steps,
 )
 
 Kind: TypeAlias = Literal[
-    "underlay", "group", "function", "network", "host", "entry", "router", "port"]
-Part: TypeAlias = (UnderlayConfig | GroupConfig | FunctionConfig | NetworkConfig | HostConfig
-                   | EntryConfig | RouterConfig | PortConfig)
+    "underlay", "group", "function", "service", "network", "host", "entry", "router", "port"]
+Part: TypeAlias = (UnderlayConfig | GroupConfig | FunctionConfig | ServiceConfig | NetworkConfig
+                   | HostConfig | EntryConfig | RouterConfig | PortConfig)
 # What a user calls them, and the section of a file that they stand in.
 WORDS: dict[Kind, str] = {
     "underlay": "underlay", "group": "security group", "function": "network function",
-    "network": "network", "host": "host", "entry": "entry", "router": "router", "port": "port"}
+    "service": "service", "network": "network", "host": "host", "entry": "entry",
+    "router": "router", "port": "port"}
 SECTIONS: dict[Kind, str] = {
-    "underlay": "underlay", "group": "security_group", "function": "function",
+    "underlay": "underlay", "group": "security_group", "function": "function", "service": "service",
     "network": "network", "host": "host", "entry": "entry", "router": "router", "port": "port"}
 
 
@@ -57,7 +59,8 @@ def parts_of(config: Config) -> dict[Key, Part]:
     """All parts of a configuration, in its order; of two with one name, the last."""
     found: dict[Key, Part] = {UNDERLAY: config.underlay} if config.underlay else {}
     lists: tuple[tuple[Kind, Iterable[Any]], ...] = (
-        ("group", config.groups), ("function", config.functions), ("network", config.networks),
+        ("group", config.groups), ("function", config.functions),
+        ("service", config.services), ("network", config.networks),
         ("host", config.hosts), ("entry", config.entries), ("router", config.routers),
         ("port", config.ports))
     for kind, parts in lists:
@@ -67,7 +70,8 @@ def parts_of(config: Config) -> dict[Key, Part]:
 
 _KINDS: dict[type[Any], Kind] = {
     UnderlayConfig: "underlay", GroupConfig: "group", FunctionConfig: "function",
-    NetworkConfig: "network", HostConfig: "host", EntryConfig: "entry", RouterConfig: "router"}
+    ServiceConfig: "service", NetworkConfig: "network", HostConfig: "host", EntryConfig: "entry",
+    RouterConfig: "router"}
 
 
 def key_of(part: Part) -> Key:
@@ -93,6 +97,10 @@ def mentions(part: Part) -> Iterator[Mention]:
             yield Mention(Key("host", host), "host")
         case NetworkConfig(chain=chain):
             yield from _of_chain(chain, "chain")
+        case ServiceConfig(appliances=appliances):
+            for number, one in enumerate(appliances, 1):
+                yield Mention(Key("port", one.left), f"appliances[{number}].left")
+                yield Mention(Key("port", one.right), f"appliances[{number}].right")
         case UnderlayConfig() | FunctionConfig():
             return
         case port:
@@ -103,6 +111,8 @@ def mentions(part: Part) -> Iterator[Mention]:
                 yield Mention(Key("group", group), "security_groups")
             if port.mirror:
                 yield Mention(Key("port", port.mirror.to), "mirror.to")
+            for service in port.services:
+                yield Mention(Key("service", service), "services")
             yield from _of_chain(port.chain, "chain")
             yield from _of_chain(port.chain_tx, "chain_tx")
 

@@ -28,6 +28,7 @@ from byway.control.plans import Plans
 from byway.control.problem import EngineError
 from byway.control.routers import Routers
 from byway.control.security import Security
+from byway.control.services import Sender, Services
 from byway.control.trunks import PortNumbers, TrunkPort
 from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.ports.port import Port
@@ -40,7 +41,7 @@ _WITH_CHAIN = ("meter", "security", "responder", "groups", "router", "uplink", "
                "services", "service")
 
 
-class PolicyHost(PortNumbers, Protocol):
+class PolicyHost(PortNumbers, Sender, Protocol):
     """What the engine is to the policy."""
 
     loop: asyncio.AbstractEventLoop
@@ -71,6 +72,8 @@ class Policy:
         self._security = Security(overlay, hz, connections)
         self._routers = Routers(engine, networks, hz, overlay.table_address, overlay.keep)
         overlay.stages["router"] = self._routers.address
+        self.services = Services(engine, networks, plans, overlay.keep)
+        self.services.refit = self._refit
         self.functions = Functions(engine.loop, engine.number, hz)
         self.functions.refit, self.functions.settle = self._refit, engine.settle
         self.functions.ready = engine.open_waiting
@@ -85,6 +88,7 @@ class Policy:
     def admit(self, port: Port) -> None:
         """A port that is not attached yet gets the stages that it needs."""
         self._ports[port.name] = port
+        self.services.admit(port)
         if port.config.vlans:
             self._trunks[port.name] = TrunkPort(port, self._engine, self._networks, self._plans)
             self._trunks[port.name].join()
@@ -98,13 +102,14 @@ class Policy:
         self._fit(port)
 
     def _refit(self, names: Iterable[str]) -> None:
-        """The functions of these ports are others."""
+        """The functions, or services, of these ports are others."""
         for port in [self._ports[name] for name in names if name in self._ports]:
             self._fit(port)
 
     def leave(self, port: Port) -> None:
         """The port is about to be closed."""
         self._ports.pop(port.name, None)
+        self.services.leave(port)
         if trunk := self._trunks.get(port.name):
             trunk.leave()
         for other in self._mirrored_to(port.name):
@@ -115,6 +120,7 @@ class Policy:
         self.functions.leave(port.name)
         self.functions.instances.renumber()
         self._security.detach(port)
+        self.services.dismiss(port)
         if trunk := self._trunks.pop(port.name, None):
             trunk.dismiss()
         self._records.pop(port.name, None)
@@ -179,6 +185,7 @@ class Policy:
         wanted["uplink"] = self._overlay.tunnels.uplink_of(port)
         wanted["groups"] = self._security.attach(port)
         wanted["mirror_rx"], wanted["mirror_tx"] = self._mirror(config.mirror)
+        wanted |= self.services.words(port, parts)
         return wanted | self._chains(port, config.network, parts)
 
     def _chains(self, port: Port, network: str, parts: list[Any]) -> dict[str, int]:
@@ -229,6 +236,7 @@ class Policy:
     def tick(self) -> None:
         """Once a second."""
         self._security.tick()
+        self.services.tick()
 
     # ------------------------------------------------------------ security groups, routers
     def carry_out(self, action: Action) -> None:
@@ -242,7 +250,7 @@ class Policy:
                 self._routers.add(router)
             case RemoveRouter(name):
                 self._routers.remove(name)
-            case _:
+            case _ if not self.services.carry_out(action):
                 self.functions.carry_out(action)
 
     def undo(self, action: Action) -> Action:
@@ -258,6 +266,6 @@ class Policy:
                 return RemoveRouter(router.name)
             case RemoveRouter(name):
                 return AddRouter(self._routers.configs[name])
-        undo = self.functions.undo(action)
+        undo = self.services.undo(action) or self.functions.undo(action)
         assert undo is not None, f"{action} is not the policy's"
         return undo

@@ -41,7 +41,8 @@ APPLICATION = 0x42797761  # "Bywa": PRAGMA application_id, which file(1) shows
 VERSION = 3  # PRAGMA user_version: what the tables below are
 # The tables in the order in which their parts are restored, with the version they came with.
 _TABLES: dict[Kind, tuple[str, int]] = {
-    "group": ("security_groups", 2), "function": ("functions", 3), "network": ("networks", 1),
+    "group": ("security_groups", 2), "function": ("functions", 3),
+    "service": ("services", 3), "network": ("networks", 1),
     "host": ("hosts", 2), "entry": ("entries", 2), "router": ("routers", 2), "port": ("ports", 1)}
 _CREATE = "CREATE TABLE {} (name TEXT PRIMARY KEY, body TEXT NOT NULL)"
 _PUT = "INSERT INTO {} VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET body = excluded.body"

@@ -21,6 +21,7 @@ from byway.control.model import (
     PcapPort,
     PortConfig,
     RouterConfig,
+    ServiceConfig,
     SwitchConfig,
     TapPort,
     UnderlayConfig,
@@ -81,6 +82,11 @@ def parse_function(table: object, label: str) -> FunctionConfig:
     return _validate(FunctionConfig, table, "a network function", label)
 
 
+def parse_service(table: object, label: str) -> ServiceConfig:
+    """One service."""
+    return _validate(ServiceConfig, table, "a service", label)
+
+
 def parse_router(table: object, label: str) -> RouterConfig:
     """One router."""
     return _validate(RouterConfig, table, "a router", label)
@@ -126,4 +132,5 @@ def _validate(model: type[M], table: object, what: str, label: str) -> M:
 # Of the sections of which a file may have any number of tables.
 PARSERS: dict[Kind, Callable[[object, str], Any]] = {
     "network": parse_network, "host": parse_host, "entry": parse_entry, "router": parse_router,
-    "group": parse_group, "function": parse_function, "port": parse_port}
+    "group": parse_group, "function": parse_function, "service": parse_service,
+    "port": parse_port}

@@ -76,6 +76,9 @@ class SwitchEngine(Protocol):
     def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
         """The connections of one port, or of all; at most so many."""
 
+    def services(self) -> list[dict[str, Any]]:
+        """Every service with its appliances' states."""
+
     def workers(self) -> list[dict[str, Any]]:
         """The counters of every worker."""
 

@@ -121,6 +121,11 @@ class FakeEngine:
             {"network": e.network, "mac": e.mac, "ips": list(e.ips), "host": e.host, "port": None}
             for e in self._all("entry").values() if network in (None, e.network)]
 
+    def services(self) -> list[dict[str, Any]]:
+        return [{**part.model_dump(), "bypassed": 0, "blocked": 0, "appliances": [
+            {**one.model_dump(), "state": "up", "reason": "", "slots": 256}
+            for one in part.appliances]} for part in self._all("service").values()]
+
     def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
         return [one for one in self.tracked if port in (None, one["port"])][:limit]
 

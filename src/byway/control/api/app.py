@@ -23,6 +23,7 @@ from byway.control.answers import (
     PortAnswer,
     ProblemAnswer,
     RouterAnswer,
+    ServiceAnswer,
     SwitchAnswer,
     TableAnswer,
     UnderlayAnswer,
@@ -42,7 +43,8 @@ _RESOURCES: tuple[tuple[str, str, Any, Any], ...] = (
     ("network", "/v1/networks", NetworkAnswer, list[NetworkAnswer]),
     ("host", "/v1/hosts", HostAnswer, list[HostAnswer]),
     ("group", "/v1/security-groups", GroupAnswer, list[GroupAnswer]),
-    ("router", "/v1/routers", RouterAnswer, list[RouterAnswer]))
+    ("router", "/v1/routers", RouterAnswer, list[RouterAnswer]),
+    ("service", "/v1/services", ServiceAnswer, list[ServiceAnswer]))
 
 
 def _routes(api: Api) -> list[Route]:

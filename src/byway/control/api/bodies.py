@@ -22,6 +22,7 @@ from byway.control.model import (
     HostConfig,
     NetworkConfig,
     RouterConfig,
+    ServiceConfig,
 )
 from byway.control.parts import Kind
 from byway.control.problem import (
@@ -38,12 +39,13 @@ MAX_BODY = 1 << 20  # bytes; some thousands of ports
 # What a body may add and remove, in the words of paths: /v1/security-groups, add_security_groups.
 PLURALS: dict[Kind, str] = {
     "network": "networks", "port": "ports", "host": "hosts", "entry": "entries",
-    "group": "security_groups", "function": "functions", "router": "routers"}
+    "group": "security_groups", "function": "functions", "service": "services",
+    "router": "routers"}
 FIELDS: dict[Kind, str] = {**PLURALS, "group": "groups"}  # of Change
 CHANGES = tuple(f"{verb}_{plural}" for verb in ("add", "remove") for plural in PLURALS.values())
 _MODELS: dict[Kind, type[BaseModel]] = {
     "network": NetworkConfig, "host": HostConfig, "entry": EntryConfig, "group": GroupConfig,
-    "function": FunctionConfig, "router": RouterConfig}
+    "function": FunctionConfig, "service": ServiceConfig, "router": RouterConfig}
 
 
 async def read_body(request: Request) -> dict[str, Any]:

@@ -178,6 +178,23 @@ class Api:
         """Remove a router. Pauses no worker."""
         return self._delete("router", name)
 
+    # ------------------------------------------------------------ services
+    async def services(self) -> Response:
+        """All services with the states of their appliances."""
+        return JSONResponse(self._wanted.engine.services())
+
+    async def service(self, name: str) -> Response:
+        """One service."""
+        return JSONResponse(self._one("service", name))
+
+    async def put_service(self, name: str, request: Request) -> Response:
+        """Add a service, or change it; the ports that have it go on. Pauses no worker."""
+        return self._put("service", name, await named_body(request, {"name": name}))
+
+    async def delete_service(self, name: str) -> Response:
+        """Remove a service that no port has. Pauses no worker."""
+        return self._delete("service", name)
+
     # ------------------------------------------------------------ more
     async def changes(self, request: Request) -> Response:
         """Add and remove many things as one change. Pauses no worker.
@@ -231,6 +248,8 @@ class Api:
                 return self._wanted.engine.network(name)
             case "host":
                 return _named(self._wanted.engine.hosts(), name)
+            case "service":
+                return _named(self._wanted.engine.services(), name)
         parts = self._wanted.has.parts
         found: dict[str, Any] = parts.all(kind)[name].model_dump(mode="json")
         if kind == "group":

@@ -41,13 +41,14 @@ from byway.control.model.ports import (
     VhostUserPort,
     VirtioUserPort,
 )
+from byway.control.model.service import ApplianceConfig, ServiceConfig
 from byway.control.model.whole import Config, SwitchConfig
 
 __all__ = [
     "IN_PLACE", "KINDS", "OVERHEAD", "AddressPair", "AfPacketPort", "AfXdpPort", "AnyPort",
-    "ClusterConfig", "Config", "EntryConfig", "FeatureChoice", "FunctionConfig", "GroupConfig",
-    "HostConfig", "LimitConfig", "MirrorConfig", "NetworkConfig", "NullPort", "PcapPort",
-    "PortConfig", "Route", "RouterConfig", "RuleConfig", "StaticRoute", "SwitchConfig", "TapPort",
-    "UdpPort", "UnderlayConfig", "VhostKernelPort", "VhostUserPort", "VirtioUserPort",
-    "entry_name", "steps",
+    "ApplianceConfig", "ClusterConfig", "Config", "EntryConfig", "FeatureChoice", "FunctionConfig",
+    "GroupConfig", "HostConfig", "LimitConfig", "MirrorConfig", "NetworkConfig", "NullPort",
+    "PcapPort", "PortConfig", "Route", "RouterConfig", "RuleConfig", "ServiceConfig",
+    "StaticRoute", "SwitchConfig", "TapPort", "UdpPort", "UnderlayConfig", "VhostKernelPort",
+    "VhostUserPort", "VirtioUserPort", "entry_name", "steps",
 ]

@@ -38,14 +38,17 @@ _TAP_FEATURES = ("csum", "guest_csum", "guest_tso4", "guest_tso6", "guest_ecn", 
 
 # Keys that are changed in a port that goes on: no file of it is closed.
 IN_PLACE = frozenset({"ips", "allowed_address_pairs", "port_security", "trusted",
-                      "security_groups", "limit", "mirror", "chain", "chain_tx"})
+                      "security_groups", "limit", "mirror", "chain", "chain_tx", "services"})
 _Trusted = Annotated[tuple[Literal["dhcp", "ra"], ...], AfterValidator(once("service"))]
 MAX_PAIRS = 100  # they are looked through for every frame
 _Pairs = Annotated[tuple[AddressPair, ...], AfterValidator(once("address pair")),
                    AfterValidator(at_most(MAX_PAIRS, "address pairs", "; networks hold many"))]
+MAX_SERVICES = 8  # of a port
 MAX_IPS = 64  # of one MAC address: hosts tell each other no more
 _Ips = Annotated[Ips, AfterValidator(at_most(
     MAX_IPS, "addresses", "; others can be networks in allowed_address_pairs"))]
+_Services = Annotated[tuple[Name, ...], AfterValidator(once("service")),
+                      AfterValidator(at_most(MAX_SERVICES, "services"))]
 _OwnIps = Annotated[Addresses, AfterValidator(at_most(MAX_IPS, "addresses"))]
 
 
@@ -56,7 +59,8 @@ class _Port(Model):
     and may be a DHCP server or router only where `trusted` says so. `security_groups`: what may
     reach it and what it may reach; () and no key: all. `vlans`: a trunk, its tags with the network
     of each; `network` is that of frames without a tag. `chain`: network functions that its frames
-    go through as they come in; `chain_tx`: as they go out."""
+    go through as they come in; `chain_tx`: as they go out. `services`: machines that its frames
+    have to pass, the first of them next to the port; of frames to it, the last comes first."""
 
     name: Name
     network: Name
@@ -71,6 +75,7 @@ class _Port(Model):
     mirror: MirrorConfig | None = None
     chain: Chain = ()
     chain_tx: Chain = ()
+    services: _Services = ()
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -87,6 +92,11 @@ class _Port(Model):
         if self.port_security and self.mac is None:
             raise wrong("port_security is true, but the port has no mac",
                         "add the mac that the guest is to have")
+        if self.services and self.mac is None:
+            raise wrong("services are there, but the port has no mac",
+                        "add the guest's mac: it tells which frames come back to the port")
+        if self.services and self.vlans:
+            raise wrong("services and vlans are both there", "give the services to other ports")
         if self.network in self.networks[1:]:
             raise wrong(f'vlans: "{self.network}" is the native network already',
                         "give each network one tag, or none")

@@ -14,6 +14,7 @@ from byway.control.model.network import NetworkConfig, RouterConfig
 from byway.control.model.overlay import ClusterConfig, EntryConfig, HostConfig, UnderlayConfig
 from byway.control.model.policy import MAX_CONNECTIONS, GroupConfig
 from byway.control.model.ports import PortConfig
+from byway.control.model.service import ServiceConfig
 from byway.control.values import Cpus, FilePath, Name, SocketPath
 
 
@@ -43,6 +44,7 @@ class Config(Model):
     routers: tuple[RouterConfig, ...] = ()
     groups: tuple[GroupConfig, ...] = ()
     functions: tuple[FunctionConfig, ...] = ()
+    services: tuple[ServiceConfig, ...] = ()
     ports: tuple[PortConfig, ...] = ()
 
     @property
