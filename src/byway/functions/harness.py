@@ -48,8 +48,10 @@ class Harness:
         chain = functions if isinstance(functions, list) else [(functions, parameters)]
         pairs = [each if isinstance(each, tuple) else (each, {}) for each in chain]
         number = (ports or {}).get
-        self.instances = [Instance(blueprint_of(cls), given, lambda name: number(name, -1))
-                          for cls, given in pairs]
+        self.now = 0
+        self.instances = [
+            Instance(blueprint_of(cls), given, lambda name: number(name, -1), lambda: self.now)
+            for cls, given in pairs]
         for one in self.instances:
             one.record[I.random // 8] = seed
         self._chains: dict[str, Chain] = {}
@@ -72,6 +74,7 @@ class Harness:
         record = self.batch.record[0]
         record["origin"], record["network"], record["vni"] = port, network, vni
         record["offloads"] = offload
+        self.now = now
         chain = self.chain(direction)
         return [self._one(chain, frame, now, direction, port, offload) for frame in frames]
 

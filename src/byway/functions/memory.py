@@ -26,6 +26,7 @@ from byway.functions.compose import Composed, Direction, compose
 from byway.functions.instance import FAULTS, FILE_MASK, FIRST, LINE_BITS, LINE_MASK, I
 from byway.functions.states import StateMemory, make
 from byway.functions.trace import Trace
+from byway.machine.clock import tsc
 from byway.machine.dual import signed
 from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.nf.parameters import Parameter, from_description, values
@@ -37,10 +38,12 @@ _NANOSECONDS = 1_000_000_000
 
 class Instance:
     """A function at work. ``given``: parameters as their user gave them; ``number``: the number of
-    a port by its name, -1 where there is none. Raises ParameterError."""
+    a port by its name, -1 where there is none; ``clock``: nanoseconds, as its chains count them
+    (clock_of). Raises ParameterError."""
 
     def __init__(self, blueprint: Blueprint, given: Mapping[str, Any] | None = None,
-                 number: Callable[[str], int] = lambda name: -1) -> None:
+                 number: Callable[[str], int] = lambda name: -1,
+                 clock: Callable[[], int] = lambda: 0) -> None:
         self.blueprint = blueprint
         self._number = number
         self._parameters: dict[str, Parameter] = {
@@ -55,7 +58,8 @@ class Instance:
         self.states: dict[str, StateMemory] = {}
         self.lock = alloc(_WORD, 1, CACHE_LINE)
         for name, spec in blueprint.states.items():
-            self._place_state(name, make(spec, address_of(self.lock), self._parameter_at))
+            self._place_state(name, make(
+                spec, address_of(self.lock), self._parameter_at, clock))
 
     def _parameter_at(self, name: str) -> int:
         return self.address + self.blueprint.place(name)
@@ -169,8 +173,19 @@ class Chain:
         row["instances"], row["locks"] = address_of(self._addresses), address_of(self._locks)
         row["nlocks"] = len(locked)
         row["trace"] = trace.address if trace else 0
-        row["scale"] = round(_NANOSECONDS / hz * (1 << SCALE_SHIFT))
+        row["scale"] = _scale(hz)
         self.address = address_of(self.record)
+
+
+def clock_of(hz: float) -> Callable[[], int]:
+    """The time as chains count it, in nanoseconds. ``hz``: ticks of the time stamp counter a
+    second."""
+    scale = _scale(hz)
+    return lambda: int(tsc()) * scale >> SCALE_SHIFT
+
+
+def _scale(hz: float) -> int:
+    return round(_NANOSECONDS / hz * (1 << SCALE_SHIFT))
 
 
 def _flags(instance: Instance, direction: Direction) -> frozenset[str]:
