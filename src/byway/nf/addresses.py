@@ -25,6 +25,7 @@ class IPv4(int):
     """An IPv4 address, as a 32-bit number."""
 
     def __new__(cls, given: "str | int") -> Self:
+        given = int(given) if isinstance(given, int) else given
         return super().__new__(cls, int(ipaddress.IPv4Address(given)))
 
     def __str__(self) -> str:
@@ -35,6 +36,7 @@ class IPv6(int):
     """An IPv6 address, as a 128-bit number."""
 
     def __new__(cls, given: "str | int") -> Self:
+        given = int(given) if isinstance(given, int) else given
         return super().__new__(cls, int(ipaddress.IPv6Address(given)))
 
     def __str__(self) -> str:

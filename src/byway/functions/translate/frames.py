@@ -47,10 +47,7 @@ def read(unit: Unit, node: ast.Attribute, view: Value) -> Value:
     """view.name."""
     name = node.attr
     if name in VIEWS and view.name == "frame":
-        code = f"{_named(unit, VIEWS[name].parse)}(row, frame)"
-        made = unit.temp()
-        unit.emit(f"{made} = {code}")
-        return Value("view", made, name=name)
+        return Value("view", f"{_named(unit, VIEWS[name].parse)}(row, frame)", name=name)
     if view.name == "frame" and name == "payload":
         return Value("payload", name="payload")
     if view.name == "frame" and name == "flow":
@@ -79,8 +76,9 @@ def write(unit: Unit, node: ast.Attribute, view: Value, value: Value) -> None:
     field = FIELDS.get(node.attr)
     if field is None or (field.frame_only and view.name != "frame"):
         raise _known(node, node.attr, view)
-    if view.name == "inner":
-        raise Refused(node, "inner is set", "what a tunnel carries can be read only: "
+    around = VIEWS[view.name] if view.name != "frame" else None
+    if around is not None and around.after is None:
+        raise Refused(node, f"{view.name} is set", "what a tunnel carries can be read only: "
                       "frame.decapsulate(n) first")
     if field.set is None or (view.name != "frame" and field.reshapes):
         raise Refused(node, f"{view.name}.{node.attr} is set", "it can be read only")
@@ -92,8 +90,7 @@ def write(unit: Unit, node: ast.Attribute, view: Value, value: Value) -> None:
         given = f"{value.high}, {value.code}"
     else:
         given = whole(value, node, node.attr).code
-    around = VIEWS[view.name] if view.name != "frame" else None
-    kept = unit.temp()
+    view, kept = unit.settle(view), unit.temp()
     if around is not None:
         unit.emit(f"{kept} = {_named(unit, around.before)}(row, {view.code})")
     unit.emit(f"{_named(unit, field.set)}(row, {view.code}, {given})")
@@ -187,5 +184,5 @@ def length(unit: Unit) -> str:
 def payload_place(unit: Unit) -> tuple[str, str]:
     """The expressions for where the payload begins, and its length."""
     begin = _read(unit, FIELDS["payload_offset"], Value("view", "frame", name="frame"))
-    code = f"{_named(unit, PAYLOAD['length'].kernel)}(row, frame)"
+    code = f"{_named(unit, PAYLOAD['length'].kernel)}(row, frame, batch)"
     return unit.settle(begin).code, code
