@@ -11,6 +11,7 @@ everything below (the kernels it calls).
 
 import functools
 import linecache
+import sys
 from types import ModuleType
 
 from byway.functions.compose import Composed
@@ -25,7 +26,7 @@ def native(composed: Composed) -> Native:
     """The chain as a C function; its code is compiled or loaded when its address is asked for."""
     name = f"byway.{FUNCTIONS}.chain_{composed.digest}"
     file = f"<chain {composed.digest}>"
-    module = ModuleType(name)
+    module = sys.modules[name] = ModuleType(name)  # cached code asks for it by this name
     # Tracebacks and the compiler's messages show the lines.
     linecache.cache[file] = (len(composed.source), None, composed.source.splitlines(True), file)
     exec(compile(composed.source, file, "exec"), module.__dict__)
