@@ -64,7 +64,8 @@ def test_each_instance_has_its_own_state_and_parameters() -> None:
 
 @pytest.mark.parametrize(("given", "message"), [
     ({"needed": "10.0.0.1", "limit": 6}, "parameter limit: 6 cannot be; give a number from 1 to 5"),
-    ({"needed": "::1"}, 'parameter needed: \'::1\' cannot be; give an IPv4 address like "10.0.0.1"'),
+    ({"needed": "::1"},
+     "parameter needed: '::1' cannot be; give an IPv4 address like \"10.0.0.1\""),
     ({"needed": "10.0.0.1", "nix": 1},
      "there is no parameter 'nix'; there are limit, pause, mode, mine, needed"),
     ({}, "parameter needed has no default; give it a value"),
@@ -121,7 +122,7 @@ def test_a_class_without_a_method_for_frames() -> None:
 
 def test_what_is_no_function() -> None:
     assert not is_function(nf.Counter)
-    with pytest.raises(nf.FunctionError, match="Counter is no network function; write @nf.func"):
+    with pytest.raises(nf.FunctionError, match="Counter is no network function; write @nf"):
         definition(nf.Counter)
 
 
