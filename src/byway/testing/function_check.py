@@ -41,6 +41,7 @@ PAUSES = (0, 0, 1000, 10**6, SECOND // 10, SECOND // 2, 2 * SECOND, 100 * SECOND
 BATCH = 64
 PROGRAM = "from byway.testing.function_trial import main; main()"
 SHOWN = 3  # of each kind of thing that is wrong
+HEADERS = 96  # bytes of a frame that are shown
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,7 @@ class Finding:
 
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}: " if self.line else f"{self.file}: " if self.file else ""
-        shown = f" (with frame {self.frame.hex()})" if self.frame else ""
-        return f"{place}{self.message}{shown}"
+        return f"{place}{self.message}" + (f"; the frame: {_hex(self.frame)}" if self.frame else "")
 
 
 @dataclass
@@ -74,6 +74,12 @@ class Report:
     def good(self) -> bool:
         """Is there nothing wrong with it?"""
         return not self.problems and not self.findings
+
+
+def _hex(frame: bytes) -> str:
+    """A frame's bytes; of a long one, the first."""
+    more = f"... ({len(frame)} bytes)" if len(frame) > HEADERS else ""
+    return frame[:HEADERS].hex() + more
 
 
 def batches(frames: Sequence[bytes], seed: int) -> list[Step]:
@@ -150,7 +156,7 @@ def _said(outcome: Line) -> str:
     text = f"{what} to port {to}" if what == "redirect" else str(what)
     if copies:
         text += f", copies to {[number for number, _ in copies]}"
-    return f"{text}, frame {frame}"
+    return f"{text}, frame {_hex(bytes.fromhex(frame))}"
 
 
 class _Trial:
@@ -160,6 +166,7 @@ class _Trial:
                  steps: Sequence[Step]) -> None:
         self.way = way
         self.seconds = 0.0
+        self.ready = False
         self.refused: list[Problem] = []
         self.outcomes: list[Line] = []
         self.broken: Finding | None = None
@@ -215,14 +222,14 @@ class _Trial:
         if "refused" in line:
             self.refused = [Problem(**one) for one in line["refused"]]
         elif "seconds" in line:
-            self.seconds = line["seconds"]
+            self.ready, self.seconds = True, line["seconds"]
         elif "raised" in line:
             self._broken(f"{self.way}: {line['raised']}", *line["at"])
         else:
             self.outcomes += line["outcomes"]
 
     def _broken(self, message: str, file: str = "", line: int = 0) -> None:
-        """It went no further than the frame at hand."""
-        at = len(self.outcomes)
+        """It went no further than the frame at hand, or did not become ready at all."""
+        at = len(self.outcomes) if self.ready else len(self._frames)
         frame = self._frames[at] if at < len(self._frames) else b""
         self.broken = Finding(file, line, message, frame)
