@@ -29,7 +29,7 @@ GRE = 47
 CHECKSUM, KEY, SEQUENCE, RESERVED, VERSION = 0x8000, 0x2000, 0x1000, 0x4C00, 7
 HEADERS = 128  # bytes of a frame that are looked at
 # What a header may be instead of the place where its payload begins.
-OTHER, SHORT, MALFORMED, CRITICAL, CONTROL = -1, -2, -3, -4, -5
+SHORT, MALFORMED, CRITICAL, CONTROL = -1, -2, -3, -4
 
 
 @nf.function
@@ -58,18 +58,19 @@ class Decap:
         if frame.is_gso:
             return nf.DROP("several tunnelled frames in one")
         at = frame.l4_offset + (0 if tunnel == GRE else 8)
-        inside = OTHER
+        end = packet_end(frame)
+        inside = SHORT
         protocol = ETHERNET
         vni = 0
         if tunnel == GRE:
-            inside = gre_payload(frame, at)
+            inside = gre_payload(frame, at, end)
             protocol = frame.u16(at + 2)
             vni = gre_key(frame, at)
         elif tunnel == self.vxlan_port:
-            inside = vxlan_payload(frame, at)
+            inside = vxlan_payload(frame, at, end)
             vni = frame.u32(at + 4) >> 8
         else:
-            inside = geneve_payload(frame, at)
+            inside = geneve_payload(frame, at, end)
             protocol = frame.u16(at + 2)
             vni = frame.u32(at + 4) >> 8
         if inside == SHORT:
@@ -82,7 +83,7 @@ class Decap:
             return nf.DROP("control frame")
         if self.vni >= 0 and vni != self.vni:
             return nf.PASS
-        return self.take_out(frame, inside, protocol)
+        return self.take_out(frame, inside, protocol, end)
 
     def is_for_us(self, frame):
         """Is the outer packet for this end?"""
@@ -102,17 +103,19 @@ class Decap:
                 return port
         return 0
 
-    def take_out(self, frame, inside, protocol):
-        """What begins at ``inside`` becomes the frame."""
+    def take_out(self, frame, inside, protocol, end):
+        """What lies from ``inside`` to ``end`` becomes the frame."""
         done = False
         if protocol == ERSPAN:
             inside += 8  # its own header (type II)
         if protocol == ETHERNET or protocol == ERSPAN:
-            if inside + 14 > frame.length:
+            if inside + 14 > end:
                 return nf.DROP("cut short")
+            if end < frame.length:
+                frame.resize(end)
             done = frame.decapsulate(inside)
         elif protocol == IPV4 or protocol == IPV6:
-            if inside + (20 if protocol == IPV4 else 40) > frame.length:
+            if inside + (20 if protocol == IPV4 else 40) > end:
                 return nf.DROP("cut short")
             done = frame.replace_l3(inside - frame.l3_offset, 0, protocol)
         else:
@@ -125,18 +128,18 @@ class Decap:
         return nf.PASS
 
 
-def vxlan_payload(frame, at):
+def vxlan_payload(frame, at, end):
     """Where the frame in VXLAN begins, its header at ``at`` (RFC 7348, 5)."""
-    if at + 8 > HEADERS or at + 8 > frame.length:
+    if at + 8 > HEADERS or at + 8 > end:
         return SHORT
     if frame.u8(at) & 0x08 == 0:
         return MALFORMED
     return at + 8
 
 
-def geneve_payload(frame, at):
+def geneve_payload(frame, at, end):
     """Where the payload of Geneve begins, its header at ``at`` (RFC 8926, 3.4)."""
-    if at + 8 > HEADERS or at + 8 > frame.length:
+    if at + 8 > HEADERS or at + 8 > end:
         return SHORT
     first = frame.u16(at)
     if first >> 14 != 0:
@@ -148,9 +151,9 @@ def geneve_payload(frame, at):
     return at + 8 + 4 * (first >> 8 & 0x3F)
 
 
-def gre_payload(frame, at):
+def gre_payload(frame, at, end):
     """Where the payload of GRE begins, its header at ``at``; a checksum is checked."""
-    if at + 4 > HEADERS or at + 4 > frame.length:
+    if at + 4 > HEADERS or at + 4 > end:
         return SHORT
     flags = frame.u16(at)
     if flags & (RESERVED | VERSION) != 0:
@@ -162,9 +165,9 @@ def gre_payload(frame, at):
         length += 4
     if flags & SEQUENCE != 0:
         length += 4
-    if at + length > HEADERS or at + length > frame.length:
+    if at + length > HEADERS or at + length > end:
         return SHORT
-    if flags & CHECKSUM != 0 and packet_sum(frame, at) != 0xFFFF:
+    if flags & CHECKSUM != 0 and packet_sum(frame, at, end) != 0xFFFF:
         return MALFORMED
     return at + length
 
@@ -178,11 +181,16 @@ def gre_key(frame, at):
     return key >> 8 if frame.u16(at + 2) == ETHERNET else key
 
 
-def packet_sum(frame, at):
-    """The Internet checksum over GRE's header and payload, without the frame's padding."""
-    length = frame.length - at
-    if frame.is_ipv4:
-        length = min(length, frame.l3_offset + frame.ipv4_length - at)
+def packet_end(frame):
+    """Where the outer packet ends: what is behind it is padding."""
+    l3 = frame.l3_offset
+    length = frame.ipv4_length if frame.is_ipv4 else 40 + frame.u16(l3 + 4)
+    return min(frame.length, l3 + length)
+
+
+def packet_sum(frame, at, end):
+    """The sum of GRE's header and payload, 0xFFFF where its checksum is right (RFC 1071)."""
+    length = end - at
     first = at - frame.payload_offset
     total = 0
     for i in range(length // 4):
