@@ -12,6 +12,7 @@ Threads: whoever calls holds the instance's lock.
 """
 
 from byway.functions.map_kernels import M, cut, obtain
+from byway.functions.parse_kernels import HAS_PORTS, IS_FRAGMENT
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import (
@@ -26,18 +27,8 @@ from byway.machine.mem import (
     wadd64,
 )
 from byway.nf.states import MOST_RATE, MOST_TOKENS, SECOND
-from byway.packet.batch import HEAD, R
-from byway.packet.layers import (
-    SCTP,
-    TCP,
-    UDP,
-    is_fragment,
-    l3_of,
-    l4_of,
-    layers,
-    protocol_of,
-    version_of,
-)
+from byway.packet.batch import R
+from byway.packet.layers import l3_of, l4_of, protocol_of, version_of
 
 GOLDEN, ROOT = -0x61C8864680B583EB, 0x6A09E667F3BCC909
 LOW = 0xFFFFFFFF
@@ -196,34 +187,25 @@ def hash_end(h):
 
 
 # ---------------------------------------------------------------- flows
-@kernel
-def put_ports(row, found):
-    """Ports of a row's packet as in a flow's last word; 0 for fragments, and where there are
-    none."""
-    protocol, l4 = protocol_of(found), l4_of(found)
-    ports = 0
-    if (protocol == TCP or protocol == UDP or protocol == SCTP) and not is_fragment(found):
-        if l4 + 4 <= min(ld64(row + R.len), HEAD):
-            ports = ld32be(ld64(row + R.head) + l4)
-    return ports
-
-
-@kernel
-def put_flow(state, at, row):
-    """Store the flow of a row's frame as FLOW_WORDS words of the key that is asked for, from word
-    ``at`` on (nf.keys.flow_words)."""
+@kernel(inline=True)
+def put_flow(state, at, row, frame):
+    """Store the flow of a row's frame (``frame``: its word) as FLOW_WORDS words of the key that is
+    asked for, from word ``at`` on (nf.keys.flow_words)."""
     key = state + M.key + 8 * at
-    for k in range(0, 40, 8):
-        st64(key + k, 0)
-    found = layers(row)
-    if found < 0:
-        return
-    version, ip = version_of(found), ld64(row + R.head) + l3_of(found)
-    if version == 4:
+    version, ip = version_of(frame), ld64(row + R.head) + l3_of(frame)
+    last = version << 40 | protocol_of(frame) << 32
+    if frame & HAS_PORTS != 0 and frame & IS_FRAGMENT == 0:
+        last |= ld32be(ld64(row + R.head) + l4_of(frame))
+    if likely(version == 4):
+        st64(key, 0)
         st64(key + 8, MAPPED | ld32be(ip + 12))
+        st64(key + 16, 0)
         st64(key + 24, MAPPED | ld32be(ip + 16))
     elif version == 6:
         for k in range(0, 32, 8):
             st64(key + k, ld64be(ip + 8 + k))
-    if version != 0:
-        st64(key + 32, version << 40 | protocol_of(found) << 32 | put_ports(row, found))
+    else:
+        last = 0
+        for k in range(0, 32, 8):
+            st64(key + k, 0)
+    st64(key + 32, last)

@@ -29,7 +29,7 @@ _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
 
 class Flow(NamedTuple):
     """What a packet belongs to. ``version``: 4, 6, or 0 for what is no IP packet (all is 0 then).
-    Ports: of TCP, UDP and SCTP, 0 for other protocols and for all fragments."""
+    Ports: of TCP and UDP, 0 for other protocols and for all fragments."""
 
     version: int = 0
     src: int = 0

@@ -5,6 +5,7 @@ See the function that each one calls. A key is stored by the caller (MapMemory.r
 """
 
 from byway.functions.event_kernels import event_begin, event_bytes, event_end, event_number
+from byway.functions.fields import parse
 from byway.functions.map_kernels import (
     KEY,
     map_add,
@@ -137,7 +138,7 @@ def do_hash(word, high, low):
 @kernel(entry=True)
 def do_put_flow(state, at, row):
     """See ``put_flow``."""
-    put_flow(state, at, row)
+    put_flow(state, at, row, parse(row))
     return 0
 
 

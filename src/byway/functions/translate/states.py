@@ -157,7 +157,8 @@ def _keyed(unit: Unit, node: ast.AST, state: Any, method: Method, holder: Value,
     for word, codes in terms.items():
         unit.emit(f"{store}({at} + {KEY + 8 * word}, {' | '.join(codes)})")
     for word in flows:
-        unit.emit(f"{unit.use('byway.functions.states_kernels', 'put_flow')}({at}, {word}, row)")
+        put = unit.use("byway.functions.states_kernels", "put_flow")
+        unit.emit(f"{put}({at}, {word}, row, frame)")
     return _result(unit, state, method, Value("state", at, name=holder.name), words)
 
 
