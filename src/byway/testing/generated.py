@@ -37,9 +37,15 @@ DHCP_DISCOVER = (struct.pack(">BBBBI", 1, 1, 6, 0, 99) + bytes(20) + bytes.fromh
                  + bytes(202) + b"\x63\x82\x53\x63\x35\x01\x01\xff")
 
 
+def _number(rng: random.Random, bits: int) -> int:
+    """Any number of so many bits, the lowest and the highest ones more often."""
+    most = (1 << bits) - 1
+    return rng.choice((0, 1, most, rng.randint(0, most), rng.randint(0, most)))
+
+
 def _outside(rng: random.Random) -> builders.Outside:
     return {"eth_src": rng.choice(MACS[:3]), "eth_dst": rng.choice(MACS), "vlan": rng.choice(TAGS),
-            "ttl": rng.choice((0, 1, 2, 64, 64, 64, 255)), "ident": rng.randrange(1 << 16),
+            "ttl": rng.choice((0, 1, 2, 64, 64, 64, 255)), "ident": _number(rng, 16),
             "dscp": rng.choice((0, 0, 46, 63)), "ecn": rng.choice((0, 0, 1, 3)),
             "options": rng.choice(IPV4_OPTIONS), "extensions": rng.choice(EXTENSIONS)}
 
@@ -56,8 +62,8 @@ def _data(rng: random.Random) -> bytes:
 def _tcp(rng: random.Random) -> bytes:
     src, dst = _addresses(rng)
     return builders.tcp(src, dst, rng.choice(PORTS), rng.choice(PORTS), rng.choice(FLAGS),
-                        _data(rng), seq=rng.randrange(1 << 32), ack=rng.randrange(1 << 32),
-                        window=rng.randrange(1 << 16),
+                        _data(rng), seq=_number(rng, 32), ack=_number(rng, 32),
+                        window=_number(rng, 16),
                         tcp_options=rng.choice((b"", b"\x02\x04\x05\xb4", bytes(40))),
                         **_outside(rng))
 
@@ -88,14 +94,14 @@ def _dhcp(rng: random.Random) -> bytes:
 
 def _icmp(rng: random.Random) -> bytes:
     return builders.icmp(rng.choice(V4), rng.choice(V4), rng.choice((0, 3, 5, 8, 11, 12)),
-                         rng.choice((0, 1, 3, 4)), rng.randrange(1 << 16), rng.randrange(1 << 16),
-                         _data(rng), **_outside(rng))
+                         rng.choice((0, 1, 3, 4)), _number(rng, 16), _number(rng, 16), _data(rng),
+                         **_outside(rng))
 
 
 def _icmpv6(rng: random.Random) -> bytes:
     kind = rng.choice((1, 2, 3, 128, 129, 135, 136))
     return builders.icmpv6(rng.choice(V6), rng.choice(V6), kind, rng.choice((0, 1, 4)),
-                           rng.randrange(1 << 16), rng.randrange(1 << 16), _data(rng),
+                           _number(rng, 16), _number(rng, 16), _data(rng),
                            **_outside(rng))
 
 
