@@ -47,8 +47,6 @@ from byway.machine.mem import (
     ld32,
     ld64,
     likely,
-    mul64,
-    shr64,
     st8,
     st32,
     st64,
@@ -87,61 +85,84 @@ def key_hash(state, shape, key):
     if shape & 15 > 1:
         x = 0
         for k in range(shape & 15):
-            word, seed = ld64(key + 8 * k), ld64(state + M.seeds + 16 + 8 * k)
-            x = wadd64(x, mul64((word & LOW) + (seed & LOW) & LOW,
-                                shr64(word, 32) + shr64(seed, 32) & LOW))
-    x = mul64(x ^ ld64(state + M.seeds), ld64(state + M.seeds + 8))
-    return mul64(x ^ shr64(x, 32), ROOT)
+            x = wadd64(x, folded(ld64(key + 8 * k), ld64(state + M.seeds + 16 + 8 * k)))
+    return stirred(x, ld64(state + M.seeds), ld64(state + M.seeds + 8))
+
+
+@formula
+def bucket_of(buckets, n, shape, h):
+    """The address of the bucket of a hash, of n."""
+    return buckets + (logical(h, 32) * n >> 32) * ((shape >> 24 & 255) << 6)
 
 
 @kernel(inline=True)
 def home_of(state, shape, h):
-    """The address of the bucket of a hash."""
-    number = shr64(h, 32) * ld64(state + M.n) >> 32
-    return ld64(state + M.buckets) + number * ((shape >> 24 & 255) << 6)
+    """The address of the bucket that a hash is at home in."""
+    return bucket_of(ld64(state + M.buckets), ld64(state + M.n), shape, h)
 
 
-@kernel(inline=True)
+@formula
 def passed_at(shape, bucket):
     """Where a bucket has the count of those who passed it by."""
     return bucket + 3 + (shape >> 4 & 4)
 
 
-@kernel(inline=True)
+@formula
 def stamp_at(shape, place):
     """Where the stamp of an entry is. A place is a bucket's address + the number of the way."""
     return (place & ~63) + 4 + (shape >> 4 & 4) + 4 * (place & 63)
 
 
-@kernel(inline=True)
+@formula
 def entry_at(shape, place):
     """Where an entry is."""
     return (place & ~63) + (shape >> 18 & 63) + (place & 63) * (shape >> 8 & 1023)
 
 
-@kernel(inline=True)
+@formula
 def value_at(shape, place):
     """Where an entry's value is."""
-    return entry_at(shape, place) + 8 * (shape & 15)
+    return (place & ~63) + (shape >> 18 & 63) + (place & 63) * (shape >> 8 & 1023) + 8 * (
+        shape & 15)
 
 
-@kernel(inline=True)
+@formula
 def ways_of(shape):
     """The highest bits of the tags of a bucket."""
     return HIGHS & (1 << 8 * (shape >> 4 & 15)) - 1
 
 
-@kernel(inline=True)
+@formula
 def tag_of(h):
     """The tag of a hash."""
     return h >> 25 & 127 | 128
 
 
+@formula
+def alike(tags, h, shape):
+    """The highest bits of those tags of a bucket that are a hash's (and, rarely, of others behind
+    one that is)."""
+    x = (tags ^ (h >> 25 & 127 | 128) * ONES) & TAGS
+    return x - ONES & ~x & HIGHS & (1 << 8 * (shape >> 4 & 15)) - 1
+
+
+@formula
+def folded(word, seed):
+    """A word of a key as a product: of its halves, to which those of a secret number are added."""
+    return ((word & LOW) + (seed & LOW) & LOW) * (logical(word, 32) + logical(seed, 32) & LOW)
+
+
+@formula
+def stirred(x, first, second):
+    """A key's word or sum as hash, by two secret numbers."""
+    x = (x ^ first) * second
+    return (x ^ logical(x, 32)) * ROOT
+
+
 @kernel(inline=True)
 def place_in(state, shape, bucket, h):
     """-> the place in a bucket of the key that is asked for, 0: it is not there."""
-    x = ld64(bucket) ^ tag_of(h) * ONES
-    ways = (x & TAGS) - ONES & ~x & ways_of(shape)  # that have this tag
+    ways = alike(ld64(bucket), h, shape)
     while ways != 0:
         place = bucket + (ctz64(ways) >> 3)
         entry = entry_at(shape, place)
@@ -354,6 +375,15 @@ def map_find(state, now, shape):
     place = found(state, shape, now)
     if likely(place != 0):
         use(shape, place, now)
+        return value_at(shape, place)
+    return spare_record(state, shape)
+
+
+@kernel(inline=True)
+def map_peek(state, now, shape):
+    """As ``map_find``; it does not count as use."""
+    place = found(state, shape, now)
+    if likely(place != 0):
         return value_at(shape, place)
     return spare_record(state, shape)
 

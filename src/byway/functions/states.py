@@ -82,6 +82,7 @@ _NUMBERS = {
 }
 _RECORDS = {
     "find": Method(m.map_find, key=True, timed=True, shaped=True, result="record"),
+    "peek": Method(m.map_peek, key=True, timed=True, shaped=True, result="record"),
     "make": Method(m.map_make, key=True, timed=True, shaped=True, result="record"),
     **_BOTH,
 }

@@ -140,7 +140,7 @@ class Map(Keyed, Table):
         flows = nf.Map(key="flow", value={"packets": "u64", "port": "u16"}, capacity=1000, idle=60)
 
     ``key``: a type or a tuple of types (u8 u16 u32 u64 mac ipv4 ipv6 flow). ``value``: a type of
-    one word (then get, set, add), or fields by name (then find, make). ``age``: seconds from when
+    one word (then get, set, add), or fields by name (then find, peek, make). ``age``: seconds from when
     an entry was made until it is gone. ``idle``: seconds since the last set, add, find or make.
     Either is a number or the name of an nf.Seconds parameter; a map has one of them or none.
     """
@@ -212,6 +212,10 @@ class Map(Keyed, Table):
     def find(self, key: Key) -> Record:
         """The record under a key; a false one where there is none."""
         return self._record(self._entries.find(self.kept(key), use=True))
+
+    def peek(self, key: Key) -> Record:
+        """As ``find``, but it does not count as use: the record stays as idle as it was."""
+        return self._record(self._entries.find(self.kept(key)))
 
     def make(self, key: Key) -> Record:
         """The record under a key, a new one of zeros where there is none; a false one where there

@@ -241,12 +241,12 @@ class Nat44:
         if port == 0:
             return nf.DROP("no free port")
         if target == 0:
-            owner = self.owners.find((dport, protocol))
+            owner = self.owners.peek((dport, protocol))
             # Who calls may be called back: the note stands under a key that no packet has.
             if not self.enter(self.outside, dport, self.outside, port, protocol, 0, 0, 0, 0, 0, 0):
                 return nf.DROP("table full")
-            if not owner or not self.brief.find((self.outside, port << 16 | dport, self.outside,
-                                                 protocol)):
+            if not owner or (self.outside, port << 16 | dport, self.outside,
+                             protocol) not in self.brief:
                 return self.stranger()
             target = owner.ip
             target_port = owner.port
@@ -319,7 +319,7 @@ class Nat44:
         if protocol != ICMP and (port < self.first_port or port > self.last_port):
             port = self.first_port + nf.random(count)
         for _ in range(min(MOST_TRIES, count)):
-            if not self.owners.find((port, protocol)) and (protocol, port) not in self.forwards:
+            if (port, protocol) not in self.owners and (protocol, port) not in self.forwards:
                 if self.is_free_for(port, src, sport, peer, peer_port, protocol):
                     return self.bind(src, sport, port, protocol)
             port = self.first_port + nf.random(count)
@@ -327,12 +327,12 @@ class Nat44:
 
     def is_free_for(self, port, src, sport, peer, peer_port, protocol):
         """Do answers of a peer to this port not go to somebody else already?"""
-        flow = self.brief.find((peer, peer_port << 16 | port, self.outside, protocol))
+        flow = self.brief.peek((peer, peer_port << 16 | port, self.outside, protocol))
         if flow and flow.changes != 0 and (flow.dst != src or flow.dport != sport):
             return False
         if protocol != TCP:
             return True
-        lasting = self.lasting.find((peer, peer_port << 16 | port, self.outside, protocol))
+        lasting = self.lasting.peek((peer, peer_port << 16 | port, self.outside, protocol))
         return not lasting or (lasting.dst == src and lasting.dport == sport)
 
     def bind(self, src, sport, port, protocol):
@@ -391,20 +391,21 @@ class Nat44:
         return rewrite(frame, flow.changes, flow.src, flow.sport, flow.dst, flow.dport)
 
     def error(self, frame):
-        """An ICMP error: it goes the way of answers to the packet that it quotes (RFC 5508, 4)."""
+        """An ICMP error: it goes the way of answers to the packet that it quotes, and keeps nothing
+        alive (RFC 5508, 4)."""
         if not frame.quoted.is_ipv4:
             return nf.DROP("no flow")
         src = frame.quoted.ipv4_dst
         dst = frame.quoted.ipv4_src
         protocol = frame.quoted.ip_protocol
         ports = quoted_destination_port(frame) << 16 | quoted_source_port(frame)
-        flow = self.brief.find((src, ports, dst, protocol))
+        flow = self.brief.peek((src, ports, dst, protocol))
         if flow and flow.changes != 0:
             self.errors.add()
             inside = frame.ipv4_src == src or frame.ipv4_src in self.inside
             return rewrite_error(frame, inside, flow.src, flow.sport, flow.dst, flow.dport)
         if protocol == TCP:
-            lasting = self.lasting.find((src, ports, dst, protocol))
+            lasting = self.lasting.peek((src, ports, dst, protocol))
             if lasting:
                 self.errors.add()
                 inside = frame.ipv4_src == src or frame.ipv4_src in self.inside

@@ -9,9 +9,6 @@ ONE_TO_ONE = 0x10000  # the message quotes nothing: its body stays
 ECHO_REPLY, UNREACHABLE, ECHO, EXPIRED, PARAMETER = 0, 3, 8, 11, 12
 UNREACHABLE6, TOO_BIG6, EXPIRED6, PARAMETER6, ECHO6, ECHO6_REPLY = 1, 2, 3, 4, 128, 129
 LEAST_MTU, LEAST_MTU6, GROWTH = 68, 1280, 20
-# Where a parameter problem is: bytes of one header, by bytes of the other (RFC 7915, figures 3, 6).
-POINTERS6 = (0, 1, 4, 4, -1, -1, -1, -1, 7, 6, -1, -1, 8, 8, 8, 8, 24, 24, 24, 24)
-POINTERS4 = (0, 1, -1, -1, 2, 2, 9, 8)
 
 
 def icmp4_of(kind, code):
@@ -68,13 +65,7 @@ def word4_of(kind, code, word):
     """The second word of an ICMP error for that of ICMPv6; -1: it points at what is not there."""
     if kind != PARAMETER6 or code != 0:
         return 0
-    pointer = -1
-    if word < 8:
-        pointer = POINTERS4[word]
-    elif word < 24:
-        pointer = 12
-    elif word < 40:
-        pointer = 16
+    pointer = pointer4_of(word)
     if pointer < 0:
         return -1
     return pointer << 24
@@ -86,10 +77,41 @@ def word6_of(kind, code, word):
         return 6  # the next header
     if kind != PARAMETER:
         return 0
-    pointer = word >> 24
-    if pointer >= 20:
-        return -1
-    return POINTERS6[pointer]
+    return pointer6_of(word >> 24)
+
+
+def pointer4_of(at):
+    """Where a byte of IPv6's header is in IPv4's (RFC 7915, figure 6); -1: nowhere."""
+    if at <= 1:  # version, traffic class
+        return at
+    if at == 4 or at == 5:  # length
+        return 2
+    if at == 6:  # next header
+        return 9
+    if at == 7:  # hop limit
+        return 8
+    if at >= 8 and at < 24:  # source
+        return 12
+    if at >= 24 and at < 40:  # destination
+        return 16
+    return -1
+
+
+def pointer6_of(at):
+    """Where a byte of IPv4's header is in IPv6's (RFC 7915, figure 3); -1: nowhere."""
+    if at <= 1:
+        return at
+    if at == 2 or at == 3:
+        return 4
+    if at == 8:
+        return 7
+    if at == 9:
+        return 6
+    if at >= 12 and at < 16:
+        return 8
+    if at >= 16 and at < 20:
+        return 24
+    return -1
 
 
 def mtu4_of(mtu):
