@@ -16,6 +16,7 @@ from byway.cli.main import app
 from byway.control.model import (
     KINDS,
     AddressPair,
+    ApplianceConfig,
     ClusterConfig,
     EntryConfig,
     GroupConfig,
@@ -25,6 +26,7 @@ from byway.control.model import (
     NetworkConfig,
     RouterConfig,
     RuleConfig,
+    ServiceConfig,
     StaticRoute,
     SwitchConfig,
     UnderlayConfig,
@@ -153,12 +155,12 @@ def _keys(model: type[BaseModel]) -> list[str]:
 
 @pytest.mark.parametrize("model", [
     SwitchConfig, NetworkConfig, UnderlayConfig, HostConfig, EntryConfig, RouterConfig, GroupConfig,
-    RuleConfig, LimitConfig, ClusterConfig, *KINDS.values()])
+    RuleConfig, LimitConfig, ClusterConfig, ServiceConfig, *KINDS.values()])
 def test_every_key_of_the_configuration_is_in_the_reference(model: type[BaseModel]) -> None:
     assert _missing("config.md", _keys(model)) == []
 
 
-@pytest.mark.parametrize("model", [AddressPair, MirrorConfig, StaticRoute])
+@pytest.mark.parametrize("model", [AddressPair, ApplianceConfig, MirrorConfig, StaticRoute])
 def test_every_key_of_an_inline_table_is_in_the_reference(model: type[BaseModel]) -> None:
     text = (REFERENCE / "config.md").read_text()
     assert [name for name in model.model_fields if not re.search(rf"`\{{[^`]*\b{name} = ", text)

@@ -50,6 +50,8 @@ _Vlan = Annotated[
     _Texts, typer.Option(metavar="TAG=NETWORK", help="A trunk's VLAN; repeat it.")]
 _Mirror = Annotated[
     _Text, typer.Option(metavar="PORT[:rx|tx]", help="Where copies of its frames go.")]
+_Service = Annotated[_Texts, typer.Option(
+    metavar="NAME", help="A service that its frames have to pass; repeat it.")]
 _Host = Annotated[_Text, typer.Option(help="The host of the cluster that is to have it.")]
 
 
@@ -61,8 +63,8 @@ def add(
     read: _Read = None, write: _Write = None, feature_off: _FeatureOff = None,
     port_security: _Security = False, allowed: _Allowed = None,
     trusted: _Trusted = None, security_group: _Group = None, limit: _Limit = None,
-    vlan: _Vlan = None, mirror: _Mirror = None, host: _Host = None,
-    api: Api = None, as_json: Json = False,
+    vlan: _Vlan = None, mirror: _Mirror = None, service: _Service = None,
+    host: _Host = None, api: Api = None, as_json: Json = False,
 ) -> None:
     """Add a port, or change the one of that name. No worker pauses, no other port notices."""
     wanted = {
@@ -76,7 +78,8 @@ def add(
         "port_security": port_security or None, "trusted": trusted,
         "allowed_address_pairs": [_pair(one) for one in allowed or ()],
         "security_groups": security_group, "mirror": _mirror(mirror),
-        "limit": _limits(limit), "vlans": split_pairs(vlan, "--vlan", "TAG=NETWORK"),
+        "services": service, "limit": _limits(limit),
+        "vlans": split_pairs(vlan, "--vlan", "TAG=NETWORK"),
     }
     table = {key: value for key, value in wanted.items() if value not in (None, "", [], {})}
     with reach(api) as client:

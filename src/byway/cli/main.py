@@ -24,6 +24,7 @@ from byway.cli import (
     router,
     run,
     security_group,
+    service,
     top,
     underlay,
 )
@@ -56,6 +57,7 @@ app.add_typer(host.app, name="host")
 app.add_typer(population.app, name="population")
 app.add_typer(security_group.app, name="security-group")
 app.add_typer(router.app, name="router")
+app.add_typer(service.app, name="service")
 app.add_typer(connection.app, name="connection")
 app.add_typer(cluster.app, name="cluster")
 app.command()(top.top)

@@ -128,6 +128,27 @@ def test_routers(byway: Byway) -> None:
     assert json.loads(byway("router", "list", "--json").stdout) == []
 
 
+def test_services(byway: Byway) -> None:
+    assert 'there is no port "l"' in byway(
+        "service", "add", "fw", "--appliance", "l=r", status=2).stderr
+    for name in ("l", "r"):
+        byway("port", "add", name, "--network", "blue", "--kind", "null")
+    done = byway("service", "add", "fw", "--appliance", "l=r", "--down", "bypass")
+    assert done.stdout == "service fw is done by 1 appliances\n"
+    assert byway("service", "list").stdout.splitlines() == [
+        "NAME  APPLIANCES  UP  DOWN    SPREAD  BYPASSED  BLOCKED",
+        "fw    1           1   bypass  flow    0         0"]
+    assert byway("service", "show", "fw").stdout.splitlines() == [
+        "LEFT  RIGHT  STATE  SLOTS  REASON", "l     r      up     256    -"]
+    byway("port", "add", "c9", "--network", "blue", "--kind", "null", "--mac",
+          "02:00:00:00:00:09", "--service", "fw")
+    assert 'has ports: c9' in byway("service", "remove", "fw", status=1).stderr
+    byway("port", "remove", "c9")
+    byway("service", "remove", "fw")
+    assert json.loads(byway("service", "list", "--json").stdout) == []
+    byway("service", "show", "fw", status=1)
+
+
 def test_a_port_with_all_it_may_have(byway: Byway, switch: FakeSwitch) -> None:
     byway("network", "add", "red")
     byway("port", "add", "c1", "--network", "blue", "--kind", "null", "--mac", MAC,
