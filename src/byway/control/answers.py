@@ -4,7 +4,7 @@
 Used by api. Uses pydantic only. Units: frames, bytes, seconds, cycles of the time stamp counter.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -156,6 +156,39 @@ class ServiceAnswer(_Answer):
     misses: int
     bypassed: int
     blocked: int
+
+
+class FunctionAnswer(_Answer):
+    """An instance of a network function: where it stands, its parameters, what it did. `state`
+    says whether its code is there; `reason` why not. `frames` came to it; `drops` by the reasons of
+    its author, `faults` went wrong in it. One alone also has `declared`, `states` and `doc`."""
+
+    name: str
+    use: str
+    function: str | None
+    summary: str
+    ports: list[str]
+    state: Literal["ready", "building", "failed"]
+    reason: str
+    parameters: dict[str, bool | int | float | str]
+    frames: int
+    drops: dict[str, int]
+    faults: int
+    last_fault: str | None
+    copies_lost: int
+
+
+class RowAnswer(_Answer):
+    """An entry of a table; an address in it is text, and so is a key of several parts."""
+
+    key: Any
+    value: Any
+
+
+class ReloadAnswer(_Answer):
+    """The functions whose code is another one now, as they are used."""
+
+    changed: list[str]
 
 
 class PopulationAnswer(_Answer):

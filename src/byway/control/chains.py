@@ -5,6 +5,7 @@ Used by model (keys of ports and networks), config and the functions at work. Us
 
     "limits"                                a [[function]] of that name
     "/etc/byway/guard.py:RateGuard"         a class of a file, with its parameters as they are
+    "/etc/byway/guard.py"                   the only one in it
     "byway.nat44(address=\"192.0.2.1\")"    one that is built in, with a parameter
 
 Parameters are written as in Python or TOML: numbers, texts in quotes, true and false.
@@ -22,7 +23,7 @@ from byway.control.values import NAME
 
 BUILT_IN = "byway."
 MAX_STEPS = 32  # functions of one chain
-_FILE = re.compile(r"(?P<file>.*?\.py):(?P<name>[A-Za-z_]\w*)", re.DOTALL)
+_FILE = re.compile(r"(?P<file>.*?\.py)(:(?P<name>[A-Za-z_]\w*))?", re.DOTALL)
 _USE = re.compile(rf"(?P<use>{_FILE.pattern}|byway\.[a-z]\w*)\s*(?P<given>\(.*\))?", re.DOTALL)
 _SHAPES = ('write the name of a [[function]], "guard.py:RateGuard", or "byway.nat44",'
            ' these two also with parameters: "guard.py:RateGuard(limit=50)"')
@@ -61,7 +62,8 @@ def checked_use(use: str) -> str:
                     ' "/etc/byway/guard.py:RateGuard": the switch has a directory of its own')
     if "\0" in use:
         raise wrong("contains a NUL byte", "write the path of a file")
-    return f"{os.path.normpath(found['file'])}:{found['name']}"
+    file = os.path.normpath(found["file"])
+    return f"{file}:{found['name']}" if found["name"] else file
 
 
 def _given(written: str, given: str) -> Values:
@@ -103,7 +105,10 @@ def with_parameters(step: Step, parameters: Mapping[str, Any]) -> str:
 
 def short_name(use: str) -> str:
     """What a function is called by itself: its class, or the last word of a built-in one."""
-    return re.split(r"[:.]", use)[-1]
+    found = _FILE.fullmatch(use)
+    if found is None:
+        return use.rpartition(".")[2]
+    return found["name"] or os.path.basename(found["file"]).removesuffix(".py")
 
 
 def file_of(use: str) -> str:

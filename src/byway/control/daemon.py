@@ -182,6 +182,7 @@ class _Daemon:
         self._lasting = lasting
         self._file = config
         self._listener = listener
+        self._reloading: asyncio.Task[None] | None = None
         self._status = 0
 
     async def run(self, make_engine: EngineFactory) -> int:
@@ -192,7 +193,7 @@ class _Daemon:
         wanted = Wanted(engine, self._file.switch, self._lasting, self._file.cluster)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload, wanted)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_soon, wanted)
         try:
             engine.start()
             if self._file.cluster:
@@ -201,6 +202,7 @@ class _Daemon:
             self._take_over(self._file)
             wanted.on_return = self._tell
             self._tell(wanted.restore())
+            self._tell([f"network functions: {said}" for said in await engine.functions.settled()])
             membership = await self._join(wanted)
             server = await asyncio.to_thread(_api_server, wanted, membership)
             await self._serve(server, wanted, stop)
@@ -246,11 +248,22 @@ class _Daemon:
         for sentence in sentences + self._lasting.notes():
             _say(sentence)
 
-    def _reload(self, wanted: Wanted) -> None:
-        """SIGHUP: apply what changed in the file. Pauses no worker."""
+    def _reload_soon(self, wanted: Wanted) -> None:
+        """SIGHUP: read the file again, after those that came before are through."""
+        before = self._reloading
+
+        async def reload() -> None:
+            if before:
+                await before
+            await self._reload(wanted)
+
+        self._reloading = asyncio.create_task(reload())
+
+    async def _reload(self, wanted: Wanted) -> None:
+        """Apply what changed in the file, and in those of network functions. Pauses no worker."""
         try:
             new = _checked(self._path, self._cluster)
-            actions = wanted.change(rebase(wanted.config, self._file, new))
+            actions = await wanted.change_built(rebase(wanted.config, self._file, new))
         except (ConfigError, EngineError) as error:
             _say(f"nothing was changed:\n{error}")
             return
@@ -259,6 +272,10 @@ class _Daemon:
             _say(f"{', '.join(keys)}: taken up at the next start only")
         self._file = new
         self._take_over(new)
+        try:
+            await wanted.engine.functions.reload()
+        except (ConfigError, EngineError) as error:
+            _say(f"network functions stay as they were:\n{error}")
 
 
 class _ApiServer(Protocol):

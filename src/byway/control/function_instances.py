@@ -8,7 +8,7 @@ parameter with their next frame.
 
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from byway.control.chains import Values
@@ -24,13 +24,16 @@ Tables = tuple[tuple[str, str], ...]  # of a [[function]]: name and rows, in JSO
 
 
 class Instances:
-    """All of them. ``number``: of a port by its name, -1 where there is none."""
+    """All of them. ``number``: of a port by its name, -1 where there is none; ``hz``: ticks a
+    second of the time stamp counter."""
 
-    def __init__(self, number: Callable[[str], int]) -> None:
+    def __init__(self, number: Callable[[str], int], hz: float) -> None:
         self._number = number
+        self._hz = hz
         self._by_name: dict[str, "Instance"] = {}
         self._given: dict[str, Values] = {}
         self._tables: dict[str, Tables] = {}
+        self.on_close: Callable[[Any], None] = lambda state: None  # its memory is given back
         self.replaced: list[tuple["Instance", "Instance"]] = []  # new, old: to be added up
 
     def __iter__(self) -> Iterator[str]:
@@ -47,13 +50,13 @@ class Instances:
     def have(self, name: str, blueprint: Blueprint, given: Values, tables: Tables) -> "Instance":
         """The instance of this name, of this code, with these parameters, and these rows in its
         tables where they are others than before. EngineError: one of them cannot be."""
-        from byway.functions.memory import Instance
+        from byway.functions.memory import Instance, clock_of
 
         old = self._by_name.get(name)
         code = blueprint.use, blueprint.digest
         try:
             if old is None or (old.blueprint.use, old.blueprint.digest) != code:
-                made = Instance(blueprint, given, self._number)
+                made = Instance(blueprint, given, self._number, clock_of(self._hz))
                 if old and old.blueprint.use == blueprint.use:
                     made.carry(old)
                     self.replaced.append((made, old))
@@ -76,16 +79,25 @@ class Instances:
                 self.fill(name, table, json.loads(rows))
         self._tables[name] = tables
 
-    def keep_only(self, names: set[str]) -> None:
-        """The others are wanted no longer; who has their chain keeps their memory."""
-        for name in [name for name in self._by_name if name not in names]:
-            del self._by_name[name], self._given[name]
-            self._tables.pop(name, None)
+    def keep_only(self, names: set[str], used: Collection[int]) -> None:
+        """The others are wanted no longer. ``used``: id() of those that workers may be in still."""
+        for name, instance in list(self._by_name.items()):
+            if name not in names and id(instance) not in used:
+                self._close(instance.states.values())
+                del self._by_name[name], self._given[name]
+                self._tables.pop(name, None)
+
+    def _close(self, states: Iterable[Any]) -> None:
+        for state in states:
+            self.on_close(state)
+            state.close()
 
     def add_up(self) -> None:
         """No worker is in an instance that was replaced: add what it counted."""
         for new, old in self.replaced:
             new.add_counts(old)
+            self._close(state for name, state in old.states.items()
+                        if new.states.get(name) is not state)
         self.replaced.clear()
 
     def renumber(self) -> None:
@@ -103,6 +115,14 @@ class Instances:
             problem, _, fix = str(error).rpartition("; ")
             yield Problem(where, problem or fix, fix)
 
+    def outgrown(self, blueprints: Mapping[str, Blueprint]) -> Iterator[Problem]:
+        """What is wrong with the parameters that instances have, for code that is to take the place
+        of theirs."""
+        for name, instance in self._by_name.items():
+            new = blueprints.get(instance.blueprint.use)
+            if new and new.digest != instance.blueprint.digest:
+                yield from self.check(name, new, self._given[name])
+
     # ------------------------------------------------------------ tables
     def state(self, name: str, table: str) -> Any:
         """A table of an instance. EngineError: it has none of that name, or it is none."""
@@ -116,7 +136,9 @@ class Instances:
         """Have a table hold these rows only: {key: value}. EngineError: it cannot."""
         state = self.state(name, table)
         with _told(name, table):
-            state.fill(_pairs(rows))
+            if not state.fill(dict(_pairs(rows))):
+                raise EngineError(f"{name}: {table} has no room for all {len(rows)} rows",
+                                  "write fewer, or give the table a larger capacity")
 
     def put(self, name: str, table: str, rows: Any) -> None:
         """Have a table hold these rows as well. EngineError: it cannot; the rows before it are

@@ -54,6 +54,7 @@ class _Fitted:
     ways: tuple[Way, Way]
     chains: "tuple[Chain | None, Chain | None]"
     complete: bool
+    problem: str = ""  # why not, where it is no matter of building
 
 
 class Functions:
@@ -64,12 +65,13 @@ class Functions:
         self._loop = loop
         self._hz = hz
         self.library = library or Library()
-        self.instances = Instances(number)
+        self.instances = Instances(number, hz)
         self.named: dict[str, FunctionConfig] = {}
         self._fitted: dict[Place, _Fitted] = {}
         self._lacking: dict[Order | str, None] = {}  # orders, and uses that are in none
         self._task: asyncio.Task[None] | None = None
         self._stale = False  # there may be instances that nobody wants
+        self._wrong: dict[str, str] = {}  # what could not be had, and why
         self.changing = asyncio.Lock()
         self.refit: Callable[[Iterable[str]], None] = lambda ports: None
         self.settle: Callable[[], None] = lambda: None
@@ -78,7 +80,7 @@ class Functions:
     # ------------------------------------------------------------ chains of ports
     def chains(self, port: PortConfig, network: NetworkConfig, kept: list[Any]) -> dict[str, int]:
         """What stands in a port's stages, for frames of a network; ``kept`` gets what it leads to.
-        EngineError: a parameter or table cannot be."""
+        """
         place = port.name, network.name
         wanted = ways(port, network, self._use_of)
         before = self._fitted.get(place)
@@ -99,8 +101,11 @@ class Functions:
         if lacking:
             self._lack(lacking)
             return _Fitted(wanted, old, complete=False)
-        return _Fitted(wanted, (self._chain(wanted[0], old[0]), self._chain(wanted[1], old[1])),
-                       complete=True)
+        try:
+            made = self._chain(wanted[0], old[0]), self._chain(wanted[1], old[1])
+        except EngineError as error:
+            return _Fitted(wanted, old, complete=False, problem=str(error))
+        return _Fitted(wanted, made, complete=True)
 
     def _chain(self, way: Way, old: "Chain | None") -> "Chain | None":
         from byway.functions.memory import Chain
@@ -135,7 +140,7 @@ class Functions:
             for way in fitted.ways:
                 if failed := self.library.failed(way.order):
                     return f"its chain cannot be built: {failed[0]}"
-            return "its chain is being built"
+            return fitted.problem or "its chain is being built"
         return ""
 
     def having(self, name: str) -> list[str]:
@@ -158,6 +163,7 @@ class Functions:
                     raise
             case RemoveFunction(name):
                 del self.named[name]
+                self._wrong.pop(name, None)
                 self._stale = True
 
     def undo(self, action: Action) -> Action | None:
@@ -177,6 +183,7 @@ class Functions:
         self.refit(self.having(config.name))
 
     def _have(self, config: FunctionConfig) -> None:
+        self._wrong.pop(config.name, None)
         if config.use in self.library.blueprints:
             self._instance(Placed(config.name, config.use, None))
         elif config.use not in self.library.problems:
@@ -188,7 +195,9 @@ class Functions:
             wanted = set(self.named)
             for fitted in self._fitted.values():
                 wanted |= {one.name for way in fitted.ways for one in way.placed}
-            self.instances.keep_only(wanted)
+            self.instances.keep_only(wanted, {
+                id(one) for fitted in self._fitted.values() for chain in fitted.chains if chain
+                for one in chain.instances})
             self._stale = False
         if self.instances.replaced:
             self.settle()
@@ -205,7 +214,7 @@ class Functions:
         can; all is as it was."""
         built = await self.library.build(
             {*needs.orders, *self._orders_of(needs.fresh)}, needs.fresh)
-        if problems := built.every_problem():
+        if problems := built.every_problem() or list(self.instances.outgrown(built.blueprints)):
             raise ConfigError(problems)
         self._take(built)
 
@@ -214,14 +223,20 @@ class Functions:
         return [problem for where, use, given in needs.given if use in self.library.blueprints
                 for problem in self.instances.check(where, self.library.blueprints[use], given)]
 
-    async def reload(self) -> list[str]:
-        """Read all files again; -> the uses whose code is another one now. Raises as prepare."""
+    async def reload(self, names: Collection[str] = ()) -> list[str]:
+        """Read the files of these instances again, or of all; -> the uses whose code is another one
+        now. Raises as prepare."""
         async with self.changing:
             before = {use: one.digest for use, one in self.library.blueprints.items()}
-            uses = {*(config.use for config in self.named.values()),
-                    *(use for order in self._orders() for use, _ in order.steps)}
+            every = {name: config.use for name, config in self.named.items()}
+            every.update((one.name, one.use) for fitted in self._fitted.values()
+                         for way in fitted.ways for one in way.placed)
+            if unknown := [name for name in names if name not in every]:
+                raise EngineError(f'there is no network function "{unknown[0]}"',
+                                  "see `byway nf list`")
+            uses = {use for name, use in every.items() if not names or name in names}
             if uses:
-                await self.prepare(Needs(frozenset(self._orders()), frozenset(uses)))
+                await self.prepare(Needs(frozenset(), frozenset(uses)))
         return [use for use, one in self.library.blueprints.items()
                 if use in uses and before.get(use) != one.digest]
 
@@ -239,7 +254,10 @@ class Functions:
                      use in changed for way in fitted.ways for use, _ in way.order.steps)]
         for config in self.named.values():
             if config.use in changed:
-                self._have(config)
+                try:
+                    self._have(config)
+                except EngineError as error:  # the others shall not wait for this one
+                    self._wrong[config.name] = str(error)
         self.refit(dict.fromkeys(ports))
         self.finish()
         self.ready()
@@ -271,10 +289,12 @@ class Functions:
             return Built((), {}, dict.fromkeys(uses, (problem,)))
 
     async def settled(self) -> list[str]:
-        """Returns when nothing is being built; -> sentences: what could not be built."""
+        """Returns when nothing is being built; -> sentences: what could not be had."""
         while self._task:
             await asyncio.wait([self._task])
-        return [str(problem) for some in self.library.problems.values() for problem in some]
+        said = [str(problem) for some in self.library.problems.values() for problem in some]
+        said += [fitted.problem for fitted in self._fitted.values() if fitted.problem]
+        return list(dict.fromkeys([*said, *self._wrong.values()]))
 
     def close(self) -> None:
         """Build nothing more. Idempotent."""

@@ -20,7 +20,7 @@ from byway.control.actions import (
     RemoveGroup,
     RemoveRouter,
 )
-from byway.control.functions import Functions
+from byway.control.function_answers import AnsweringFunctions
 from byway.control.model import LimitConfig, MirrorConfig
 from byway.control.networks import Networks
 from byway.control.overlay import Overlay, mac_number
@@ -74,7 +74,7 @@ class Policy:
         overlay.stages["router"] = self._routers.address
         self.services = Services(engine, networks, plans, overlay.keep)
         self.services.refit = self._refit
-        self.functions = Functions(engine.loop, engine.number, hz)
+        self.functions = AnsweringFunctions(engine.loop, engine.number, hz)
         self.functions.refit, self.functions.settle = self._refit, engine.settle
         self.functions.ready = engine.open_waiting
         self._ports: dict[str, Port] = {}

@@ -22,13 +22,15 @@ from typing import Any, Protocol
 from byway.control.actions import Action, AddNetwork, AddPort
 from byway.control.diff import Change, diff
 from byway.control.fitting import cross_check
+from byway.control.function_desk import FunctionDesk
+from byway.control.function_needs import needs
 from byway.control.inventory import Inventory
 from byway.control.lasting import Lasting
 from byway.control.model import ClusterConfig, Config, NetworkConfig, SwitchConfig
 from byway.control.mtus import Ask, with_mtu, with_mtus
 from byway.control.outcome import outcome
 from byway.control.parts import Key, Part, key_of, mentions, parts_of
-from byway.control.problem import ConfigError, EngineError
+from byway.control.problem import ConfigError, EngineError, Problem
 from byway.control.returning import fitting, unit
 from byway.control.thishost import check_port
 from byway.machine.addresses import mtu_of_address
@@ -36,6 +38,10 @@ from byway.machine.addresses import mtu_of_address
 
 class SwitchEngine(Protocol):
     """What control needs of an engine; every call is quick and made on the control thread."""
+
+    @property
+    def functions(self) -> FunctionDesk:
+        """Its network functions."""
 
     def start(self) -> None:
         """Start the workers."""
@@ -134,6 +140,40 @@ class Wanted:
         if problems := self.has.problems(actions):
             raise ConfigError(problems)
         return self._carry_out(actions, change.after() if keep else ())
+
+    async def change_built(self, new: Config) -> list[Action]:
+        """As `change`, when the code of network functions is built that it needs."""
+        return await self._when_built(
+            lambda: diff(self.config, with_mtus(new, self._ask)), lambda: self.change(new))
+
+    async def alter_built(self, change: Change) -> list[Action]:
+        """As `alter`, when the code of network functions is built that it needs; other changes do
+        not wait for it."""
+        return await self._when_built(
+            lambda: self.has.actions(self._filled(change)), lambda: self.alter(change))
+
+    async def _when_built(self, made: Callable[[], Sequence[Action]],
+                          carry_out: Callable[[], list[Action]]) -> list[Action]:
+        functions = self.engine.functions
+        actions = made()
+        wanted = needs(self.has.parts, outcome(actions))
+        if functions.needs_building(wanted):
+            self._refuse(self.has.misfits(actions))
+            async with functions.changing:
+                await functions.prepare(wanted)
+                # Others may have changed meanwhile what goes with it.
+                while functions.needs_building(wanted := replace(
+                        needs(self.has.parts, outcome(made())), fresh=frozenset())):
+                    await functions.prepare(wanted)
+                self._refuse(functions.check(wanted))
+                return carry_out()
+        self._refuse(functions.check(wanted))
+        return carry_out()
+
+    @staticmethod
+    def _refuse(problems: list[Problem]) -> None:
+        if problems:
+            raise ConfigError(problems)
 
     def restore(self) -> list[str]:
         """Have what the state file has besides; -> sentences on what of it is left out.

@@ -20,6 +20,7 @@ from byway.control.model import SwitchConfig
 from byway.control.outcome import outcome
 from byway.control.parts import UNDERLAY, Key, Kind, Part, mentions
 from byway.control.problem import EngineError
+from tests.unit.control.fake_functions import FakeFunctions
 
 _COUNTERS: dict[str, Any] = {
     "rx_frames": 0, "rx_bytes": 0, "tx_frames": 0, "tx_bytes": 0, "drops": {}}
@@ -42,6 +43,7 @@ class FakeEngine:
         self.in_cluster = False
         self.tracked: list[dict[str, Any]] = []
         self.parts: dict[Key, Part] = {}
+        self.functions = FakeFunctions(lambda: self.parts)
 
     def start(self) -> None:
         self.running = True

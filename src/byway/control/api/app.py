@@ -16,13 +16,16 @@ from byway.control.answers import (
     ConnectionAnswer,
     EntryAnswer,
     FdbAnswer,
+    FunctionAnswer,
     GroupAnswer,
     HostAnswer,
     NetworkAnswer,
     PopulationAnswer,
     PortAnswer,
     ProblemAnswer,
+    ReloadAnswer,
     RouterAnswer,
+    RowAnswer,
     ServiceAnswer,
     SwitchAnswer,
     TableAnswer,
@@ -31,6 +34,7 @@ from byway.control.answers import (
 )
 from byway.control.api.bodies import request_bodies
 from byway.control.api.cluster import ClusterApi
+from byway.control.api.functions import FunctionsApi
 from byway.control.api.handlers import Api
 from byway.control.api.refusals import add_error_handlers
 from byway.control.membership import Membership
@@ -77,6 +81,29 @@ def _routes(api: Api) -> list[Route]:
     ]
 
 
+def _function_routes(api: Api, functions: FunctionsApi) -> list[Route]:
+    absent = {404: "there is none of that name"}
+    change = absent | {400: "no JSON object", 409: "the engine refuses it", 413: "body too large",
+                       422: "invalid values, or code that cannot be built"}
+    gone = absent | {204: "done"} | change
+    # An instance's name may have a slash in it: "vm1/RateGuard".
+    one, table = "/v1/functions/{name:path}", "/v1/functions/{name:path}/tables/{table}"
+    return [
+        ("GET", "/v1/functions", functions.functions, list[FunctionAnswer], {}),
+        ("GET", table, functions.function_table, list[RowAnswer], absent | change),
+        ("PUT", table, functions.put_function_table, None, gone),
+        ("PATCH", table, functions.patch_function_table, None, gone),
+        ("DELETE", table, functions.delete_function_table, None, gone),
+        ("GET", f"{one}/events", functions.function_events, None, absent | change),
+        ("POST", "/v1/functions/reload", functions.reload_functions, ReloadAnswer, change),
+        ("GET", one, functions.function, FunctionAnswer, absent),
+        ("PUT", one, api.put_function, FunctionAnswer, change | {201: "added"}),
+        ("PATCH", one, functions.patch_function, FunctionAnswer, change),
+        ("DELETE", one, functions.delete_function, None, change | {204: "removed"}),
+        ("PUT", "/v1/ports/{name}/chain", functions.put_port_chain, PortAnswer, change),
+        ("PUT", "/v1/networks/{name}/chain", functions.put_network_chain, NetworkAnswer, change)]
+
+
 def _cluster_routes(api: ClusterApi) -> list[Route]:
     none = {404: "the switch is in no cluster"}
     put = none | {400: "no JSON object", 409: "the cluster refuses it", 413: "body too large",
@@ -97,7 +124,8 @@ def make_app(wanted: Wanted, membership: Membership | None = None) -> FastAPI:
     ``membership``: of the cluster that it is in; None: it is in none."""
     app = FastAPI(title="Byway", version=__version__, docs_url=None, redoc_url=None,
                   description="The API of a running switch. No call pauses a worker.")
-    routes = [*_routes(Api(wanted, membership is not None)),
+    api = Api(wanted, membership is not None)
+    routes = [*_routes(api), *_function_routes(api, FunctionsApi(wanted)),
               *_cluster_routes(ClusterApi(membership))]
     bodies = request_bodies()
     for method, path, handler, shape, others in routes:
@@ -111,7 +139,7 @@ def make_app(wanted: Wanted, membership: Membership | None = None) -> FastAPI:
         app.add_api_route(
             path, handler, methods=[method], operation_id=handler.__name__,
             response_model=None, responses=responses,
-            status_code=204 if method == "DELETE" else 200,
+            status_code=200 if shape is not None or 204 not in others else 204,
             openapi_extra=bodies.get(handler.__name__),
         )
     add_error_handlers(app)

@@ -48,6 +48,23 @@ _MODELS: dict[Kind, type[BaseModel]] = {
     "function": FunctionConfig, "service": ServiceConfig, "router": RouterConfig}
 
 
+_CHAIN = {"type": "array", "items": {"type": "string"}}
+_ROWS = {"type": "object", "required": ["rows"], "additionalProperties": False,
+         "properties": {"rows": {"type": ["object", "array"]}}}
+_FUNCTION_BODIES: dict[str, dict[str, Any]] = {
+    "reload_functions": {"type": "object", "additionalProperties": False,
+                         "properties": {"names": _CHAIN}},
+    "patch_function": {
+        "type": "object", "required": ["parameters"], "additionalProperties": False,
+        "properties": {"parameters": {"type": "object", "additionalProperties": {
+            "type": ["boolean", "number", "string"]}}}},
+    "put_function_table": _ROWS, "patch_function_table": _ROWS,
+    "put_port_chain": {"type": "object", "additionalProperties": False,
+                       "properties": {"chain": _CHAIN, "chain_tx": _CHAIN}},
+    "put_network_chain": {"type": "object", "additionalProperties": False,
+                          "properties": {"chain": _CHAIN}}}
+
+
 async def read_body(request: Request) -> dict[str, Any]:
     """The JSON object of a request, at most MAX_BODY bytes of it."""
     data = bytearray()
@@ -133,6 +150,7 @@ def request_bodies() -> dict[str, dict[str, Any]]:
     }
     bodies = {
         **{f"put_{kind}": schema for kind, schema in schemas.items()}, "changes": changes,
+        **_FUNCTION_BODIES,
         "put_cluster_network": _auto_or(schemas["network"], "vni"),
         "put_cluster_port": {"oneOf": [
             _auto_or(schema, "ips") for schema in schemas["port"]["oneOf"]]}}

@@ -3,8 +3,9 @@
 
 Used by app. Uses wanted (every change goes through it), bodies, metrics.
 
-Every handler is `async` and awaits nothing but its body: it runs on the control thread, in one
-piece, so that the engine needs no lock. No call pauses a worker; they take a change up
+Every handler is `async` and awaits nothing but its body, and the code of network functions that a
+change needs: what it does to the engine it does on the control thread, in one piece, so that the
+engine needs no lock. No call pauses a worker; they take a change up
 between two passes. PUT and DELETE are idempotent: the same PUT again changes nothing and says 200.
 Whoever may open the socket (mode 0600) may do everything: there is no other access control.
 """
@@ -76,11 +77,11 @@ class Api:
         """Add a port, or change it; where needed it is closed and opened anew.
 
         Pauses no worker."""
-        return self._put("port", name, await named_body(request, {"name": name}))
+        return await self._put("port", name, await named_body(request, {"name": name}))
 
     async def delete_port(self, name: str) -> Response:
         """Remove a port and close its socket. Pauses no worker."""
-        return self._delete("port", name)
+        return await self._delete("port", name)
 
     # ------------------------------------------------------------ networks
     async def networks(self) -> Response:
@@ -95,11 +96,11 @@ class Api:
         """Add a network, or change it; with another vni, mtu or fdb_limit its ports open anew.
 
         Pauses no worker."""
-        return self._put("network", name, await named_body(request, {"name": name}))
+        return await self._put("network", name, await named_body(request, {"name": name}))
 
     async def delete_network(self, name: str) -> Response:
         """Remove a network that nothing speaks of any more. Pauses no worker."""
-        return self._delete("network", name)
+        return await self._delete("network", name)
 
     # ------------------------------------------------------------ hosts
     async def hosts(self) -> Response:
@@ -112,11 +113,11 @@ class Api:
 
     async def put_host(self, name: str, request: Request) -> Response:
         """Add another host, or change it. Pauses no worker."""
-        return self._put("host", name, await named_body(request, {"name": name}))
+        return await self._put("host", name, await named_body(request, {"name": name}))
 
     async def delete_host(self, name: str) -> Response:
         """Remove a host that no entry speaks of any more. Pauses no worker."""
-        return self._delete("host", name)
+        return await self._delete("host", name)
 
     async def underlay(self) -> Response:
         """What carries the tunnels: its state, its counters, what it dropped."""
@@ -138,11 +139,11 @@ class Api:
     async def put_entry(self, network: str, mac: str, request: Request) -> Response:
         """Say what is behind another host, or say it otherwise. Pauses no worker."""
         body = await named_body(request, {"network": network, "mac": mac})
-        return self._put("entry", entry_name(network, mac.lower()), body)
+        return await self._put("entry", entry_name(network, mac.lower()), body)
 
     async def delete_entry(self, network: str, mac: str) -> Response:
         """Say it no longer. Pauses no worker."""
-        return self._delete("entry", entry_name(network, mac.lower()))
+        return await self._delete("entry", entry_name(network, mac.lower()))
 
     # ------------------------------------------------------------ security groups
     async def groups(self) -> Response:
@@ -155,11 +156,11 @@ class Api:
 
     async def put_group(self, name: str, request: Request) -> Response:
         """Add a security group, or give it other rules; its ports go on. Pauses no worker."""
-        return self._put("group", name, await named_body(request, {"name": name}))
+        return await self._put("group", name, await named_body(request, {"name": name}))
 
     async def delete_group(self, name: str) -> Response:
         """Remove a security group that no port and no rule speaks of. Pauses no worker."""
-        return self._delete("group", name)
+        return await self._delete("group", name)
 
     # ------------------------------------------------------------ routers
     async def routers(self) -> Response:
@@ -172,11 +173,11 @@ class Api:
 
     async def put_router(self, name: str, request: Request) -> Response:
         """Add a router, or change it. Pauses no worker."""
-        return self._put("router", name, await named_body(request, {"name": name}))
+        return await self._put("router", name, await named_body(request, {"name": name}))
 
     async def delete_router(self, name: str) -> Response:
         """Remove a router. Pauses no worker."""
-        return self._delete("router", name)
+        return await self._delete("router", name)
 
     # ------------------------------------------------------------ services
     async def services(self) -> Response:
@@ -189,11 +190,18 @@ class Api:
 
     async def put_service(self, name: str, request: Request) -> Response:
         """Add a service, or change it; the ports that have it go on. Pauses no worker."""
-        return self._put("service", name, await named_body(request, {"name": name}))
+        return await self._put("service", name, await named_body(request, {"name": name}))
 
     async def delete_service(self, name: str) -> Response:
         """Remove a service that no port has. Pauses no worker."""
-        return self._delete("service", name)
+        return await self._delete("service", name)
+
+    # ------------------------------------------------------------ network functions
+    async def put_function(self, name: str, request: Request) -> Response:
+        """Add a network function with a name, or change it; chains that it is in go on.
+
+        Pauses no worker."""
+        return await self._put("function", name, await named_body(request, {"name": name}))
 
     # ------------------------------------------------------------ more
     async def changes(self, request: Request) -> Response:
@@ -205,7 +213,7 @@ class Api:
         for key, part in change.after().items():
             if part is None:
                 _require(key.kind, key.name, self._wanted.has.parts.all(key.kind))
-        return JSONResponse(_summary(self._alter(change)))
+        return JSONResponse(_summary(await self._alter(change)))
 
     async def fdb(self, network: _OnlyNetwork = None) -> Response:
         """The learned addresses, of all networks or of one."""
@@ -248,6 +256,8 @@ class Api:
                 return self._wanted.engine.network(name)
             case "host":
                 return _named(self._wanted.engine.hosts(), name)
+            case "function":
+                return self._wanted.engine.functions.show(name)
             case "service":
                 return _named(self._wanted.engine.services(), name)
         parts = self._wanted.has.parts
@@ -257,25 +267,25 @@ class Api:
                               if user.kind == "port"]
         return found
 
-    def _put(self, kind: Kind, name: str, body: dict[str, Any]) -> Response:
+    async def _put(self, kind: Kind, name: str, body: dict[str, Any]) -> Response:
         key = Key(kind, name)
         part = PARSERS[kind](body, str(key))
         existed = self._wanted.has.parts.get(key) is not None
         adding: dict[str, Any] = {f"add_{FIELDS[kind]}": [part]}
-        self._wanted.alter(Change(**adding))
+        await self._wanted.alter_built(Change(**adding))
         return JSONResponse(self._described(kind, name), 200 if existed else 201)
 
-    def _delete(self, kind: Kind, name: str) -> Response:
+    async def _delete(self, kind: Kind, name: str) -> Response:
         _require(kind, name, self._wanted.has.parts.all(kind))
         removing: dict[str, Any] = {f"remove_{FIELDS[kind]}": [name]}
-        self._alter(Change(**removing))
+        await self._alter(Change(**removing))
         return Response(status_code=204)
 
     def _require_network(self, name: str | None) -> None:
         if name is not None:
             _require("network", name, self._wanted.has.networks)
 
-    def _alter(self, change: Change) -> list[Action]:
+    async def _alter(self, change: Change) -> list[Action]:
         """Refuses to take something from under what needs it."""
         for gone, users in self._wanted.has.orphans(change).items():
             of = [user.name for user in users if user.kind == users[0].kind]
@@ -284,7 +294,7 @@ class Api:
             raise ApiError(409, "refused", f"{gone} has {words}: {names}",
                            f"remove the {words} first" if gone.kind == "network" else
                            f"change or remove the {words} first")
-        return self._wanted.alter(change)
+        return await self._wanted.alter_built(change)
 
 
 def _named(rows: Iterable[dict[str, Any]], name: str) -> dict[str, Any]:

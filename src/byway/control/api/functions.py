@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each call of the API about network functions does: instances, chains, tables, events.
+
+Used by app. Uses wanted (every change goes through it), bodies. A change that needs new code waits
+until another process has built it; other calls go on meanwhile. No call pauses a worker.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated, Any
+
+from fastapi import Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+
+from byway.control.api.bodies import read_body
+from byway.control.api.refusals import ApiError
+from byway.control.function_edits import put, with_given, without
+from byway.control.parts import WORDS, Key, Kind
+from byway.control.problem import ConfigError, EngineError, Problem, kind_of_value, nearest
+from byway.control.wanted import Wanted
+
+_Limit = Annotated[int, Query(ge=1, le=1_000_000, description="at most so many")]
+_Event = Annotated[str | None, Query(description="only this event")]
+_EntryKey = Annotated[str | None, Query(alias="key", description="only this entry")]
+_CHAINS = ("chain", "chain_tx")
+
+
+class FunctionsApi:
+    """The handlers, one method a route; `make_app` joins them to their paths."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._wanted = wanted
+        self._functions = wanted.engine.functions
+
+    async def functions(self) -> Response:
+        """All instances of network functions, with parameters and counters."""
+        return JSONResponse(self._functions.shown())
+
+    async def function(self, name: str) -> Response:
+        """One instance, with what its code declares and what is in its state."""
+        return JSONResponse(self._show(name))
+
+    async def patch_function(self, name: str, request: Request) -> Response:
+        """Change parameters of an instance, from the next frame on. Pauses no worker."""
+        given = _section(await read_body(request), "parameters", dict)
+        self._show(name)
+        await self._wanted.alter_built(with_given(self._wanted.has.parts, name, given))
+        return JSONResponse(self._show(name))
+
+    async def delete_function(self, name: str) -> Response:
+        """Remove an instance from all chains; one with a name of its own as well.
+
+        Pauses no worker."""
+        self._show(name)
+        await self._wanted.alter_built(without(self._wanted.has.parts, name))
+        return Response(status_code=204)
+
+    async def reload_functions(self, request: Request) -> Response:
+        """Read the files of functions again (of these names, or all), and swap what is another now.
+
+        Pauses no worker."""
+        names = _section({"names": [], **await read_body(request)}, "names", list)
+        for name in names:
+            self._show(str(name))
+        return JSONResponse({"changed": await self._functions.reload([*map(str, names)])})
+
+    # ------------------------------------------------------------ chains
+    async def put_port_chain(self, name: str, request: Request) -> Response:
+        """Give a port another chain, or chain_tx; the port goes on. Pauses no worker."""
+        await self._put_chain("port", name, await read_body(request), _CHAINS)
+        return JSONResponse(self._wanted.engine.port(name))
+
+    async def put_network_chain(self, name: str, request: Request) -> Response:
+        """Give a network another chain; its ports go on. Pauses no worker."""
+        await self._put_chain("network", name, await read_body(request), _CHAINS[:1])
+        return JSONResponse(self._wanted.engine.network(name))
+
+    async def _put_chain(self, kind: Kind, name: str, body: dict[str, Any],
+                         keys: tuple[str, ...]) -> None:
+        part = self._wanted.has.parts.get(Key(kind, name))
+        if part is None:
+            there = self._wanted.has.parts.all(kind)
+            raise ApiError(404, "not-found", f'there is no {WORDS[kind]} "{name}"',
+                           nearest(name, there) or f"see `byway {kind} list`")
+        if problems := [Problem(key, "there is no such key", f"the keys are: {', '.join(keys)}")
+                        for key in body if key not in keys]:
+            raise ConfigError(problems)
+        await self._wanted.alter_built(put(part, **body))
+
+    # ------------------------------------------------------------ tables
+    async def function_table(self, name: str, table: str, limit: _Limit = 10_000) -> Response:
+        """Entries of a table of an instance, each with key and value."""
+        self._show(name)
+        return JSONResponse(self._functions.rows(name, table, limit))
+
+    async def put_function_table(self, name: str, table: str, request: Request) -> Response:
+        """Have a table hold these rows and no others. Pauses no worker."""
+        return await self._put_rows(name, table, request, whole=True)
+
+    async def patch_function_table(self, name: str, table: str, request: Request) -> Response:
+        """Have a table hold these rows as well. Pauses no worker."""
+        return await self._put_rows(name, table, request, whole=False)
+
+    async def _put_rows(self, name: str, table: str, request: Request, *, whole: bool) -> Response:
+        rows = _section(await read_body(request), "rows", dict | list)
+        self._show(name)
+        self._functions.put(name, table, rows, whole=whole)
+        return Response(status_code=204)
+
+    async def delete_function_table(self, name: str, table: str, key: _EntryKey = None) -> Response:
+        """Remove one entry of a table, or all of them. Pauses no worker."""
+        self._show(name)
+        if not self._functions.remove(name, table, key):
+            raise ApiError(404, "not-found", f"{name}: {table} has no entry {key!r}",
+                           f"see `byway nf show {name} --table {table}`")
+        return Response(status_code=204)
+
+    # ------------------------------------------------------------ events
+    async def function_events(self, name: str, event: _Event = None) -> Response:
+        """What an instance emits from now on, a line of JSON each; ends with it."""
+        self._show(name)
+        found = self._functions.events(name, event)
+        return StreamingResponse(_lines(found), media_type="application/jsonl")
+
+    def _show(self, name: str) -> dict[str, Any]:
+        try:
+            return self._functions.show(name)
+        except EngineError as error:
+            raise ApiError(404, "not-found", error.problem, error.fix) from None
+
+
+async def _lines(rows: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
+    yield b"\n"  # so that whoever asked knows that it listens
+    async for row in rows:
+        yield json.dumps(row, separators=(",", ":")).encode() + b"\n"
+
+
+def _section(body: dict[str, Any], key: str, kind: Any) -> Any:
+    """The one key that a body has. ConfigError: it has not, or others."""
+    problems = [Problem(other, "there is no such key", f"the key is: {key}")
+                for other in body if other != key]
+    if not problems and not isinstance(body.get(key), kind):
+        problems = [Problem(key, f"is {kind_of_value(body.get(key))}" if key in body else
+                            "is missing", f'write {{"{key}": {{...}}}}')]
+    if problems:
+        raise ConfigError(problems)
+    return body[key]

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a switch tells of its network functions, and how their tables are changed.
+
+Used by policy (which makes it) and, as a FunctionDesk, by wanted and the API. Uses functions,
+function_events.
+"""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from byway.control.function_events import Rings
+from byway.control.function_steps import Placed
+from byway.control.functions import Functions
+from byway.control.problem import EngineError, nearest
+from byway.functions.blueprint import Blueprint
+from byway.machine.clock import tsc
+
+_SECOND = 1_000_000_000
+
+
+class AnsweringFunctions(Functions):
+    """The network functions of one switch, with all that is asked about them."""
+
+    _rings: Rings | None = None
+
+    # ------------------------------------------------------------ what there is
+    def shown(self) -> list[dict[str, Any]]:
+        """All instances, those with a name of their own first; each with parameters and counters.
+        """
+        return [self._shown(name, placed) for name, placed in self._every().items()]
+
+    def show(self, name: str) -> dict[str, Any]:
+        """One instance, with what is known of its code and state as well."""
+        every = self._every()
+        if name not in every:
+            listed = ", ".join(list(every)[:8]) or "none"
+            raise EngineError(f'there is no network function "{name}"',
+                              nearest(name, every) or f"there are: {listed}")
+        found = self._shown(name, every[name])
+        if name in self.instances:
+            instance = self.instances[name]
+            found["states"] = {state: memory.stats() for state, memory in instance.states.items()}
+            found["now"] = int(int(tsc()) * _SECOND / self._hz)
+            found["since_1970"] = time.time()
+        return found | self._declared(self.library.blueprints.get(every[name].use))
+
+    def _every(self) -> dict[str, Placed]:
+        """All that are wanted, by name."""
+        found = {name: Placed(name, config.use, None) for name, config in self.named.items()}
+        for fitted in self._fitted.values():
+            found.update((one.name, one) for way in fitted.ways for one in way.placed
+                         if one.name not in found)
+        return found
+
+    def _shown(self, name: str, placed: Placed) -> dict[str, Any]:
+        blueprint = self.library.blueprints.get(placed.use)
+        shown: dict[str, Any] = {
+            "name": name, "use": placed.use, "function": blueprint.name if blueprint else None,
+            "summary": blueprint.doc.strip().partition("\n")[0] if blueprint else "",
+            "ports": self.having(name), "state": "ready", "reason": ""}
+        if name not in self.instances:
+            reason = self._why_not(name, placed.use)
+            return shown | {"state": "failed" if reason else "building", "reason": reason,
+                            "parameters": {}, "frames": 0, "drops": {}, "faults": 0,
+                            "last_fault": None, "copies_lost": 0}
+        instance = self.instances[name]
+        return shown | {"parameters": instance.parameters, **instance.counters}
+
+    def _why_not(self, name: str, use: str) -> str:
+        if problems := self.library.problems.get(use):
+            return str(problems[0])
+        said = (fitted.problem for fitted in self._fitted.values()
+                for way in fitted.ways for one in way.placed if one.name == name)
+        return self._wrong.get(name) or next(filter(None, said), "")
+
+    @staticmethod
+    def _declared(blueprint: Blueprint | None) -> dict[str, Any]:
+        """What its code declares."""
+        if blueprint is None:
+            return {"declared": None}
+        return {"doc": blueprint.doc, "listener": blueprint.listener, "declared": {
+            "parameters": dict(blueprint.parameters), "states": dict(blueprint.states),
+            "reasons": list(blueprint.reasons), "budget": blueprint.budget,
+            "methods": sorted(blueprint.methods), "files": sorted(blueprint.files)}}
+
+    # ------------------------------------------------------------ tables, events
+    def rows(self, name: str, table: str, limit: int) -> list[dict[str, Any]]:
+        """Entries of a table, each with ``key`` and ``value``; at most so many."""
+        return list(self._state(name, table).dump(limit))
+
+    def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
+        """Put entries into a table; ``whole``: and have no others."""
+        self._state(name, table)
+        (self.instances.fill if whole else self.instances.put)(name, table, rows)
+
+    def remove(self, name: str, table: str, key: str | None) -> bool:
+        """Remove an entry, or all; -> was there one?"""
+        self._state(name, table)
+        return self.instances.remove(name, table, key)
+
+    def _state(self, name: str, table: str) -> Any:
+        self._ready(name)
+        return self.instances.state(name, table)
+
+    def _ready(self, name: str) -> None:
+        found = self.show(name)
+        if found["state"] != "ready":
+            raise EngineError(f"{name} is not there yet: {found['reason'] or 'it is being built'}",
+                              f"see `byway nf show {name}`")
+
+    def events(self, name: str, event: str | None) -> AsyncIterator[dict[str, Any]]:
+        """What an instance emits from now on, of one of its events or of all; ends with it."""
+        self._ready(name)
+        memories = dict(self._memories(name))
+        if event is not None and event not in memories:
+            known = ", ".join(memories) or "none"
+            raise EngineError(f'{name} has no event "{event}"', f"its events are: {known}")
+        if not memories:
+            raise EngineError(f"{name} emits no events", "its code has no nf.Event")
+        if self._rings is None:
+            self._rings = Rings(self._loop)
+            self.instances.on_close = self._rings.end
+        return self._rings.events(name, memories if event is None else {event: memories[event]})
+
+    def _memories(self, name: str) -> Iterator[tuple[str, Any]]:
+        instance = self.instances[name]
+        for event, spec in instance.blueprint.states.items():
+            if spec["kind"] == "event":
+                yield event, instance.states[event]

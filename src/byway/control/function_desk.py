@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What wanted and the API need of the network functions of a running switch.
+
+Used by both; functions.py is it. Uses function_needs and problem.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from typing import Any, Protocol
+
+from byway.control.function_needs import Needs
+from byway.control.problem import Problem
+
+
+class FunctionDesk(Protocol):
+    """Belongs to the control thread. EngineError: there is none of that name, or it refuses."""
+
+    changing: asyncio.Lock
+
+    def needs_building(self, needs: Needs) -> bool:
+        """Must something be built before a change that needs this?"""
+
+    async def prepare(self, needs: Needs) -> None:
+        """Have it built, while ``changing`` is held. ConfigError: it cannot be."""
+
+    def check(self, needs: Needs) -> list[Problem]:
+        """What is wrong with the parameters that a change gives."""
+
+    async def reload(self, names: Collection[str] = ()) -> list[str]:
+        """Read the files of these instances again, or of all; -> uses that are others now."""
+
+    async def settled(self) -> list[str]:
+        """Returns when nothing is being built; -> sentences: what could not be had."""
+
+    def shown(self) -> list[dict[str, Any]]:
+        """All instances, with their parameters and counters."""
+
+    def show(self, name: str) -> dict[str, Any]:
+        """One instance, with what is known of its state as well."""
+
+    def rows(self, name: str, table: str, limit: int) -> list[dict[str, Any]]:
+        """Entries of a table, each with ``key`` and ``value``; at most so many."""
+
+    def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
+        """Put entries into a table; ``whole``: and have no others."""
+
+    def remove(self, name: str, table: str, key: str | None) -> bool:
+        """Remove an entry, or all; -> was there one?"""
+
+    def events(self, name: str, event: str | None) -> AsyncIterator[dict[str, Any]]:
+        """What an instance emits from now on, of one of its events or of all; ends with it."""
