@@ -159,8 +159,10 @@ def settle_tx(instance, reasons, batch, row, word):
     Where it goes elsewhere instead, that is a copy's way, and the row is left out (LEFT_OUT)."""
     kind, value = kind_of(word), value_of(word)
     out = UNDECIDED
-    if kind == MIRROR or kind == CLONE:
+    if kind == CLONE:
         clone(instance, batch, row, value)
+    elif kind == MIRROR:
+        out = UNDECIDED  # the chain does it, at its end
     elif kind == DROP:
         add64(instance + reasons + 8 * value, 1)
         out = DROPPED

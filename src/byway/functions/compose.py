@@ -34,10 +34,11 @@ Direction: TypeAlias = Literal["rx", "tx"]
 # The names that a chain's own lines use; the functions' sources bring theirs.
 _IMPORTS = """
 from byway.functions.apply import (
-    FAULT, LEFT_OUT, hold_all, own_row, release_all, settle_rx, settle_tx, time_of, went_wrong)
+    FAULT, LEFT_OUT, clone, hold_all, own_row, release_all, settle_rx, settle_tx, time_of,
+    went_wrong)
 from byway.functions.fields import parse
 from byway.functions.instance import I
-from byway.functions.verdicts import PASS
+from byway.functions.verdicts import MIRROR, PASS, kind_of, value_of
 from byway.machine.mem import add64, ld64, st64
 from byway.packet.batch import MIN_FRAME, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
@@ -80,8 +81,12 @@ def chain(chain, batch, selected, n, counters):
         row = ld64(selected + 8 * k)
         row = {own}
         frame = parse(row)
+        mirror = -1
+        mirrored = 0
         {begin}
 {steps}
+        if mirror >= 0:
+            clone(mirrored, batch, row, mirror)
         st64(selected + 8 * kept, row)
         kept += 1
 {counted}
@@ -150,7 +155,11 @@ class _Step:
         reasons = self.function.place_of_reasons
         call = (f"settle_rx(i{at}, {reasons}, batch, k, row, word)" if direction == "rx" else
                 f"settle_tx(i{at}, {reasons}, batch, row, word)")
-        lines += ["if word != PASS:", f"    out = {call}", "    if out != UNDECIDED:",
+        lines.append("if word != PASS:")
+        if direction == "tx" and does.COPIES in flags:  # of what leaves the chain
+            lines += ["    if kind_of(word) == MIRROR:", "        mirror = value_of(word)",
+                      f"        mirrored = i{at}"]
+        lines += [f"    out = {call}", "    if out != UNDECIDED:",
                   *("    " + line for line in _settled(direction, "out"))]
         if does.RESHAPES in flags and self is not steps[-1]:
             lines.append("frame = parse(row)")
@@ -167,4 +176,4 @@ def _settled(direction: Direction, out: str) -> list[str]:
     if direction == "rx":
         return [f"    st64(row + R.out, {out})", "    continue"]
     return [f"    if {out} != LEFT_OUT:", f"        count_drops(counters, dropped({out}), 1)",
-            "    continue"]
+            "    elif mirror >= 0:", "        clone(mirrored, batch, row, mirror)", "    continue"]

@@ -78,6 +78,14 @@ class Harness:
         chain = self.chain(direction)
         return [self._one(chain, frame, now, direction, port, offload) for frame in frames]
 
+    def run_batch(self, frames: list[bytes], now: int = 0) -> list[int]:
+        """Have frames come in together, at most ROWS; -> R.out of each (packet.batch)."""
+        kept = [np.frombuffer(frame, np.uint8).copy() for frame in frames]
+        self.fill(kept)
+        self.now = now
+        frames_in(self.chain().address, self.batch.address, now)
+        return [int(out) for out in self.batch.rows["out"][:len(frames)]]
+
     def fill(self, frames: list[np.ndarray[Any, Any]], offload: int = 0) -> None:
         """Have the batch hold these frames, which stay where they are, as they come in."""
         for row, octets in zip(self.batch.rows, frames, strict=False):

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Instances: parameters, what they count, and what outlives their code."""
+
+import dataclasses
+
+import pytest
+
+from byway.functions.harness import Harness, blueprint_of
+from byway.functions.memory import Chain, Instance, clock_of
+from byway.machine.clock import measure_hz, tsc
+from byway.nf.problem import ParameterError
+from byway.testing import builders
+from tests.unit.functions.samples import Counts, Divides, Older, Says
+
+FRAME = builders.udp(dport=53)
+
+
+def test_parameters_are_changed_at_work() -> None:
+    harness = Harness(Says, what="drop")
+    assert harness.run([FRAME])[0].reason == "told to"
+    harness.instances[0].set({"only": 54})
+    assert harness.run([FRAME])[0].reason == ""
+    assert harness.instances[0].parameters == {"what": "drop", "to": "", "only": 54}
+
+
+def test_a_change_with_a_mistake_changes_nothing() -> None:
+    instance = Instance(blueprint_of(Says), {"only": 5})
+    for given in ({"only": 6, "nothing": 1}, {"only": 6, "what": "fly"}):
+        with pytest.raises(ParameterError):
+            instance.set(given)
+        assert instance.parameters["only"] == 5
+
+
+def test_ports_have_the_numbers_that_they_have_now() -> None:
+    numbers = {"x": 3}
+    instance = Instance(blueprint_of(Says), {"to": "x"}, lambda name: numbers.get(name, -1))
+    place = instance.blueprint.place("to") // 8
+    assert instance.record[place] == 3
+    numbers["x"] = 7
+    instance.renumber()
+    assert instance.record[place] == 7
+    numbers.clear()
+    instance.renumber()
+    assert instance.record[place] == -1
+
+
+def test_state_outlives_the_code_and_counts_are_added() -> None:
+    harness = Harness(Counts)
+    harness.run([FRAME] * 3)
+    old = harness.instances[0]
+    new = Instance(dataclasses.replace(old.blueprint, digest="another"), {"least": 2})
+    new.carry(old)
+    assert new.lock is old.lock
+    assert new.states["by_source"] is old.states["by_source"]
+    assert new.counters["frames"] == 0
+    new.add_counts(old)
+    assert new.counters == old.counters
+    assert new.counters["frames"] == 3
+
+
+def test_state_that_is_described_otherwise_begins_anew() -> None:
+    old = Instance(blueprint_of(Counts))
+    states = dict(old.blueprint.states)
+    states["by_source"] = {**states["by_source"], "capacity": 32}
+    new = Instance(dataclasses.replace(old.blueprint, states=states))
+    new.carry(old)
+    assert new.states["by_source"] is not old.states["by_source"]
+    assert new.states["out"] is old.states["out"]
+
+
+def test_locks_are_of_those_with_state_each_once_and_in_order() -> None:
+    with_state = [Instance(blueprint_of(Counts)) for _ in range(3)]
+    without = Instance(blueprint_of(Older))
+    chain = Chain([with_state[2], without, with_state[0], with_state[2], with_state[1]], "rx", 1e9)
+    record = chain.record[0]
+    assert int(record["nlocks"]) == 3
+    locks = [int(word) for word in chain._locks]
+    assert locks == sorted(one.lock.ctypes.data for one in with_state)
+
+
+def test_what_went_wrong_is_told_with_its_line() -> None:
+    harness = Harness(Divides)
+    outcome, = harness.run([builders.udp(dport=0)])
+    assert outcome.fault is not None
+    assert outcome.fault.kind == "division by zero"
+    counters = harness.instances[0].counters
+    assert counters["faults"] == 1
+    file, line, what = counters["last_fault"].split(":")
+    assert (file.endswith("samples.py"), what) == (True, " division by zero")
+    assert int(line) == outcome.fault.line > 0
+
+
+def test_the_clock_is_that_of_the_time_stamp_counter() -> None:
+    hz = measure_hz()
+    before = int(tsc())
+    now = clock_of(hz)()
+    assert before / hz * 1e9 * 0.999 < now < int(tsc()) / hz * 1e9 * 1.001

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a chain makes of a function's verdict, for frames that come in and for those that go out."""
+
+import pytest
+
+from byway import nf
+from byway.functions.harness import Harness, same
+from byway.packet.batch import ROWS
+from byway.switch.fdb import MAX_PORTS
+from byway.testing import builders
+from tests.unit.functions.samples import Older, Says
+
+FRAMES = [builders.udp(dport=53, data=bytes(300)), builders.udp(dport=54), builders.arp()]
+WHAT = ["pass", "drop", "redirect", "mirror", "clone", "reply"]
+
+
+@pytest.mark.parametrize("direction", ["rx", "tx"])
+@pytest.mark.parametrize("what", WHAT)
+def test_as_in_plain_python(what: str, direction: str) -> None:
+    chain = [(Says, {"what": what, "to": "x"}), Older]
+    plain, harness = (made(chain, ports={"x": 9}) for made in (nf.Plain, Harness))
+    for frame in FRAMES:
+        one, = harness.run([frame], direction=direction)
+        other, = plain.run([frame], direction=direction)
+        assert same(one, other), (one, other)
+
+
+def test_a_copy_is_of_the_frame_as_it_is_and_a_mirror_as_it_leaves() -> None:
+    for what, later in (("clone", 0), ("mirror", 1)):
+        harness = Harness([(Says, {"what": what, "to": "x"}), Older], ports={"x": 9})
+        outcome, = harness.run(FRAMES[:1])
+        (port, copy), = outcome.copies
+        assert port == 9
+        assert outcome.frame != FRAMES[0]
+        assert (copy == outcome.frame) == bool(later)
+
+
+@pytest.mark.parametrize("direction", ["rx", "tx"])
+def test_who_drops_counts_why(direction: str) -> None:
+    harness = Harness([(Says, {"what": "drop"}), Older])
+    assert [o.reason for o in harness.run(FRAMES, direction=direction)] == ["told to", "", ""]
+    first, second = (one.counters for one in harness.instances)
+    assert (first["frames"], first["drops"]) == (3, {"told to": 1})
+    assert (second["frames"], second["drops"]) == (2, {"too old": 0})
+
+
+def test_a_port_that_is_not_there_and_one_that_cannot_be() -> None:
+    harness = Harness(Says, what="redirect", to="gone")
+    assert harness.run(FRAMES[:1])[0].verdict == nf.REDIRECT(-1)
+    for number in (-2, MAX_PORTS):
+        harness = Harness(Says, what="redirect", to="x", ports={"x": number})
+        outcome, = harness.run(FRAMES[:1])
+        assert outcome.fault is not None
+        assert outcome.fault.kind == "a port that there cannot be"
+    for what in ("mirror", "clone"):
+        harness = Harness(Says, what=what, to="x", ports={"x": MAX_PORTS})
+        outcome, = harness.run(FRAMES[:1])
+        assert outcome.verdict == nf.PASS
+        assert harness.instances[0].counters["copies_lost"] == 1
+
+
+def test_a_frame_too_short_for_ethernet_comes_to_no_function() -> None:
+    harness = Harness(Says, what="drop", only=0)
+    assert harness.run([bytes(13)])[0].verdict == nf.PASS
+    assert harness.instances[0].counters["frames"] == 0
+    assert harness.run([bytes(14)])[0].verdict == nf.DROP("told to")
+
+
+def test_more_copies_than_there_is_room_for_are_counted() -> None:
+    class_twice = [(Says, {"what": "clone", "to": "x"})] * 2
+    harness = Harness(class_twice, ports={"x": 9})
+    harness.run_batch([FRAMES[0]] * ROWS)
+    assert int(harness.batch.record[0]["nclones"]) == ROWS
+    lost = [one.counters["copies_lost"] for one in harness.instances]
+    assert sum(lost) == ROWS
