@@ -28,7 +28,7 @@ from byway.nf.undone import DATA_VALID, NEEDS_CSUM, Undone
 
 class View(Headers):
     """Headers inside a frame: ``inner`` (read only) and ``quoted``. Nothing is there any more once
-    the frame's shape has changed: take it anew then."""
+    something was done that may change the frame's shape: take it anew then."""
 
     def __init__(self, frame: "Frame", layers: Layers, settable: bool) -> None:
         self._frame, self._layers, self._settable = frame, layers, settable
@@ -175,7 +175,7 @@ class Frame(Headers):
         if 0 <= at <= len(self.head) - size:
             self.data[at : at + size] = (int(value) & (1 << 8 * size) - 1).to_bytes(size, "big")
             self.unproven()
-            self.reshaped()
+        self.reshaped()
 
     @property
     def payload(self) -> Payload:
@@ -209,15 +209,15 @@ class Frame(Headers):
     # ------------------------------------------------------------ shape
     def push_vlan(self, vlan: int) -> bool:
         """Put a VLAN tag (type 0x8100, priority 0) in front of all others."""
-        return reshape.push_vlan(self, vlan)
+        return self._reshaped(reshape.push_vlan(self, vlan))
 
     def pop_vlan(self) -> bool:
         """Take the outer VLAN tag off."""
-        return reshape.pop_vlan(self)
+        return self._reshaped(reshape.pop_vlan(self))
 
     def decapsulate(self, n: int) -> bool:
         """Take the first ``n`` bytes off: what is left is an Ethernet frame. n <= 128."""
-        return reshape.decapsulate(self, n)
+        return self._reshaped(reshape.decapsulate(self, n))
 
     def replace_l3(self, n: int, m: int, eth_type: int = 0) -> bool:
         """The ``n`` bytes behind Ethernet's header become ``m`` bytes of 0, at most 64 more, and
@@ -227,13 +227,13 @@ class Frame(Headers):
         addresses are taken out of TCP's or UDP's checksum, and those that are set afterwards come
         in: from IPv4 to IPv6 and back needs no ``fix``.
         """
-        return reshape.replace_l3(self, n, m, eth_type)
+        return self._reshaped(reshape.replace_l3(self, n, m, eth_type))
 
     def resize(self, n: int) -> bool:
         """Make the frame ``n`` bytes long, new ones being 0; the lengths in IP and UDP follow,
         checksums do not (``fix``). At least 14; longer than before up to the network's MTU and
         Ethernet's header, or 2048 where that is less."""
-        return reshape.resize(self, n)
+        return self._reshaped(reshape.resize(self, n))
 
     def fix(self) -> None:
         """Make lengths and checksums of IP, TCP, UDP, ICMP and ICMPv6 anew. IP's length stays where
@@ -260,6 +260,10 @@ class Frame(Headers):
     def reshaped(self) -> None:
         self.shape += 1
         self._layers = ethernet(self.head)
+
+    def _reshaped(self, done: bool) -> bool:
+        self.reshaped()
+        return done
 
     def unproven(self) -> None:
         """Nobody has checked its checksum any more."""

@@ -167,7 +167,7 @@ class Headers:
         self.allow_change()
         if self.layers.has("eth"):
             self.change(self.layers.l3 - 2, (int(value) & 0xFFFF).to_bytes(2, "big"))
-            self.reshaped()
+        self.reshaped()
 
     @property
     def has_vlan(self) -> bool:

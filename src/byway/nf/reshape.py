@@ -7,7 +7,7 @@ Used by frame.py, whose methods say what these do; each answers whether it was d
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from byway.nf.layers import HEAD, IPV6, TCP, UDP, Layers
+from byway.nf.layers import HEAD, IPV6, TCP, UDP, Layers, ethernet
 from byway.nf.payload import packet_end
 from byway.nf.sums import checksum, total
 from byway.nf.undone import (
@@ -36,7 +36,6 @@ def push_vlan(frame: "Frame", vlan: int) -> bool:
     if frame.length < MIN_FRAME or not _grow(frame, 12, 4):
         return False
     frame.data[12:16] = _TAG.to_bytes(2, "big") + (int(vlan) & 0xFFF).to_bytes(2, "big")
-    frame.reshaped()
     return True
 
 
@@ -45,7 +44,6 @@ def pop_vlan(frame: "Frame") -> bool:
     if not frame.has_vlan:
         return False
     _strip(frame, 12, 4)
-    frame.reshaped()
     return True
 
 
@@ -56,7 +54,6 @@ def decapsulate(frame: "Frame", n: int) -> bool:
     _strip(frame, 0, n)
     if not frame.undone.flags & NEEDS_CSUM:
         frame.undone = _left_undone(frame)
-    frame.reshaped()
     return True
 
 
@@ -92,7 +89,6 @@ def replace_l3(frame: "Frame", n: int, m: int, eth_type: int) -> bool:
         undone = replace(undone, gso_type=undone.gso_type & GSO_ECN | kind)
     frame.undone = undone
     frame.unproven()
-    frame.reshaped()
     return True
 
 
@@ -112,12 +108,12 @@ def _strip(frame: "Frame", at: int, n: int) -> None:
 def _left_undone(frame: "Frame") -> Undone:
     """A frame out of a tunnel may have a checksum that was left to be completed, and nobody says
     so: its field holds the pseudo-header's sum then."""
-    found = frame.layers
+    found = ethernet(frame.head)
     if not found.version or found.fragment or found.protocol not in (TCP, UDP):
         return Undone()
     offset = 16 if found.protocol == TCP else 6
     if found.version == 4:
-        end = found.l3 + frame.ipv4_length
+        end = found.l3 + frame.number(found.l3 + 2, 2)
     else:
         end = found.l3 + 40 + frame.number(found.l3 + 4, 2)
     place = found.l4 + offset
@@ -136,8 +132,7 @@ def resize(frame: "Frame", n: int) -> bool:
         return False
     frame.data[n:] = bytes(max(n - frame.length, 0))
     frame.unproven()
-    frame.reshaped()
-    found = frame.layers
+    found = ethernet(frame.head)
     if found.version:
         _set_lengths(frame, found, n)
     return True
