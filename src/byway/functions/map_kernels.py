@@ -39,6 +39,7 @@ were added. Who does not know them cannot choose keys that collide.
 Threads: whoever calls holds the instance's lock.
 """
 
+from byway.machine.formula import formula, logical
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import (
