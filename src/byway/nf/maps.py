@@ -140,9 +140,9 @@ class Map(Keyed, Table):
         flows = nf.Map(key="flow", value={"packets": "u64", "port": "u16"}, capacity=1000, idle=60)
 
     ``key``: a type or a tuple of types (u8 u16 u32 u64 mac ipv4 ipv6 flow). ``value``: a type of
-    one word (then get, set, add), or fields by name (then find, peek, make). ``age``: seconds from when
-    an entry was made until it is gone. ``idle``: seconds since the last set, add, find or make.
-    Either is a number or the name of an nf.Seconds parameter; a map has one of them or none.
+    one word (then get, set, add), or fields by name (then find, peek, make). ``age``: seconds from
+    when an entry was made until it is gone. ``idle``: seconds since the last set, add, find or
+    make. Either is a number or the name of an nf.Seconds parameter; a map has one of them or none.
     """
 
     kind: ClassVar[str] = "map"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``byway.nat44``: many inside hosts share one outside IPv4 address (NAPT; RFC 4787, 5382, 5508).
 
-A built-in network function, written on the author's page (byway.nf) alone. Uses nat44_errors.py for
-ICMP errors.
+A built-in network function, written on the author's page (byway.nf) alone. Uses nat44_packets.py,
+which reads and rewrites packets.
 
 Theory of operation
 -------------------
@@ -33,18 +33,20 @@ follow their first one, by ``pieces``; those that come before it are dropped.
 from typing import Annotated, Literal
 
 from byway import nf
-from byway.functions.builtin.nat44_errors import (
+from byway.functions.builtin.nat44_packets import (
+    BOTH,
+    DESTINATION,
+    SOURCE,
     is_answer,
     is_error,
     is_query,
     quoted_destination_port,
     quoted_source_port,
+    rewrite,
     rewrite_error,
 )
 
 ICMP, TCP = 1, 6
-# What a record changes: the source, the destination, or (hairpin) both.
-SOURCE, DESTINATION, BOTH = 1, 2, 3
 # Of a TCP flow: which side's packets it has, or that it ends.
 ASKS, ANSWERS, ENDS = 0, 1, 2
 MOST_TRIES = 64  # ports that are looked at for a free one
@@ -103,6 +105,12 @@ class Nat44:
         """Find the flow of a packet, make it if it may be, and do what it says."""
         if frame.is_fragment:
             return self.piece(frame)
+        if is_error(frame):
+            return self.error(frame)
+        return self.whole(frame)
+
+    def whole(self, frame):
+        """A packet that is whole, or the first fragment of one."""
         sport = frame.l4_src
         dport = frame.l4_dst
         if frame.is_tcp:
@@ -110,8 +118,6 @@ class Nat44:
         if not frame.is_udp:
             if not frame.is_icmp:
                 return nf.DROP("protocol")
-            if is_error(frame.icmp_type):
-                return self.error(frame)
             if is_query(frame.icmp_type):
                 sport = frame.icmp_id
             elif is_answer(frame.icmp_type):
@@ -224,12 +230,9 @@ class Nat44:
 
     def open_in(self, frame, src, sport, dport, protocol):
         """The first packet of a flow to the outside address: for a forwarded port, or hairpin."""
-        target = 0
-        target_port = 0
         forward = self.forwards.find((protocol, dport))
-        if forward:
-            target = forward.ip
-            target_port = forward.port
+        target = forward.ip
+        target_port = forward.port
         if src not in self.inside:
             if target == 0:
                 return self.stranger()
@@ -306,8 +309,7 @@ class Nat44:
 
     # ------------------------------------------------------------ ports
     def port_for(self, src, sport, peer, peer_port, protocol):
-        """The outside port (of a query: identifier) of an inside one, for a peer; 0: none is free.
-        """
+        """The outside port (or identifier) of an inside one, for a peer; 0: none is free."""
         binding = self.bindings.find((src, sport, protocol))
         if binding and self.is_free_for(binding.port, src, sport, peer, peer_port, protocol):
             self.owners.find((binding.port, protocol))
@@ -336,8 +338,7 @@ class Nat44:
         return not lasting or (lasting.dst == src and lasting.dport == sport)
 
     def bind(self, src, sport, port, protocol):
-        """The outside port belongs to the inside one from now on; -> it, 0 where there is no room.
-        """
+        """The outside port belongs to the inside one from now on; -> it, or 0: no room."""
         owner = self.owners.make((port, protocol))
         binding = self.bindings.make((src, sport, protocol))
         if not owner or not binding:
@@ -364,31 +365,13 @@ class Nat44:
             frame.ipv4_src = known.src
             frame.ipv4_dst = known.dst
             return nf.PASS
-        sport = frame.l4_src
-        dport = frame.l4_dst
-        if frame.is_icmp and is_query(frame.icmp_type):
-            sport = frame.icmp_id
-        elif frame.is_icmp and is_answer(frame.icmp_type):
-            dport = frame.icmp_id
-        elif not frame.is_tcp and not frame.is_udp:
-            return nf.DROP("protocol")
-        verdict = self.first_piece(frame, sport, dport)
+        verdict = self.whole(frame)
         if frame.ipv4_src != src or frame.ipv4_dst != dst:
             self.pieces.delete((src, dst, number, protocol))
             known = self.pieces.make((src, dst, number, protocol))
             known.src = frame.ipv4_src
             known.dst = frame.ipv4_dst
         return verdict
-
-    def first_piece(self, frame, sport, dport):
-        """The first fragment of a datagram, as what is whole."""
-        if frame.is_tcp:
-            return self.tcp(frame, sport, dport)
-        flow = self.brief.find((frame.ipv4_src, sport << 16 | dport, frame.ipv4_dst,
-                                frame.ip_protocol))
-        if not flow:
-            return self.open(frame, sport, dport)
-        return rewrite(frame, flow.changes, flow.src, flow.sport, flow.dst, flow.dport)
 
     def error(self, frame):
         """An ICMP error: it goes the way of answers to the packet that it quotes, and keeps nothing
@@ -414,22 +397,3 @@ class Nat44:
         if frame.ipv4_dst != self.outside:
             return nf.DROP("no flow")
         return self.stranger()
-
-
-def rewrite(frame, changes, src, sport, dst, dport):
-    """Give a packet the addresses and ports of its flow's result."""
-    if changes & SOURCE:
-        frame.ipv4_src = src
-        if frame.is_icmp:
-            if is_query(frame.icmp_type):
-                frame.icmp_id = sport
-        else:
-            frame.l4_src = sport
-    if changes & DESTINATION:
-        frame.ipv4_dst = dst
-        if frame.is_icmp:
-            if is_answer(frame.icmp_type):
-                frame.icmp_id = dport
-        else:
-            frame.l4_dst = dport
-    return nf.PASS

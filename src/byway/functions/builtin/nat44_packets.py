@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What nat44.py knows of ICMP: which messages ask, answer or tell of errors, and how an error about
-a translated packet is translated (RFC 792; RFC 5508).
+"""How nat44.py reads and rewrites packets: ports, the identifiers of ICMP, and errors about packets
+that were translated (RFC 792; RFC 5508).
 
 Written on the author's page: plain functions of a frame, compiled into the function.
 """
@@ -9,6 +9,8 @@ from byway import nf
 
 ECHO_REPLY, ECHO, TIMESTAMP, TIMESTAMP_REPLY = 0, 8, 13, 14
 UNREACHABLE, EXPIRED, PARAMETER_PROBLEM = 3, 11, 12
+# What is rewritten: the source, the destination, or (hairpin) both.
+SOURCE, DESTINATION, BOTH = 1, 2, 3
 
 
 def is_query(kind):
@@ -21,9 +23,10 @@ def is_answer(kind):
     return kind == ECHO_REPLY or kind == TIMESTAMP_REPLY
 
 
-def is_error(kind):
+def is_error(frame):
     """Does it quote a packet that met an error?"""
-    return kind == UNREACHABLE or kind == EXPIRED or kind == PARAMETER_PROBLEM
+    kind = frame.icmp_type
+    return frame.is_icmp and (kind == UNREACHABLE or kind == EXPIRED or kind == PARAMETER_PROBLEM)
 
 
 def quoted_source_port(frame):
@@ -56,4 +59,22 @@ def rewrite_error(frame, inside, src, sport, dst, dport):
     frame.ipv4_dst = dst
     if inside:
         frame.ipv4_src = src
+    return nf.PASS
+
+def rewrite(frame, changes, src, sport, dst, dport):
+    """Give a packet the addresses and ports of its flow's result."""
+    if changes & SOURCE:
+        frame.ipv4_src = src
+        if frame.is_icmp:
+            if is_query(frame.icmp_type):
+                frame.icmp_id = sport
+        else:
+            frame.l4_src = sport
+    if changes & DESTINATION:
+        frame.ipv4_dst = dst
+        if frame.is_icmp:
+            if is_answer(frame.icmp_type):
+                frame.icmp_id = dport
+        else:
+            frame.l4_dst = dport
     return nf.PASS
