@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Formulas give the same numbers as machine code and as Python."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.machine.dual import signed
@@ -38,6 +38,7 @@ def evaluate(a, b, which):  # type: ignore[no-untyped-def]
     return product(a, b) if which == 1 else constant(a)
 
 
+@settings(deadline=None)
 @given(a=NUMBERS, b=NUMBERS)
 def test_compiled_as_interpreted(a: int, b: int) -> None:
     assert evaluate(a, b, 0) == mingled(a, b)
