@@ -72,6 +72,10 @@ class _Addresses:
         if not there:
             del self._places[place]
 
+    def at(self, place: int) -> list[int]:
+        """The addresses heard there."""
+        return list(self._places.get(place, ()))
+
     def least(self, place: int) -> int:
         """The address that makes way for another one from this place, where there is no room."""
         own = self._places.get(place, OrderedDict())
@@ -95,7 +99,7 @@ class Heard:
 
     def hear(self, event: Event) -> None:
         """A worker tells."""
-        network = next((n for n in self._networks if n.number == event.network), None)
+        network = self._networks.numbered(event.network)
         if network is None or event.mac == self._networks.gateway_of(network):
             return  # the network has gone meanwhile, or it is this switch's own router
         if event.port < FIRST_TUNNEL and event.port not in network.members:
@@ -139,7 +143,7 @@ class Heard:
     def leave(self, places: set[int]) -> None:
         """These ports are gone; their numbers may be others' soon."""
         for name, known in self._known.items():
-            for mac in [mac for mac, address in known.by_mac.items() if address.place in places]:
+            for mac in [mac for place in places for mac in known.at(place)]:
                 self._forget(name, mac)
 
     @property

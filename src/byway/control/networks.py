@@ -40,6 +40,7 @@ class Networks:
         self._hz = hz
         self._population = population
         self._networks: dict[str, Network] = {}
+        self._by_number: dict[int, Network] = {}
         self._numbers = Numbers(MAX_NETWORKS)
 
     def __getitem__(self, name: str) -> Network:
@@ -61,6 +62,10 @@ class Networks:
         """The network, if there is one."""
         return self._networks.get(name) if name else None
 
+    def numbered(self, number: int) -> Network | None:
+        """The network with this number in plans, if there is one."""
+        return self._by_number.get(number)
+
     # ------------------------------------------------------------ changes
     def join_cluster(self) -> None:
         """A cluster tells from now on who is where: networks need not learn it from tunnels."""
@@ -76,6 +81,7 @@ class Networks:
             raise EngineError(f"the switch has {MAX_NETWORKS} networks already",
                               "remove some first")
         network = self._networks[config.name] = Network(config, self._numbers.take())
+        self._by_number[network.number] = network
         longest = untagged_frame(config.mtu)
         self._plans.set_network(network.number, network.fdb.address, longest, config.vni or 0)
         self._set_policy(network)
@@ -95,7 +101,7 @@ class Networks:
         if network.members:
             raise EngineError(f'network "{name}" has {len(network.members)} ports',
                               "remove its ports first")
-        del self._networks[name]
+        del self._networks[name], self._by_number[network.number]
         if network.config.vni:
             self.vnis.drop(network.config.vni)
         self._plans.drop_network(network.number)

@@ -15,7 +15,7 @@ so inside ``changing``: one exchange with the workers for all of them.
 import contextlib
 import ipaddress
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from byway.control.actions import (
     Action,
@@ -32,13 +32,11 @@ from byway.control.population import Population
 from byway.control.tunnels import TunnelHost, Tunnels
 from byway.machine.layout import CACHE_LINE, alloc
 from byway.ports.port import Port
+from byway.ports.underlay import Underlay
 from byway.switch import population as table
 from byway.switch.fdb import mac_text
 from byway.switch.responder import Responder
 from byway.switch.stages import STAGES
-
-if TYPE_CHECKING:
-    from byway.ports.underlay import Underlay
 
 # The population's sources for what the user says to this switch, and for what it hears itself.
 FILE, HEARD = "file", "heard"
@@ -70,6 +68,7 @@ class Overlay:
         self._hosts: dict[str, HostConfig] = {}
         self._entries: dict[str, EntryConfig] = {}
         self._local: dict[tuple[str, int], int] = {}  # port numbers by network and MAC
+        self._macs: dict[int, set[tuple[str, int]]] = {}  # networks and MACs by port number
         self._ports: dict[int, Port] = {}  # of the configuration, by number
         self._said_ips: dict[tuple[str, int], tuple[bytes, ...]] = {}  # besides the configured ones
         self._firm: dict[tuple[str, int], tuple[bytes, ...]] = {}  # configured ones: their IPs
@@ -123,7 +122,7 @@ class Overlay:
         self._ports |= dict.fromkeys(_numbers(port), port)
         if config.mac:
             pair = config.network, mac_number(config.mac)
-            self._local[pair] = port.index
+            self._put_local(pair, port.index)
             self._release(pair)
             self._firm[pair] = tuple(ip_bytes(ip) for ip in config.known_ips)
             self._owners |= {(config.network, ip): pair[1] for ip in self._firm[pair]}
@@ -147,11 +146,26 @@ class Overlay:
             self.population.drop_local(*pair)
             self._said_ips.pop(pair, None)
             if pair not in self._firm:
-                del self._local[pair]
+                self._drop_local(pair)
+
+    def _put_local(self, pair: tuple[str, int], number: int) -> None:
+        if self._local.get(pair) != number:
+            self._drop_local(pair)
+        self._local[pair] = number
+        self._macs.setdefault(number, set()).add(pair)
+
+    def _drop_local(self, pair: tuple[str, int]) -> bool:
+        """-> whether the address was at a local port."""
+        number = self._local.pop(pair, None)
+        if number is None:
+            return False
+        self._macs[number].discard(pair)
+        if not self._macs[number]:
+            del self._macs[number]
+        return True
 
     def _at(self, port: Port) -> list[tuple[str, int]]:
-        numbers = _numbers(port)
-        return [pair for pair, index in self._local.items() if index in numbers]
+        return [pair for number in _numbers(port) for pair in self._macs.get(number, ())]
 
     def dismiss(self, port: Port) -> None:
         """The port is removed."""
@@ -159,7 +173,7 @@ class Overlay:
         for number in _numbers(port):
             self._ports.pop(number, None)
         for pair in self._at(port):
-            del self._local[pair]
+            self._drop_local(pair)
             self._release(pair)
 
     def _release(self, pair: tuple[str, int]) -> None:
@@ -180,7 +194,7 @@ class Overlay:
         firm = self._firm.get(pair)
         ips = [ip for ip in ips if self._owners.get((network, ip), mac) == mac]
         if firm is None:
-            self._local[pair] = index
+            self._put_local(pair, index)
             self.population.put_local(network, mac, ips)
             if moved:
                 self._table.set_mac(self._networks[network].number, mac, index)
@@ -216,12 +230,12 @@ class Overlay:
             port = self._ports[self._local[pair]]
             if port.state == "up":
                 self.port_up(port, evidence=False)
-        elif self._local.pop(pair, None) is not None:
+        elif self._drop_local(pair):
             self.population.drop_local(network, mac)
 
     # ------------------------------------------------------------ tunnels
     @property
-    def underlay(self) -> "Underlay | None":
+    def underlay(self) -> Underlay | None:
         """What carries the tunnels."""
         return self.tunnels.underlay
 
@@ -235,6 +249,7 @@ class Overlay:
             self.flood(name, other, False)
         if tunnel := self._tunnels.pop(host, None):
             self.tunnels.shut(tunnel, "removed")
+            del self.tunnels.names[tunnel.index]
             self._table.forget_port(tunnel.index)
             for network in self._networks:
                 network.fdb.forget(tunnel.index)
@@ -335,7 +350,7 @@ class Overlay:
     @property
     def names(self) -> dict[int, str]:
         """The hosts' names by the numbers of their tunnels."""
-        return {tunnel.index: host for host, tunnel in self._tunnels.items()}
+        return self.tunnels.names
 
     def hosts(self) -> list[dict[str, Any]]:
         """Every host with a tunnel: its address, its networks, its counters."""

@@ -12,7 +12,7 @@ workers read while it changes.
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from byway.control.model import UnderlayConfig
 from byway.control.numbers import Numbers
@@ -23,11 +23,9 @@ from byway.control.uplinked import Uplinked
 from byway.machine.layout import address_of
 from byway.packet.tunnels import Remotes, Vnis
 from byway.ports.port import Host, Port, PortError
+from byway.ports.tunnel import Tunnel, check_address
+from byway.ports.underlay import Underlay
 from byway.switch.fdb import FIRST_TUNNEL, MAX_PORTS
-
-if TYPE_CHECKING:
-    from byway.ports.tunnel import Tunnel
-    from byway.ports.underlay import Underlay
 
 
 class TunnelHost(Host, Protocol):
@@ -66,6 +64,8 @@ class Tunnels:
         self.underlay: Underlay | None = None
         self.uplinked: Uplinked | None = None
         self.by_host: dict[str, Tunnel] = {}
+        self.names: dict[int, str] = {}  # hosts by the numbers of their tunnels
+        self._up: dict[str, Tunnel] = {}  # those that let frames through, by the host's address
 
     # ------------------------------------------------------------ the underlay
     def set_underlay(self, config: UnderlayConfig | None) -> None:
@@ -76,8 +76,6 @@ class Tunnels:
         self._drop_underlay()
         if config is None:
             return
-        from byway.ports.underlay import Underlay
-
         uplink = self._engine.port_named(config.uplink) if config.uplink else None
         index = FIRST_TUNNEL + self._numbers.take()
         made = Underlay(config, index, self._engine, self._vnis, self.remotes,
@@ -151,8 +149,6 @@ class Tunnels:
         if host not in self.by_host and not self._numbers.left:
             raise EngineError(f"there are {MAX_PORTS - FIRST_TUNNEL} tunnels already",
                               "remove hosts first")
-        from byway.ports.tunnel import check_address
-
         try:
             check_address(self.underlay, address)
         except PortError as error:
@@ -165,11 +161,10 @@ class Tunnels:
         if tunnel is None:
             if self.underlay is None or not self._numbers.left:
                 return
-            from byway.ports.tunnel import Tunnel
-
             tunnel = Tunnel(host, address, FIRST_TUNNEL + self._numbers.take(), self.underlay)
             tunnel.record["stages"] = address_of(self._stages)
             self.by_host[host] = tunnel
+            self.names[tunnel.index] = host
         elif tunnel.address_of_host == address:
             return
         else:
@@ -179,11 +174,10 @@ class Tunnels:
             self._open(tunnel)
         self._engine.publish()
 
-    def _open(self, tunnel: "Tunnel") -> None:
+    def _open(self, tunnel: Tunnel) -> None:
         """Let frames through, or have the tunnel say why not."""
         address = tunnel.address_of_host
-        other = next((one for one in self.by_host.values() if one is not tunnel
-                      and one.state == "up" and one.address_of_host == address), None)
+        other = self._up.get(address)
         try:
             if other:
                 raise EngineError(f'host "{tunnel.name}": {address} is that of host "{other.name}"',
@@ -192,16 +186,18 @@ class Tunnels:
         except EngineError as error:
             tunnel.state, tunnel.reason = "down", str(error)
             return
+        self._up[address] = tunnel
         if self.uplinked:
             self.uplinked.carry(tunnel, address)
             self._engine.loop.call_soon(self._ask)
 
-    def shut(self, tunnel: "Tunnel", reason: str) -> None:
+    def shut(self, tunnel: Tunnel, reason: str) -> None:
         """Let no frames through."""
         if tunnel.state == "up":
             if self.uplinked:
                 self.uplinked.let_go(tunnel)
             tunnel.close()
+            del self._up[tunnel.address_of_host]
         tunnel.state, tunnel.reason = "down", reason
 
     def close(self) -> None:
@@ -210,6 +206,8 @@ class Tunnels:
             if tunnel.state == "up":
                 tunnel.close()
         self.by_host.clear()
+        self.names.clear()
+        self._up.clear()
         if self.underlay:
             self.underlay.close()
             self.underlay = None
