@@ -217,7 +217,7 @@ def own_function(unit: Unit, node: ast.Call, function: types.FunctionType,
     made = unit.world.kernel_for(unit, node, function, values)
     passed = ["self", "row", "frame", "batch", "now"]
     for value in values.values():
-        if value.kind not in ("self", "choice") and value.name != "frame":
+        if not value.everywhere:
             passed += [value.high, value.code] if value.kind == "wide" else [
                 f"int({value.code})" if value.test else value.code]
     result = unit.temp()
@@ -254,7 +254,8 @@ def _bound(unit: Unit, node: ast.Call, function: types.FunctionType,
         if name not in values:
             values[name] = expressions.constant(node, parameter.default)
     for name, value in values.items():
-        if value.kind not in ("number", "wide", "verdict", "record", "view", "self", "unknown"):
+        if value.kind not in ("number", "wide", "verdict", "record", "view", "payload", "self",
+                              "unknown"):
             raise Refused(node, f"{function.__name__} is given {value.shown} as {name}",
                           "give it numbers, addresses, records or the frame")
     return {name: values[name] for name in signature.parameters}

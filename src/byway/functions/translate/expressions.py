@@ -148,14 +148,14 @@ def binary(unit: Unit, node: ast.BinOp) -> Value:
 def operate(unit: Unit, node: ast.expr | ast.stmt, op: ast.operator, left: Value,
             right: Value) -> Value:
     """The result of an operator."""
-    if "unknown" in (left.kind, right.kind):
-        return UNKNOWN
     kind = type(op)
     if kind is ast.Div:
         raise Refused(node, "/ makes a number with a fraction", "write //")
     if kind not in _FOLDED:
         sign = "**" if kind is ast.Pow else "@"
         raise Refused(node, f"{sign} is not translated", "multiply, or shift: 1 << n")
+    if "unknown" in (left.kind, right.kind):
+        return UNKNOWN
     if isinstance(left.constant, int) and isinstance(right.constant, int):
         return _folded(node, kind, left.constant, right.constant)
     left, right = (whole(each, node, what) for each, what in

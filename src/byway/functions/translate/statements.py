@@ -30,6 +30,7 @@ def run(unit: Unit, nodes: Sequence[ast.stmt]) -> bool:
             ended = _statement(unit, node)
         except Refused as refused:
             unit.world.refuse(unit, refused)
+            ended = isinstance(node, ast.Return)
             for each in ast.walk(node):
                 if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store):
                     unit.forget(each.id)
@@ -69,6 +70,7 @@ def _alone(unit: Unit, node: ast.Expr) -> None:
     if isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
         return
     if not isinstance(node.value, ast.Call):
+        unit.value(node.value)
         raise Refused(node, "this line does nothing", "leave it out, or assign what it computes")
     value = calls.call(unit, node.value)
     if value.kind == "verdict":

@@ -149,6 +149,8 @@ class Unit:
 
     def bind(self, node: ast.AST, name: str, value: Value) -> None:
         """Assign a value to a variable. Refused where it was something else before."""
+        if value.kind == "flow":
+            raise Refused(node, f"{name} would be a flow", "write frame.flow where the key is")
         if value.kind in ("text", "tuple", "object", "self", "none", "state", "prefix", "choice"):
             raise Refused(node, f"{name} would be {value.shown}",
                           "assign numbers, addresses, records or verdicts")
@@ -157,6 +159,10 @@ class Unit:
                 known.kind != value.kind or known.name != value.name):
             raise Refused(node, f"{name} is {known.shown} before, and {value.shown} here",
                           "use two names")
+        if value.everywhere:
+            self.variables[name] = value
+            self.assigned.add(name)
+            return
         self.variables[name] = dataclasses.replace(
             self.assign(f"v_{name}", f"h_{name}", value), constant=None, truth=False)
         self.assigned.add(name)

@@ -49,6 +49,11 @@ class Value:
                    for each in (self.code, self.high))
 
     @property
+    def everywhere(self) -> bool:
+        """Is there one of it, which every kernel has anyway?"""
+        return self.kind in ("self", "payload") or (self.kind == "view" and self.name == "frame")
+
+    @property
     def shown(self) -> str:
         """What it is, for messages."""
         return _SHOWN[self.kind]

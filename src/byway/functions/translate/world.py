@@ -186,10 +186,10 @@ class World:
         for name, shape in shapes.items():
             if shape.kind == "wide":
                 parameters += [f"h_{name}", f"v_{name}"]
-            elif shape.kind != "self" and shape.name != "frame":
+            elif not shape.everywhere:
                 parameters.append(f"v_{name}")
             unit.variables[name] = dataclasses.replace(
-                shape, code="frame" if shape.name == "frame" else f"v_{name}",
+                shape, code="frame" if shape.everywhere else f"v_{name}",
                 high=f"h_{name}" if shape.kind == "wide" else "")
             unit.assigned.add(name)
         self._open.append(function)
