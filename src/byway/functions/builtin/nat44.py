@@ -49,6 +49,7 @@ from byway.functions.builtin.nat44_packets import (
 ICMP, TCP = 1, 6
 # Of a TCP flow: which side's packets it has, or that it ends.
 ASKS, ANSWERS, ENDS = 0, 1, 2
+NONE = -1  # no port
 MOST_TRIES = 64  # ports that are looked at for a free one
 GROUPS = 7  # the first three bits of group addresses, and of some that nobody has
 SECOND_BITS = 30  # nanoseconds of a second, roughly
@@ -222,7 +223,7 @@ class Nat44:
         if dst >> 29 == GROUPS:
             return nf.PASS
         port = self.port_for(src, sport, dst, dport, protocol)
-        if port == 0:
+        if port < 0:
             return nf.DROP("no free port")
         if not self.pair(src, sport, dst, dport, protocol, self.outside, port, dst, dport, SOURCE):
             return nf.DROP("table full")
@@ -241,7 +242,7 @@ class Nat44:
                 return nf.DROP("table full")
             return rewrite(frame, DESTINATION, src, sport, target, target_port)
         port = self.port_for(src, sport, self.outside, dport, protocol)
-        if port == 0:
+        if port < 0:
             return nf.DROP("no free port")
         if target == 0:
             owner = self.owners.peek((dport, protocol))
@@ -309,14 +310,14 @@ class Nat44:
 
     # ------------------------------------------------------------ ports
     def port_for(self, src, sport, peer, peer_port, protocol):
-        """The outside port (or identifier) of an inside one, for a peer; 0: none is free."""
+        """The outside port (or identifier) of an inside one, for a peer; -1: none is free."""
         binding = self.bindings.find((src, sport, protocol))
         if binding and self.is_free_for(binding.port, src, sport, peer, peer_port, protocol):
             self.owners.find((binding.port, protocol))
             return binding.port
         count = self.last_port - self.first_port + 1
         if count < 1:
-            return 0
+            return NONE
         port = sport
         if protocol != ICMP and (port < self.first_port or port > self.last_port):
             port = self.first_port + nf.random(count)
@@ -325,7 +326,7 @@ class Nat44:
                 if self.is_free_for(port, src, sport, peer, peer_port, protocol):
                     return self.bind(src, sport, port, protocol)
             port = self.first_port + nf.random(count)
-        return 0
+        return NONE
 
     def is_free_for(self, port, src, sport, peer, peer_port, protocol):
         """Do answers of a peer to this port not go to somebody else already?"""
@@ -338,12 +339,12 @@ class Nat44:
         return not lasting or (lasting.dst == src and lasting.dport == sport)
 
     def bind(self, src, sport, port, protocol):
-        """The outside port belongs to the inside one from now on; -> it, or 0: no room."""
+        """The outside port belongs to the inside one from now on; -> it, or -1: no room."""
         owner = self.owners.make((port, protocol))
         binding = self.bindings.make((src, sport, protocol))
         if not owner or not binding:
             self.owners.delete((port, protocol))
-            return 0
+            return NONE
         owner.ip = src
         owner.port = sport
         binding.port = port
