@@ -78,6 +78,8 @@ class Policy:
         self.functions.refit, self.functions.settle = self._refit, engine.settle
         self.functions.ready = engine.open_waiting
         self._ports: dict[str, Port] = {}
+        self._mirrors: dict[str, str] = {}  # port: the port that it is mirrored to
+        self._mirrored: dict[str, dict[str, None]] = {}  # and the other way round
         self._responder = overlay.responder
         overlay.tunnels.on_uplink(self.change)
         self._trunks: dict[str, TrunkPort] = {}
@@ -88,6 +90,7 @@ class Policy:
     def admit(self, port: Port) -> None:
         """A port that is not attached yet gets the stages that it needs."""
         self._ports[port.name] = port
+        self._set_mirror(port.name, port.config.mirror)
         self.services.admit(port)
         if port.config.vlans:
             self._trunks[port.name] = TrunkPort(port, self._engine, self._networks, self._plans)
@@ -99,6 +102,7 @@ class Policy:
 
     def change(self, port: Port) -> None:
         """The configuration of a port, or of what it belongs to, is another one."""
+        self._set_mirror(port.name, port.config.mirror)
         self._fit(port)
 
     def _refit(self, names: Iterable[str]) -> None:
@@ -109,6 +113,7 @@ class Policy:
     def leave(self, port: Port) -> None:
         """The port is about to be closed."""
         self._ports.pop(port.name, None)
+        self._set_mirror(port.name, None)
         self.services.leave(port)
         if trunk := self._trunks.get(port.name):
             trunk.leave()
@@ -127,7 +132,15 @@ class Policy:
         self._parts.pop(port.name, None)
 
     def _mirrored_to(self, name: str) -> list[Port]:
-        return [p for p in self._ports.values() if p.config.mirror and p.config.mirror.to == name]
+        return [self._ports[other] for other in self._mirrored.get(name, ())]
+
+    def _set_mirror(self, name: str, mirror: MirrorConfig | None) -> None:
+        before = self._mirrors.pop(name, None)
+        if before is not None:
+            del self._mirrored[before][name]
+        if mirror:
+            self._mirrors[name] = mirror.to
+            self._mirrored.setdefault(mirror.to, {})[name] = None
 
     def network_changed(self, name: str) -> None:
         """A network has other values: fit its ports."""

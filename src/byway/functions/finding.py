@@ -99,8 +99,9 @@ def _beside(folder: Path) -> Iterator[None]:
 
 def _chosen(use: str, name: str, module: ModuleType) -> type:
     """The function of that name; of no name, the only one that the module itself defines."""
-    there = {key: value for key, value in vars(module).items()
-             if is_function(value) and value.__module__ == module.__name__}
+    there: dict[str, type] = {
+        key: value for key, value in vars(module).items()
+        if is_function(value) and value.__module__ == module.__name__}
     if not name and len(there) == 1:
         return next(iter(there.values()))
     if name in there:
