@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from byway.cli import nf_switch
 from byway.cli.reach import Json
 
 app = typer.Typer(no_args_is_help=True, help="Write, check and use network functions.")
@@ -90,3 +91,6 @@ def bench(
     from byway.cli.nf_bench import run_bench
 
     raise typer.Exit(run_bench(functions, pcap or [], flows, seconds, as_json))
+
+
+nf_switch.register(app)

@@ -4,7 +4,8 @@
 Used through byway.client. Uses httpx, imported with the first call.
 """
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -146,6 +147,73 @@ class Client:
         """Remove a security group that nothing speaks of."""
         self._call("DELETE", f"/v1/security-groups/{_escaped(name)}")
 
+    def functions(self) -> list[Row]:
+        """The instances of network functions, with parameters and counters."""
+        return self._rows("/v1/functions")
+
+    def function(self, name: str) -> Row:
+        """One instance, with what its code declares and what is in its state."""
+        return self._object("GET", _function_path(name))
+
+    def add_function(self, function: Mapping[str, Any]) -> Row:
+        """Add a network function with a name, or change it; keys as in the configuration file."""
+        return self._object("PUT", _function_path(function["name"]), function)
+
+    def set_function(self, name: str, parameters: Mapping[str, Any]) -> Row:
+        """Change parameters of an instance, from the next frame on."""
+        return self._object("PATCH", _function_path(name), {"parameters": dict(parameters)})
+
+    def remove_function(self, name: str) -> None:
+        """Remove an instance from all chains, and what has that name."""
+        self._call("DELETE", _function_path(name))
+
+    def reload_functions(self, names: Iterable[str] = ()) -> list[str]:
+        """Read the files of these instances again, or of all; -> what is another one now."""
+        answer = self._object("POST", "/v1/functions/reload", {"names": [*names]})
+        changed: list[str] = answer["changed"]
+        return changed
+
+    def chain(self, kind: str, name: str) -> Row:
+        """The functions in the ``chain`` (and ``chain_tx``) of a "port" or "network"."""
+        return self._object("GET", f"/v1/{kind}s/{_escaped(name)}/chain")
+
+    def set_chain(self, kind: str, name: str, **chains: Iterable[str]) -> Row:
+        """Give a "port" or "network" another ``chain`` (a port: or ``chain_tx``); it goes on."""
+        return self._object("PUT", f"/v1/{kind}s/{_escaped(name)}/chain",
+                            {key: [*chain] for key, chain in chains.items()})
+
+    def add_step(self, kind: str, name: str, function: str, **where: bool) -> Row:
+        """Put a function into the chain of a "port" or "network"; ``first``: before the others,
+        ``tx``: for frames that go out of the port."""
+        return self._object("POST", f"/v1/{kind}s/{_escaped(name)}/chain",
+                            {"function": function, **where})
+
+    def function_table(self, name: str, table: str, limit: int = 10_000) -> list[Row]:
+        """Entries of a table of an instance, each with ``key`` and ``value``."""
+        return self._rows(f"{_function_path(name)}/tables/{_escaped(table)}?limit={limit}")
+
+    def put_function_table(self, name: str, table: str, rows: Any, *, whole: bool = False) -> None:
+        """Put entries into a table ({key: value}, or a list); ``whole``: and have no others."""
+        self._call("PUT" if whole else "PATCH",
+                   f"{_function_path(name)}/tables/{_escaped(table)}", {"rows": rows})
+
+    def remove_function_entry(self, name: str, table: str, key: str | None = None) -> None:
+        """Remove an entry of a table, or all."""
+        query = "" if key is None else f"?key={_escaped(key)}"
+        self._call("DELETE", f"{_function_path(name)}/tables/{_escaped(table)}{query}")
+
+    def function_events(self, name: str, event: str | None = None) -> Iterator[Row]:
+        """What an instance emits from now on, until it is gone."""
+        query = "" if event is None else f"?event={_escaped(event)}"
+        with self._connection().stream("GET", f"{_function_path(name)}/events{query}",
+                                       timeout=None) as answer:
+            if answer.is_error:
+                answer.read()
+                raise _refusal(answer)
+            for line in answer.iter_lines():
+                if line:
+                    yield json.loads(line)
+
     def routers(self) -> list[Row]:
         """The routers."""
         return self._rows("/v1/routers")
@@ -226,6 +294,17 @@ class Client:
         """All counters as Prometheus text."""
         return self._call("GET", "/metrics").text
 
+    def _connection(self) -> "httpx.Client":
+        import httpx
+
+        if self._http is None:
+            # No proxy of the environment has a say over a Unix socket.
+            self._http = httpx.Client(
+                transport=httpx.HTTPTransport(uds=self.path), base_url="http://byway",
+                timeout=self._timeout, trust_env=False,
+            )
+        return self._http
+
     def _rows(self, path: str) -> list[Row]:
         rows: list[Row] = self._call("GET", path).json()
         return rows
@@ -239,14 +318,9 @@ class Client:
     ) -> "httpx.Response":
         import httpx
 
-        if self._http is None:
-            # No proxy of the environment has a say over a Unix socket.
-            self._http = httpx.Client(
-                transport=httpx.HTTPTransport(uds=self.path), base_url="http://byway",
-                timeout=self._timeout, trust_env=False,
-            )
         try:
-            answer = self._http.request(method, path, json=None if body is None else dict(body))
+            answer = self._connection().request(
+                method, path, json=None if body is None else dict(body))
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotReachable(
                 f"no switch answers at {self.path} ({error})",
@@ -274,6 +348,10 @@ def _refusal(answer: "httpx.Response") -> ClientError:
 
 def _escaped(name: str) -> str:
     return quote(str(name), safe="")
+
+
+def _function_path(name: str) -> str:
+    return f"/v1/functions/{_escaped(name)}"
 
 
 def _entry_path(network: str, mac: str) -> str:

@@ -178,6 +178,13 @@ class FunctionAnswer(_Answer):
     copies_lost: int
 
 
+class ChainAnswer(_Answer):
+    """The network functions that frames go through, as written: of a port, and out of it."""
+
+    chain: list[str]
+    chain_tx: list[str] = []
+
+
 class RowAnswer(_Answer):
     """An entry of a table; an address in it is text, and so is a key of several parts."""
 

@@ -11,6 +11,7 @@ from fastapi import FastAPI, Response
 
 from byway import __version__
 from byway.control.answers import (
+    ChainAnswer,
     ChangesAnswer,
     ClusterAnswer,
     ConnectionAnswer,
@@ -100,8 +101,12 @@ def _function_routes(api: Api, functions: FunctionsApi) -> list[Route]:
         ("PUT", one, api.put_function, FunctionAnswer, change | {201: "added"}),
         ("PATCH", one, functions.patch_function, FunctionAnswer, change),
         ("DELETE", one, functions.delete_function, None, change | {204: "removed"}),
-        ("PUT", "/v1/ports/{name}/chain", functions.put_port_chain, PortAnswer, change),
-        ("PUT", "/v1/networks/{name}/chain", functions.put_network_chain, NetworkAnswer, change)]
+        ("GET", "/v1/ports/{name}/chain", functions.port_chain, ChainAnswer, absent),
+        ("PUT", "/v1/ports/{name}/chain", functions.put_port_chain, ChainAnswer, change),
+        ("POST", "/v1/ports/{name}/chain", functions.post_port_chain, ChainAnswer, change),
+        ("GET", "/v1/networks/{name}/chain", functions.network_chain, ChainAnswer, absent),
+        ("PUT", "/v1/networks/{name}/chain", functions.put_network_chain, ChainAnswer, change),
+        ("POST", "/v1/networks/{name}/chain", functions.post_network_chain, ChainAnswer, change)]
 
 
 def _cluster_routes(api: ClusterApi) -> list[Route]:

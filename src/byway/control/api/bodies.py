@@ -59,6 +59,11 @@ _FUNCTION_BODIES: dict[str, dict[str, Any]] = {
         "properties": {"parameters": {"type": "object", "additionalProperties": {
             "type": ["boolean", "number", "string"]}}}},
     "put_function_table": _ROWS, "patch_function_table": _ROWS,
+    **{f"post_{kind}_chain": {
+        "type": "object", "required": ["function"], "additionalProperties": False,
+        "properties": {"function": {"type": "string"}, "first": {"type": "boolean"},
+                       **({"tx": {"type": "boolean"}} if kind == "port" else {})}}
+       for kind in ("port", "network")},
     "put_port_chain": {"type": "object", "additionalProperties": False,
                        "properties": {"chain": _CHAIN, "chain_tx": _CHAIN}},
     "put_network_chain": {"type": "object", "additionalProperties": False,

@@ -16,13 +16,12 @@ from byway.control.api.bodies import read_body
 from byway.control.api.refusals import ApiError
 from byway.control.function_edits import put, with_given, without
 from byway.control.parts import WORDS, Key, Kind
-from byway.control.problem import ConfigError, EngineError, Problem, kind_of_value, nearest
+from byway.control.problem import ConfigError, EngineError, Problem, kind_of_value, nearest, shown
 from byway.control.wanted import Wanted
 
 _Limit = Annotated[int, Query(ge=1, le=1_000_000, description="at most so many")]
 _Event = Annotated[str | None, Query(description="only this event")]
 _EntryKey = Annotated[str | None, Query(alias="key", description="only this entry")]
-_CHAINS = ("chain", "chain_tx")
 
 
 class FunctionsApi:
@@ -65,27 +64,58 @@ class FunctionsApi:
         return JSONResponse({"changed": await self._functions.reload([*map(str, names)])})
 
     # ------------------------------------------------------------ chains
+    async def port_chain(self, name: str) -> Response:
+        """The network functions in a port's chain and chain_tx, as written."""
+        return JSONResponse(_chains(self._part("port", name)))
+
     async def put_port_chain(self, name: str, request: Request) -> Response:
         """Give a port another chain, or chain_tx; the port goes on. Pauses no worker."""
-        await self._put_chain("port", name, await read_body(request), _CHAINS)
-        return JSONResponse(self._wanted.engine.port(name))
+        return await self._put_chain("port", name, await read_body(request))
+
+    async def post_port_chain(self, name: str, request: Request) -> Response:
+        """Put a function into a port's chain, the last or the first. Pauses no worker."""
+        return await self._add_step("port", name, await read_body(request))
+
+    async def network_chain(self, name: str) -> Response:
+        """The network functions in a network's chain, as written."""
+        return JSONResponse(_chains(self._part("network", name)))
 
     async def put_network_chain(self, name: str, request: Request) -> Response:
         """Give a network another chain; its ports go on. Pauses no worker."""
-        await self._put_chain("network", name, await read_body(request), _CHAINS[:1])
-        return JSONResponse(self._wanted.engine.network(name))
+        return await self._put_chain("network", name, await read_body(request))
 
-    async def _put_chain(self, kind: Kind, name: str, body: dict[str, Any],
-                         keys: tuple[str, ...]) -> None:
+    async def post_network_chain(self, name: str, request: Request) -> Response:
+        """Put a function into a network's chain, the last or the first. Pauses no worker."""
+        return await self._add_step("network", name, await read_body(request))
+
+    async def _put_chain(self, kind: Kind, name: str, body: dict[str, Any]) -> Response:
+        part = self._part(kind, name)
+        known = tuple(_chains(part))
+        if problems := [Problem(key, "there is no such key", f"the keys are: {', '.join(known)}")
+                        for key in body if key not in known]:
+            raise ConfigError(problems)
+        await self._wanted.alter_built(put(part, **body))
+        return JSONResponse(_chains(self._part(kind, name)))
+
+    async def _add_step(self, kind: Kind, name: str, body: dict[str, Any]) -> Response:
+        part, where = self._part(kind, name), "chain_tx" if body.pop("tx", False) else "chain"
+        first, function = body.pop("first", False), body.pop("function", None)
+        if body or not isinstance(function, str) or where not in _chains(part):
+            raise ConfigError([Problem(
+                "the body", f"is {shown({'function': function, **body})}",
+                'write {"function": "...", "first": false}'
+                + (', of a port also "tx"' if kind == "port" else ""))])
+        chain = list(getattr(part, where))
+        return await self._put_chain(
+            kind, name, {where: [function, *chain] if first else [*chain, function]})
+
+    def _part(self, kind: Kind, name: str) -> Any:
         part = self._wanted.has.parts.get(Key(kind, name))
         if part is None:
             there = self._wanted.has.parts.all(kind)
             raise ApiError(404, "not-found", f'there is no {WORDS[kind]} "{name}"',
                            nearest(name, there) or f"see `byway {kind} list`")
-        if problems := [Problem(key, "there is no such key", f"the keys are: {', '.join(keys)}")
-                        for key in body if key not in keys]:
-            raise ConfigError(problems)
-        await self._wanted.alter_built(put(part, **body))
+        return part
 
     # ------------------------------------------------------------ tables
     async def function_table(self, name: str, table: str, limit: _Limit = 10_000) -> Response:
@@ -127,6 +157,10 @@ class FunctionsApi:
             return self._functions.show(name)
         except EngineError as error:
             raise ApiError(404, "not-found", error.problem, error.fix) from None
+
+
+def _chains(part: Any) -> dict[str, list[str]]:
+    return {key: list(getattr(part, key)) for key in ("chain", "chain_tx") if hasattr(part, key)}
 
 
 async def _lines(rows: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
