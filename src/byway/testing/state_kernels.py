@@ -16,6 +16,7 @@ from byway.functions.map_kernels import (
     map_make,
     map_set,
 )
+from byway.functions.map_memory import map_shape
 from byway.functions.states_kernels import (
     array_get,
     array_set,
@@ -33,6 +34,7 @@ from byway.functions.states_kernels import (
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
 from byway.machine.system import rdtsc
+from byway.nf.keys import FLOW_WORDS
 
 GET, HAS, SET, ADD, DELETE, FIND, MAKE = range(7)
 
@@ -80,21 +82,57 @@ def map_get_all(state, now, shape, keys, n):
     return right
 
 
+# As translated code has them: constants.
+NUMBER, AGED_NUMBER = map_shape(1, 1, 32), map_shape(1, 1, 32, aged=True)
+FLOW_RECORD = map_shape(FLOW_WORDS, 2, aged=True, used=True)
+
+
 @kernel(entry=True)
-def map_ticks_u32(state, now, keys, n):
-    """How many ticks n look-ups take in a map of keys of one word and values of 32 bits (its shape
-    is a constant, as in translated code)."""
+def ticks_of_get(state, now, keys, n):
+    """Ticks of the time stamp counter that n look-ups take, of numbers that do not age; ``keys``:
+    a word each, and one to spare."""
     total = 0
     began = rdtsc()
     for k in range(n):
         st64(state + KEY, ld64(keys + 8 * k))
-        total += map_get(state, now, SHAPE_U32, 0)
-    ended = rdtsc()
-    st64(keys, ld64(keys) + (total & 0))  # the sum is used
-    return ended - began
+        total += map_get(state, now, NUMBER, 0)
+    st64(keys + 8 * n, total)  # it is used
+    return rdtsc() - began
 
 
-SHAPE_U32 = 1 | 3 << 4 | 16 << 8 | 16 << 18 | 1 << 24 | 32 << 32
+@kernel(entry=True)
+def ticks_of_add(state, now, keys, n):
+    """As ``ticks_of_get``, to add 1 to numbers that age."""
+    total = 0
+    began = rdtsc()
+    for k in range(n):
+        st64(state + KEY, ld64(keys + 8 * k))
+        total += map_add(state, now, AGED_NUMBER, 1)
+    st64(keys + 8 * n, total)  # it is used
+    return rdtsc() - began
+
+
+@kernel(entry=True)
+def ticks_of_make(state, now, keys, n):
+    """As ``ticks_of_get``, to count in the records of flows; ``keys``: FLOW_WORDS each."""
+    began = rdtsc()
+    for k in range(n):
+        for word in range(FLOW_WORDS):
+            st64(state + KEY + 8 * word, ld64(keys + 8 * (FLOW_WORDS * k + word)))
+        record = map_make(state, now, FLOW_RECORD)
+        st64(record, ld64(record) + 1)
+    return rdtsc() - began
+
+
+@kernel(entry=True)
+def ticks_of_lookup(state, keys, n):
+    """As ``ticks_of_get``, for the prefixes of IPv4 addresses."""
+    total = 0
+    began = rdtsc()
+    for k in range(n):
+        total += lpm_get4(state, ld64(keys + 8 * k), 0)
+    st64(keys + 8 * n, total)  # it is used
+    return rdtsc() - began
 
 
 @kernel(entry=True)
