@@ -40,6 +40,8 @@ def run_check(written: str, captures: Sequence[str], count: int, seed: int, as_j
     else:
         for name, report in reports.items():
             _show(name, report)
+    if any(not problem.file for report in reports.values() for problem in report.problems):
+        return 2  # what is wrong is no part of the source: a parameter
     return int(not all(report.good for report in reports.values()))
 
 
@@ -57,7 +59,8 @@ def _as_json(name: str, report: "Report") -> dict[str, object]:
 def _show(name: str, report: "Report") -> None:
     if report.problems:
         for problem in report.problems:
-            print(f"byway nf check: {problem}", file=sys.stderr)
+            print(f"byway nf check: {problem if problem.file else problem.message}",
+                  file=sys.stderr)
         print(f"{name}: refused")
         return
     said = [f"{number} {verdict}" for verdict, number in report.verdicts.most_common()]
