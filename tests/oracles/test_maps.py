@@ -26,6 +26,7 @@ from byway.testing.state_kernels import (
     GET,
     HAS,
     MAKE,
+    PEEK,
     SET,
     map_do,
     map_get_all,
@@ -124,6 +125,8 @@ class Both:
             assert self.do(HAS, key) == int(key in self.plain)
         elif what == DELETE:
             assert self.do(DELETE, key) == int(self.plain.delete(key))
+        elif what == PEEK:
+            self.records(self.plain.peek(key), self.do(PEEK, key), n)
         else:
             self.records(self.plain.find(key), self.do(FIND, key), n)
 
@@ -161,7 +164,7 @@ def maps(draw: st.DrawFn) -> tuple[Map, st.SearchStrategy[Any]]:
 def test_as_in_plain_python(data: st.DataObject) -> None:
     plain, keys = data.draw(maps())
     both = Both(plain)
-    allowed = [GET, HAS, SET, ADD, DELETE] if plain.is_word else [FIND, MAKE, HAS, DELETE]
+    allowed = [GET, HAS, SET, ADD, DELETE] if plain.is_word else [FIND, MAKE, PEEK, HAS, DELETE]
     steps = data.draw(st.lists(st.tuples(
         st.sampled_from([*allowed, *allowed[:3], SET if plain.is_word else MAKE]), keys,
         WORDS | st.integers(0, 300), st.sampled_from([0, 0, 0, 1 << 19, SECOND // 3])),

@@ -14,6 +14,7 @@ from byway.functions.map_kernels import (
     map_get,
     map_has,
     map_make,
+    map_peek,
     map_set,
 )
 from byway.functions.map_memory import map_shape
@@ -36,7 +37,7 @@ from byway.machine.mem import ld64, st64
 from byway.machine.system import rdtsc
 from byway.nf.keys import FLOW_WORDS
 
-GET, HAS, SET, ADD, DELETE, FIND, MAKE = range(7)
+GET, HAS, SET, ADD, DELETE, FIND, PEEK, MAKE = range(8)
 
 
 @kernel(entry=True)
@@ -55,6 +56,8 @@ def map_do(state, now, shape, what, n):
         answer = 1 if map_delete(state, now, shape) else 0
     elif what == FIND:
         answer = map_find(state, now, shape)
+    elif what == PEEK:
+        answer = map_peek(state, now, shape)
     else:
         answer = map_make(state, now, shape)
     return answer
