@@ -60,7 +60,8 @@ def taken(both: Both, event: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("function", [FlowExport, Sampler, DnsLog, Tap])
 def test_translated_as_it_stands_over_anything(function: type) -> None:
-    both = Both(function, **({"rate": 7} if function is Sampler else {}))
+    given: dict[type, dict[str, Any]] = {Sampler: {"rate": 7}, FlowExport: {"idle": 86400}}
+    both = Both(function, **given.get(function, {}))
     event = {Sampler: "samples", DnsLog: "messages", Tap: "frames"}.get(function)
     frames = generated(frames_wanted(), seed=5)
     for first in range(0, len(frames), 500):

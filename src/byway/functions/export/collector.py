@@ -5,7 +5,7 @@ Used by the listeners of byway.flow_export and byway.sampler. Uses nothing.
 """
 
 import socket
-from typing import Self
+from typing import Any, Self
 
 
 class Collector:
@@ -17,8 +17,9 @@ class Collector:
         if not colon or not host or not port.isdecimal() or not 0 < int(port) < 65536:
             raise ValueError(f'collector: "{place}" is no address with a port number; write'
                              ' "10.0.0.1:4739"')
-        family, kind, protocol, _, self._to = socket.getaddrinfo(
+        family, kind, protocol, _, to = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_DGRAM)[0]
+        self._to: tuple[Any, ...] = to
         self._socket = socket.socket(family, kind, protocol)
 
     def __enter__(self) -> Self:
