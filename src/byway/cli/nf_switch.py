@@ -182,6 +182,15 @@ def events(
                 return
 
 
+def listen(name: Name, api: Api = None) -> None:
+    """Run the listener of an instance; the switch does that by itself."""
+    from byway.cli.nf_listen import run_listener
+
+    with reach(api) as client:
+        path = client.path
+    raise typer.Exit(run_listener(name, path))
+
+
 def absolute(function: str) -> str:
     """A function as it is written in a chain, with the absolute path of its file."""
     found = _FILE.match(function)
@@ -236,3 +245,4 @@ def register(app: typer.Typer) -> None:
     app.command()(put)
     app.command()(reload)
     app.command()(events)
+    app.command(hidden=True)(listen)

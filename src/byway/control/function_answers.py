@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a switch tells of its network functions, and how their tables are changed.
 
-Used by policy (which makes it) and, as a FunctionDesk, by wanted and the API. Uses functions,
-function_events.
+Used by policy (which makes it) and, as a FunctionDesk, by wanted, the API and the daemon. Uses
+functions, function_events, function_listeners.
 """
 
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 from byway.control.function_events import Rings
+from byway.control.function_listeners import Listeners
 from byway.control.function_steps import Placed
 from byway.control.functions import Functions
 from byway.control.problem import EngineError, nearest
@@ -23,6 +25,7 @@ class AnsweringFunctions(Functions):
     """The network functions of one switch, with all that is asked about them."""
 
     _rings: Rings | None = None
+    _listeners: Listeners | None = None
 
     # ------------------------------------------------------------ what there is
     def shown(self) -> list[dict[str, Any]]:
@@ -41,9 +44,11 @@ class AnsweringFunctions(Functions):
         if name in self.instances:
             instance = self.instances[name]
             found["states"] = {state: memory.stats() for state, memory in instance.states.items()}
+            if self._listeners and name in self._listeners.shown:
+                found["listener"] = self._listeners.shown[name]
             found["now"] = int(int(tsc()) * _SECOND / self._hz)
             found["since_1970"] = time.time()
-        return found | self._declared(self.library.blueprints.get(every[name].use))
+        return self._declared(self.library.blueprints.get(every[name].use)) | found
 
     def _every(self) -> dict[str, Placed]:
         """All that are wanted, by name."""
@@ -79,7 +84,8 @@ class AnsweringFunctions(Functions):
         """What its code declares."""
         if blueprint is None:
             return {"declared": None}
-        return {"doc": blueprint.doc, "listener": blueprint.listener, "declared": {
+        return {"doc": blueprint.doc, "listener": None, "declared": {
+            "listener": blueprint.listener,
             "parameters": dict(blueprint.parameters), "states": dict(blueprint.states),
             "reasons": list(blueprint.reasons), "budget": blueprint.budget,
             "methods": sorted(blueprint.methods), "files": sorted(blueprint.files)}}
@@ -128,3 +134,28 @@ class AnsweringFunctions(Functions):
         for event, spec in instance.blueprint.states.items():
             if spec["kind"] == "event":
                 yield event, instance.states[event]
+
+    # ------------------------------------------------------------ listeners
+    def listen(self, api: str) -> None:
+        """The API is there: have the listeners of all instances run."""
+        self._listeners = Listeners(self._loop, api)
+        self._follow()
+
+    def finish(self) -> None:
+        """As Functions.finish; listeners come and go with their instances."""
+        super().finish()
+        self._follow()
+
+    def _follow(self) -> None:
+        if self._listeners:
+            every = ((name, self.instances[name]) for name in self.instances)
+            self._listeners.follow({
+                name: (one.blueprint.digest, json.dumps(one.parameters))
+                for name, one in every if one.blueprint.listener})
+
+    async def ended(self) -> None:
+        """Returns when no listener runs any more; nobody is told of events any more."""
+        if self._rings:
+            self._rings.close()
+        if self._listeners:
+            await self._listeners.close()

@@ -47,5 +47,11 @@ class FunctionDesk(Protocol):
     def remove(self, name: str, table: str, key: str | None) -> bool:
         """Remove an entry, or all; -> was there one?"""
 
+    def listen(self, api: str) -> None:
+        """The API is served at this socket: listeners may run, each in a process of its own."""
+
+    async def ended(self) -> None:
+        """Returns when no listener runs any more."""
+
     def events(self, name: str, event: str | None) -> AsyncIterator[dict[str, Any]]:
         """What an instance emits from now on, of one of its events or of all; ends with it."""

@@ -107,6 +107,12 @@ class Rings:
             self._rings[place] = Ring(self._loop, event, memory)
         return self._rings[place]
 
+    def close(self) -> None:
+        """Whoever listens has heard all."""
+        for ring in self._rings.values():
+            ring.end()
+        self._rings.clear()
+
     def end(self, memory: Any) -> None:
         """The memory of an event is about to be given back."""
         for place, ring in list(self._rings.items()):

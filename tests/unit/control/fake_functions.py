@@ -27,6 +27,7 @@ class FakeFunctions:
         self.broken: set[str] = set()
         self.built: list[set[str]] = []
         self.said: list[str] = []
+        self.listening = ""
         self.tables: dict[tuple[str, str], dict[str, Any]] = {}
         self.emitted: dict[str, list[dict[str, Any]]] = {}
 
@@ -56,6 +57,12 @@ class FakeFunctions:
 
     async def settled(self) -> list[str]:
         return self.said
+
+    def listen(self, api: str) -> None:
+        self.listening = api
+
+    async def ended(self) -> None:
+        self.listening = ""
 
     # ------------------------------------------------------------ what there is
     def _every(self) -> dict[str, tuple[str, dict[str, Any], list[str]]]:
