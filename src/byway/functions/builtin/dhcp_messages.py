@@ -19,10 +19,10 @@ def is_request(frame):
     """Is it a whole DHCP message from a guest on Ethernet, not from a relay?"""
     if not frame.is_ipv4 or not frame.is_udp or frame.is_fragment or frame.l4_dst != 67:
         return False
-    payload = frame.payload
-    if payload.length < OPTIONS or payload.u32(MAGIC) != COOKIE:
+    if frame.payload.length < OPTIONS or frame.payload.u32(MAGIC) != COOKIE:
         return False
-    return payload.u32(0) >> 8 == BOOT_REQUEST << 16 | 1 << 8 | 6 and payload.u32(24) == 0
+    about = frame.payload.u32(0) >> 8  # a request, Ethernet, addresses of 6 bytes
+    return about == BOOT_REQUEST << 16 | 1 << 8 | 6 and frame.payload.u32(24) == 0
 
 
 def find_option(frame, wanted, size):
