@@ -14,14 +14,18 @@ Used by authors' tests. Each test that asks for ``instance`` runs twice, which i
 that the switch does what the source says. Uses nf.Plain and functions.harness.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Literal
 
 import pytest
 
-from byway.nf import Outcome, Plain
+from byway.nf import Map, Outcome, Plain
+from byway.nf.keys import show_key
+from byway.nf.running import RUN, Run, current
+from byway.nf.states import shown_value
 
 SECOND = 10**9
+MOST = 1 << 20  # rows
 BEGINNING = 1000 * SECOND  # the time at which a test starts: nothing has been there for long
 
 
@@ -32,6 +36,7 @@ class AtWork:
     def __init__(self, runs: Any) -> None:
         self.runs = runs
         self.now = BEGINNING
+        self.wait(0)
 
     def run(self, frames: Iterable[bytes], *, port: int = 1,
             direction: Literal["rx", "tx"] = "rx", **more: Any) -> list[Outcome]:
@@ -48,10 +53,32 @@ class AtWork:
     def wait(self, seconds: float) -> None:
         """Let time pass. Nobody sleeps."""
         self.now += round(seconds * SECOND)
+        if isinstance(self.runs, Plain):
+            current().now = self.now  # for who looks at its state
+        else:
+            self.runs.now = self.now
+
+    def state(self, name: str, place: int = 0) -> Any:
+        """A state of the function (of the one at ``place`` in a chain), to be filled as by a user:
+        ``put(key, value)``, ``remove(key)``, ``clear()``, ``fill(rows)``; of an event, ``take()``:
+        what was emitted."""
+        thing = self.runs.instances[place]
+        return getattr(thing, name) if isinstance(self.runs, Plain) else thing.states[name]
+
+    def rows(self, name: str, place: int = 0) -> dict[Any, Any]:
+        """What is in a state, keys and values as users see them; a counter's one key is
+        "value"."""
+        state = self.state(name, place)
+        if not isinstance(self.runs, Plain):
+            return {row["key"]: row["value"] for row in state.dump(MOST)}
+        if isinstance(state, Map):
+            return {show_key(state.key_types, key): shown_value(state.fields, value)
+                    for key, value in state.entries()}
+        return dict(state.entries())
 
 
 @pytest.fixture(params=["plain", "compiled"])
-def instance(request: pytest.FixtureRequest) -> Callable[..., AtWork]:
+def instance(request: pytest.FixtureRequest) -> Iterator[Callable[..., AtWork]]:
     """Makes instances: ``instance(RateGuard, limit=2)``, or of a chain: ``instance([First, (Second,
     {"limit": 2})])``. ``ports``: {name: number} of those that parameters name."""
     def make(functions: Any, **given: Any) -> AtWork:
@@ -61,4 +88,6 @@ def instance(request: pytest.FixtureRequest) -> Callable[..., AtWork]:
 
         return AtWork(Harness(functions, **given))
 
-    return make
+    before = RUN.set(Run())
+    yield make
+    RUN.reset(before)
