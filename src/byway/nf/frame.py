@@ -73,6 +73,7 @@ class Frame(Headers):
         self.undone = undone
         self.mtu = mtu
         self.shape = 0  # how often it has changed
+        self.copies: list[tuple[int, bytes]] = []  # by send_copy: number of the port, bytes
         self._layers = ethernet(self.head)
         self._of = port, network, vni
         self._direction: Literal["rx", "tx"] = direction
@@ -200,6 +201,12 @@ class Frame(Headers):
         """Exchange the ports of TCP or UDP."""
         if self.layers.has("ports"):
             self._exchange(self.layers.l4, 2)
+
+    def send_copy(self, port: int) -> None:
+        """Have the port with this number get a copy of the frame as it is now, as the verdict CLONE
+        does; the function goes on, and may change the frame."""
+        if port >= 0:
+            self.copies.append((port, bytes(self.data)))
 
     def _exchange(self, at: int, size: int) -> None:
         """Two neighbours change places: no sum changes."""

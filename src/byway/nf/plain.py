@@ -128,7 +128,7 @@ class Plain:
         return self._one(frame, now, direction)
 
     def _one(self, frame: Frame, now: int, direction: str) -> Outcome:
-        copies: list[tuple[int, bytes]] = []
+        copies = frame.copies
         mirrors: list[int] = []
         verdict, fault = PASS, None
         for each in self._chain:
