@@ -57,7 +57,7 @@ class Trial:
     limits = nf.Bucket()
     routes = nf.Lpm(value="u32", capacity=16)
     told = nf.Event(src="ipv4", n="u16", six="ipv6", head="bytes:64")
-    budget = 100
+    budget = 20
     SYN = 2
 
 '''

@@ -58,7 +58,7 @@ REFUSED = [
     ("if frame.ipv6_src == frame.length: pass",
      "one side is a number, where an address of 128 bits is needed",
      'write one, like frame.ipv6_src or nf.IPv6("2001:db8::1")'),
-    ("if frame.length is 3: pass", "is compares objects, and there are none here",
+    ("if frame.length is frame.port: pass", "is compares objects, and there are none here",
      "write == or !="),
     ("if frame.flow == frame.flow: pass", "flows are compared",
      "use them as keys, or compare their fields"),

@@ -75,7 +75,11 @@ def name(unit: Unit, node: ast.Name) -> Value:
 
 def attribute(unit: Unit, node: ast.Attribute) -> Value:
     """owner.name, of the function itself, a frame, a record or a module."""
-    owner = unit.value(node.value)
+    return attribute_of(unit, node, unit.value(node.value))
+
+
+def attribute_of(unit: Unit, node: ast.Attribute, owner: Value) -> Value:
+    """As ``attribute``, of an owner that is known."""
     if owner.kind == "unknown":
         return UNKNOWN
     if owner.kind == "self":

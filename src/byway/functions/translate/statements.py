@@ -109,22 +109,37 @@ def _store(unit: Unit, target: ast.expr, value: Value) -> None:
         raise Refused(target, "what is called gives nothing", "call it on a line of its own")
     if isinstance(target, ast.Name):
         unit.bind(target, target.id, value)
-    elif isinstance(target, ast.Attribute):
-        owner = unit.value(target.value)
-        if owner.kind == "view":
-            frames.write(unit, target, owner, value)
-        elif owner.kind == "record":
-            states.write_field(unit, target, owner, value)
-        elif owner.kind == "self":
-            raise Refused(target, f"self.{target.attr} is assigned to",
-                          "parameters are changed from outside: keep it in an nf.Array")
-        elif owner.kind != "unknown":
-            raise Refused(target, f"a part of {owner.shown} is assigned to", _TARGETS)
-    elif isinstance(target, ast.Subscript):
-        index = unit.settle(unit.number(target.slice, "the index"))
-        states.write_element(unit, target, unit.value(target.value), index, value)
-    else:
+        return
+    if not isinstance(target, ast.Attribute | ast.Subscript):
         raise Refused(target, "this cannot be assigned to", _TARGETS)
+    with unit.capture() as lines:  # as in Python the value comes first, then where it goes
+        owner = unit.value(target.value)
+        index = _index(unit, target) if isinstance(target, ast.Subscript) else NONE
+    value = unit.settle(value) if lines else value
+    unit.lines += lines
+    _put(unit, target, owner, index, value)
+
+
+def _index(unit: Unit, target: ast.Subscript) -> Value:
+    if isinstance(target.slice, ast.Slice):
+        raise forbidden(target.slice)
+    return unit.settle(unit.number(target.slice, "the index"))
+
+
+def _put(unit: Unit, target: ast.Attribute | ast.Subscript, owner: Value, index: Value,
+         value: Value, checked: bool = False) -> None:
+    """owner.name = value, or owner[index] = value."""
+    if isinstance(target, ast.Subscript):
+        states.write_element(unit, target, owner, index, value, checked)
+    elif owner.kind == "view":
+        frames.write(unit, target, owner, value)
+    elif owner.kind == "record":
+        states.write_field(unit, target, owner, value)
+    elif owner.kind == "self":
+        raise Refused(target, f"self.{target.attr} is assigned to",
+                      "parameters are changed from outside: keep it in an nf.Array")
+    elif owner.kind != "unknown":
+        raise Refused(target, f"a part of {owner.shown} is assigned to", _TARGETS)
 
 
 def _change(unit: Unit, node: ast.AugAssign) -> None:
@@ -134,17 +149,19 @@ def _change(unit: Unit, node: ast.AugAssign) -> None:
         before = ast.copy_location(ast.Name(target.id, ast.Load()), target)
         left, right = unit.in_order([before, node.value])
         _store(unit, target, expressions.operate(unit, node, node.op, left, right))
-    elif isinstance(target, ast.Attribute):
-        read = ast.copy_location(ast.Attribute(target.value, target.attr, ast.Load()), target)
-        left, right = unit.in_order([read, node.value])
-        _store(unit, target, expressions.operate(unit, node, node.op, left, right))
+        return
+    owner = unit.settle(unit.value(target.value))
+    if isinstance(target, ast.Attribute):
+        index, left = NONE, expressions.attribute_of(unit, target, owner)
     else:
-        index = unit.settle(unit.number(target.slice, "the index"))
-        owner = unit.value(target.value)
+        index = _index(unit, target)
         left = unit.settle(states.read_element(unit, target, owner, index))
+    with unit.capture() as lines:
         right = unit.value(node.value)
-        states.write_element(unit, target, owner, index,
-                             expressions.operate(unit, node, node.op, left, right), checked=True)
+    left = unit.settle(left) if lines else left
+    unit.lines += lines
+    made = expressions.operate(unit, node, node.op, left, right)
+    _put(unit, target, owner, index, made, checked=True)
 
 
 # ---------------------------------------------------------------- ways
