@@ -76,7 +76,7 @@ class Tap:
         path = str(session.parameters["file"])
         if not path:
             return
-        with open(path, "wb", buffering=0) as file:
+        with open(path, "ab", buffering=0) as file:  # sections may follow one another
             writer = Writer(file, snaplen=SNAPLEN)
             async for event in session.events("frames"):
                 writer.frame(session.ports.get(int(event["port"]), str(event["port"])),
