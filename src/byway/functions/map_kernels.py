@@ -218,13 +218,6 @@ def found(state, shape, now):
     return place
 
 
-@kernel(inline=True)
-def use(shape, place, now):
-    """An entry was used."""
-    if shape & USED != 0:
-        st32(stamp_at(shape, place), now >> TICK_BITS)
-
-
 # ---------------------------------------------------------------- change
 @kernel
 def pass_by(state, shape, h, end, n):
@@ -247,50 +240,36 @@ def leave(state, shape, place):
 
 
 @kernel
-def room_in(state, shape, bucket, now):
-    """-> a place in a bucket for a new entry, 0: there is none."""
-    ways = ~ld64(bucket) & ways_of(shape)
-    if ways != 0:
-        return bucket + (ctz64(ways) >> 3)
-    for way in range(shape >> 4 & 15):
-        if not young(state, shape, bucket + way, now):
-            leave(state, shape, bucket + way)
-            return bucket + way
-    return 0
-
-
-@kernel
-def start(shape, place, now):
-    """An entry begins its life, with zeros; -> where its value is."""
-    value = value_at(shape, place)
-    for at in range(value, entry_at(shape, place) + (shape >> 8 & 1023), 8):
-        st64(at, 0)
-    st32(stamp_at(shape, place), now >> TICK_BITS)
-    return value
-
-
-@kernel
 def insert(state, shape, now, h, place):
-    """An entry with the key that is asked for, at ``place`` where one is that has aged out, else
-    (0) where there is room; -> where its value is, 0: nowhere."""
-    if place != 0:
-        return start(shape, place, now)
-    bucket = home_of(state, shape, h)
-    if shape & AGED != 0 or ld64(state + M.count) < ld64(state + M.capacity):
-        for _ in range(WINDOW + 1):
-            place = room_in(state, shape, bucket, now)
-            if place != 0:
-                break
-            bucket += (shape >> 24 & 255) << 6
+    """An entry with the key that is asked for and zeros, at ``place`` where one is that has aged
+    out, else (0) where there is room; -> where its value is, 0: nowhere."""
     if place == 0:
-        st64(state + M.full, ld64(state + M.full) + 1)
-        return 0
-    pass_by(state, shape, h, bucket, 1)
-    st8(place, tag_of(h))
-    for k in range(shape & 15):
-        st64(entry_at(shape, place) + 8 * k, ld64(state + M.key + 8 * k))
-    st64(state + M.count, ld64(state + M.count) + 1)
-    return start(shape, place, now)
+        bucket = home_of(state, shape, h)
+        if shape & AGED != 0 or ld64(state + M.count) < ld64(state + M.capacity):
+            for _ in range(WINDOW + 1):
+                ways = ~ld64(bucket) & ways_of(shape)
+                if ways != 0:
+                    place = bucket + (ctz64(ways) >> 3)
+                    break
+                for way in range(shape >> 4 & 15):
+                    if not young(state, shape, bucket + way, now):
+                        place = bucket + way
+                if place != 0:
+                    leave(state, shape, place)
+                    break
+                bucket += (shape >> 24 & 255) << 6
+        if place == 0:
+            st64(state + M.full, ld64(state + M.full) + 1)
+            return 0
+        pass_by(state, shape, h, bucket, 1)
+        st8(place, tag_of(h))
+        for k in range(shape & 15):
+            st64(entry_at(shape, place) + 8 * k, ld64(state + M.key + 8 * k))
+        st64(state + M.count, ld64(state + M.count) + 1)
+    for k in range(shape & 15, (shape >> 8 & 1023) >> 3):
+        st64(entry_at(shape, place) + 8 * k, 0)
+    st32(stamp_at(shape, place), now >> TICK_BITS)
+    return value_at(shape, place)
 
 
 @kernel(inline=True)
@@ -301,17 +280,16 @@ def obtain(state, shape, now):
     place = place_of(state, shape, h)
     if likely(place != 0):
         if likely(young(state, shape, place, now)):
-            use(shape, place, now)
+            if shape & USED != 0:
+                st32(stamp_at(shape, place), now >> TICK_BITS)
             return value_at(shape, place)
     return insert(state, shape, now, h, place)
 
 
-@kernel(inline=True)
+@formula
 def cut(value, bits):
     """A number as a field of so many bits keeps it."""
-    if bits < 64:
-        value &= (1 << bits) - 1
-    return value
+    return value & (2 << bits - 1) - 1
 
 
 # ---------------------------------------------------------------- as functions ask
@@ -375,7 +353,8 @@ def map_find(state, now, shape):
     """The record under the key, or the spare one."""
     place = found(state, shape, now)
     if likely(place != 0):
-        use(shape, place, now)
+        if shape & USED != 0:
+            st32(stamp_at(shape, place), now >> TICK_BITS)
         return value_at(shape, place)
     return spare_record(state, shape)
 
