@@ -206,7 +206,11 @@ def young(state, shape, place, now):
     if shape & AGED == 0:
         return True
     age = ld64(ld64(state + M.age)) + (1 << TICK_BITS) - 1 >> TICK_BITS
-    return (now >> TICK_BITS) - ld32(stamp_at(shape, place)) & LOW < min(max(1, age), LONGEST)
+    if age < 1:
+        age = 1
+    elif age > LONGEST:
+        age = LONGEST
+    return (now >> TICK_BITS) - ld32(stamp_at(shape, place)) & LOW < age
 
 
 @kernel(inline=True)
