@@ -175,13 +175,15 @@ class PlainNat44:
             self.called[protocol, port, dport] = self.now
             owner = self.owners.get((protocol, dport))
             back = (protocol, dport, port)
-            if owner is None or back not in self.called:
+            if owner is None or port == dport or back not in self.called:
                 raise Refused("no flow")
             target = owner.ip, owner.port
         return self._pair(protocol, ends, (self.outside, port, *target), SOURCE | DESTINATION)
 
     def _pair(self, protocol: int, ends: Ends, to: Ends, changes: int) -> Flow:
         back = changes if changes == 3 else 3 - changes
+        if not self._is_free(protocol, (*to[2:], *to[:2]), (*ends[2:], *ends[:2])):
+            raise Refused("no room")
         twin = Flow((*ends[2:], *ends[:2]), back, True, self.now)
         self.flows[protocol, (*to[2:], *to[:2])] = twin
         made = self.flows[protocol, ends] = Flow(to, changes, False, self.now)
@@ -191,7 +193,9 @@ class PlainNat44:
     def _port(self, protocol: int, ends: Ends) -> int:
         src, sport = ends[:2]
         binding = self.bindings.get((protocol, src, sport))
-        if binding is not None and self._is_free(protocol, binding.number, ends):
+        peer = ends[2:]
+        if binding is not None and self._is_free(
+                protocol, (*peer, self.outside, binding.number), (*peer, src, sport)):
             binding.used = self.now
             if (protocol, binding.number) in self.owners:
                 self.owners[protocol, binding.number].used = self.now
@@ -208,12 +212,12 @@ class PlainNat44:
 
     def _may_have(self, protocol: int, port: int, ends: Ends) -> bool:
         return (protocol, port) not in self.owners and (protocol, port) not in self.forwards \
-            and self._is_free(protocol, port, ends)
+            and self._is_free(protocol, (*ends[2:], self.outside, port), (*ends[2:], *ends[:2]))
 
-    def _is_free(self, protocol: int, port: int, ends: Ends) -> bool:
-        """Do answers of the peer to this port not go to somebody else?"""
-        flow = self.flows.get((protocol, (*ends[2:], self.outside, port)))
-        return flow is None or flow.to[2:] == ends[:2]
+    def _is_free(self, protocol: int, ends: Ends, to: Ends) -> bool:
+        """Does a flow with these ends not exist, or lead there?"""
+        flow = self.flows.get((protocol, ends))
+        return flow is None or flow.to == to
 
     # ------------------------------------------------------------ fragments and errors
     def _piece(self, packet: Packet) -> bytes:
@@ -236,6 +240,8 @@ class PlainNat44:
         if packet.body[8] >> 4 != 4:
             raise Refused("no flow")
         about = Packet.of(bytes(packet.body[8:]), quoted=True)
+        if about.is_later or about.protocol not in (ICMP, TCP, UDP):
+            raise Refused("no flow")
         sport, dport = about.ports
         flow = self.flows.get((about.protocol, (about.dst, dport, about.src, sport)))
         if flow is None:

@@ -158,7 +158,7 @@ def test_it_does_what_the_plain_one_does() -> None:
     traffic = Traffic(1)
     now = STEP
     seen = dict.fromkeys(("passed", "translated", "no flow", "spoofed", "protocol",
-                          "fragment before its first"), 0)
+                          "fragment before its first", "no room"), 0)
     for way, frame in traffic.packets(frames_wanted()):
         now += traffic.rng.choice((0, 0, 0, 0, 0, STEP, 8 * STEP) if traffic.rng.random() < 0.3
                                   else (0,))

@@ -42,13 +42,13 @@ from byway.functions.builtin.nat44_packets import (
     is_query,
     quoted_destination_port,
     quoted_source_port,
+    quotes_ports,
     rewrite,
     rewrite_error,
 )
 
 ICMP, TCP = 1, 6
-# Of a TCP flow: which side's packets it has, or that it ends.
-ASKS, ANSWERS, ENDS = 0, 1, 2
+ASKS, ANSWERS, ENDS = 0, 1, 2  # a TCP flow: whose packets it has, or that it ends
 NONE = -1  # no port
 MOST_TRIES = 64  # ports that are looked at for a free one
 GROUPS = 7  # the first three bits of group addresses, and of some that nobody has
@@ -194,19 +194,15 @@ class Nat44:
         """A connection ends: it and its twin are kept for a while."""
         for _ in range(2):
             old = self.lasting.find((src, sport << 16 | dport, dst, TCP))
-            if not old:
+            if not old or not self.enter(src, sport, dst, dport, TCP, old.src, old.sport, old.dst,
+                                         old.dport, old.changes, ENDS):
                 return
-            new_src = old.src
-            new_dst = old.dst
-            new_sport = old.sport
-            new_dport = old.dport
-            self.enter(src, sport, dst, dport, TCP, new_src, new_sport, new_dst, new_dport,
-                       old.changes, ENDS)
             self.lasting.delete((src, sport << 16 | dport, dst, TCP))
-            src = new_dst
-            dst = new_src
-            sport = new_dport
-            dport = new_sport
+            twin = self.brief.find((src, sport << 16 | dport, dst, TCP))
+            src = twin.dst
+            dst = twin.src
+            sport = twin.dport
+            dport = twin.sport
 
     # ------------------------------------------------------------ new flows
     def open(self, frame, sport, dport):
@@ -226,7 +222,7 @@ class Nat44:
         if port < 0:
             return nf.DROP("no free port")
         if not self.pair(src, sport, dst, dport, protocol, self.outside, port, dst, dport, SOURCE):
-            return nf.DROP("table full")
+            return nf.DROP("no room")
         return rewrite(frame, SOURCE, self.outside, port, dst, dport)
 
     def open_in(self, frame, src, sport, dport, protocol):
@@ -239,7 +235,7 @@ class Nat44:
                 return self.stranger()
             if not self.pair(src, sport, self.outside, dport, protocol, src, sport, target,
                              target_port, DESTINATION):
-                return nf.DROP("table full")
+                return nf.DROP("no room")
             return rewrite(frame, DESTINATION, src, sport, target, target_port)
         port = self.port_for(src, sport, self.outside, dport, protocol)
         if port < 0:
@@ -248,15 +244,15 @@ class Nat44:
             owner = self.owners.peek((dport, protocol))
             # Who calls may be called back: the note stands under a key that no packet has.
             if not self.enter(self.outside, dport, self.outside, port, protocol, 0, 0, 0, 0, 0, 0):
-                return nf.DROP("table full")
-            if not owner or (self.outside, port << 16 | dport, self.outside,
+                return nf.DROP("no room")
+            if not owner or port == dport or (self.outside, port << 16 | dport, self.outside,
                              protocol) not in self.brief:
                 return self.stranger()
             target = owner.ip
             target_port = owner.port
         if not self.pair(src, sport, self.outside, dport, protocol, self.outside, port, target,
                          target_port, BOTH):
-            return nf.DROP("table full")
+            return nf.DROP("no room")
         return rewrite(frame, BOTH, self.outside, port, target, target_port)
 
     def stranger(self):
@@ -267,7 +263,10 @@ class Nat44:
 
     def pair(self, src, sport, dst, dport, protocol, new_src, new_sport, new_dst, new_dport,
              changes):
-        """Enter a flow and its twin; -> is there room for both?"""
+        """Enter a flow and its twin; -> is there room for both, and is the twin no other's?"""
+        if not self.is_free(new_dst, new_dport, new_src, new_sport, protocol, dst, dport, src,
+                            sport):
+            return False
         back = SOURCE | DESTINATION
         if changes != BOTH:
             back = BOTH - changes
@@ -312,7 +311,8 @@ class Nat44:
     def port_for(self, src, sport, peer, peer_port, protocol):
         """The outside port (or identifier) of an inside one, for a peer; -1: none is free."""
         binding = self.bindings.find((src, sport, protocol))
-        if binding and self.is_free_for(binding.port, src, sport, peer, peer_port, protocol):
+        if binding and self.is_free(peer, peer_port, self.outside, binding.port, protocol, peer,
+                                    peer_port, src, sport):
             self.owners.find((binding.port, protocol))
             return binding.port
         count = self.last_port - self.first_port + 1
@@ -323,20 +323,21 @@ class Nat44:
             port = self.first_port + nf.random(count)
         for _ in range(min(MOST_TRIES, count)):
             if (port, protocol) not in self.owners and (protocol, port) not in self.forwards:
-                if self.is_free_for(port, src, sport, peer, peer_port, protocol):
+                if self.is_free(peer, peer_port, self.outside, port, protocol, peer, peer_port,
+                                src, sport):
                     return self.bind(src, sport, port, protocol)
             port = self.first_port + nf.random(count)
         return NONE
 
-    def is_free_for(self, port, src, sport, peer, peer_port, protocol):
-        """Do answers of a peer to this port not go to somebody else already?"""
-        flow = self.brief.peek((peer, peer_port << 16 | port, self.outside, protocol))
-        if flow and flow.changes != 0 and (flow.dst != src or flow.dport != sport):
-            return False
-        if protocol != TCP:
-            return True
-        lasting = self.lasting.peek((peer, peer_port << 16 | port, self.outside, protocol))
-        return not lasting or (lasting.dst == src and lasting.dport == sport)
+    def is_free(self, src, sport, dst, dport, protocol, new_src, new_sport, new_dst, new_dport):
+        """Is no flow known with these ends that has another result?"""
+        flow = self.brief.peek((src, sport << 16 | dport, dst, protocol))
+        if flow and flow.changes != 0:
+            return (flow.src == new_src and flow.sport == new_sport
+                    and flow.dst == new_dst and flow.dport == new_dport)
+        lasting = self.lasting.peek((src, sport << 16 | dport, dst, protocol))
+        return not lasting or (lasting.src == new_src and lasting.sport == new_sport
+                               and lasting.dst == new_dst and lasting.dport == new_dport)
 
     def bind(self, src, sport, port, protocol):
         """The outside port belongs to the inside one from now on; -> it, or -1: no room."""
@@ -377,24 +378,22 @@ class Nat44:
     def error(self, frame):
         """An ICMP error: it goes the way of answers to the packet that it quotes, and keeps nothing
         alive (RFC 5508, 4)."""
-        if not frame.quoted.is_ipv4:
+        if not quotes_ports(frame):
             return nf.DROP("no flow")
         src = frame.quoted.ipv4_dst
         dst = frame.quoted.ipv4_src
         protocol = frame.quoted.ip_protocol
         ports = quoted_destination_port(frame) << 16 | quoted_source_port(frame)
+        inside = frame.ipv4_src == src or frame.ipv4_src in self.inside
         flow = self.brief.peek((src, ports, dst, protocol))
         if flow and flow.changes != 0:
             self.errors.add()
-            inside = frame.ipv4_src == src or frame.ipv4_src in self.inside
             return rewrite_error(frame, inside, flow.src, flow.sport, flow.dst, flow.dport)
-        if protocol == TCP:
-            lasting = self.lasting.peek((src, ports, dst, protocol))
-            if lasting:
-                self.errors.add()
-                inside = frame.ipv4_src == src or frame.ipv4_src in self.inside
-                return rewrite_error(frame, inside, lasting.src, lasting.sport, lasting.dst,
-                                     lasting.dport)
+        lasting = self.lasting.peek((src, ports, dst, protocol))
+        if lasting:
+            self.errors.add()
+            return rewrite_error(frame, inside, lasting.src, lasting.sport, lasting.dst,
+                                 lasting.dport)
         if frame.ipv4_dst != self.outside:
             return nf.DROP("no flow")
         return self.stranger()

@@ -29,6 +29,12 @@ def is_error(frame):
     return frame.is_icmp and (kind == UNREACHABLE or kind == EXPIRED or kind == PARAMETER_PROBLEM)
 
 
+def quotes_ports(frame):
+    """Does the quoted packet tell of its ports? A fragment but the first does not."""
+    return frame.quoted.is_ipv4 and (frame.quoted.is_tcp or frame.quoted.is_udp
+                                     or frame.quoted.is_icmp)
+
+
 def quoted_source_port(frame):
     """The port, or the query's identifier, that the quoted packet comes from."""
     if frame.quoted.is_icmp:
