@@ -114,7 +114,10 @@ class Pair:
                          left.csum_offset) == self.plain.undone
         self._same(self.plain, self.word, set(SLOTS))
         for view, word in self.views.values():
-            self._same(view, word, SLOTS.keys() - FRAME_ONLY)
+            if word:
+                self._same(view, word, SLOTS.keys() - FRAME_ONLY)
+            else:
+                assert not view.is_ip and not view.layers.has("eth")
 
     def _same(self, plain: Headers, word: int, names: set[str]) -> None:
         read_all(self.address, word, self.batch.address, address_of(self._words))

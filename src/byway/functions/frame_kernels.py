@@ -4,7 +4,8 @@
 Used by fields.py (which says what each is); see parse_kernels.py for the word ``frame``.
 """
 
-from byway.functions.parse_kernels import OUT
+from byway.functions.parse_kernels import OUT_BIT
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
 from byway.machine.mem import (
     ld8,
@@ -17,47 +18,47 @@ from byway.machine.mem import (
     st64,
     unlikely,
 )
-from byway.packet.batch import HEAD, R, batch_at
+from byway.packet.batch import HEAD, B, R
 from byway.packet.flow import flow_hash
-from byway.packet.offload import DATA_VALID, NEEDS_CSUM, word_gso
+from byway.packet.offload import DATA_VALID, GSO_MASK, NEEDS_CSUM
 
 _PROOF = NEEDS_CSUM | DATA_VALID
 
 
-@kernel
+@formula
 def get_length(row, frame):
     """-> bytes."""
     return ld64(row + R.len)
 
 
-@kernel
+@formula
 def get_port(row, frame, batch):
     """-> number of the port that the frame came from."""
-    return batch_at(batch).origin
+    return ld64(batch + B.origin)
 
 
-@kernel
+@formula
 def get_network(row, frame, batch):
     """-> number of the network."""
-    return batch_at(batch).network
+    return ld64(batch + B.network)
 
 
-@kernel
+@formula
 def get_vni(row, frame, batch):
     """-> the network's VNI."""
-    return batch_at(batch).vni
+    return ld64(batch + B.vni)
 
 
-@kernel
+@formula
 def get_direction(row, frame):
     """-> 0: in ("rx"), 1: out ("tx")."""
-    return 1 if frame & OUT != 0 else 0
+    return frame >> OUT_BIT & 1
 
 
-@kernel
+@formula
 def get_is_gso(row, frame):
     """-> bool."""
-    return word_gso(ld64(row + R.offload)) != 0
+    return (ld64(row + R.offload) >> 8 & GSO_MASK) + GSO_MASK >> 7
 
 
 @kernel

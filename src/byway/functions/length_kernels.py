@@ -13,8 +13,7 @@ from byway.functions.parse_kernels import (
     HAS_UDP,
     IS_FRAGMENT,
     IS_IP,
-    VERSION,
-    VERSION_4,
+    IS_IPV4,
     parse_any,
     sum_of,
 )
@@ -42,7 +41,7 @@ ALWAYS = 2048  # a frame may be made as long as that whatever its network's MTU
 def set_lengths(row, frame, end):
     """IP's length and header checksum, and UDP's length, of a packet that ends at ``end``."""
     head, l3, l4 = ld64(row + R.head), l3_of(frame), l4_of(frame)
-    if frame & VERSION == VERSION_4:
+    if frame & IS_IPV4 != 0:
         st16be(head + l3 + 2, end - l3)
         ipv4_checksum(head + l3, l4 - l3)
     else:
@@ -92,7 +91,7 @@ def pseudo_header(row, frame, length):
         return 0
     ip = ld64(row + R.head) + l3_of(frame)
     total = swapped(protocol_of(frame)) + swapped(length)
-    if frame & VERSION == VERSION_4:
+    if frame & IS_IPV4 != 0:
         return total + sum_bytes(ip + 12, 8)
     return total + sum_bytes(ip + 8, 32)
 
@@ -110,7 +109,7 @@ def left_to_do(row, frame):
     kind = word_gso(word)
     if kind == GSO_TCPV4 or kind == GSO_TCPV6:
         word &= ~((GSO_TCPV4 | GSO_TCPV6) << 8)
-        word |= (GSO_TCPV4 if frame & VERSION == VERSION_4 else GSO_TCPV6) << 8
+        word |= (GSO_TCPV4 if frame & IS_IPV4 != 0 else GSO_TCPV6) << 8
     return word
 
 

@@ -5,7 +5,17 @@ Used by fields.py (which says what each is); see parse_kernels.py for the word `
 here is covered by a checksum.
 """
 
-from byway.functions.parse_kernels import HAS_ARP, HAS_ETHERNET, HAS_VLAN, l2_of
+from byway.functions.parse_kernels import (
+    ARP_BIT,
+    ETHERNET_BIT,
+    HAS_ARP,
+    HAS_ETHERNET,
+    HAS_VLAN,
+    VLAN_BIT,
+    if_bit,
+    l2_of,
+)
+from byway.machine.formula import formula, logical
 from byway.machine.jit import kernel
 from byway.machine.mem import (
     ld16be,
@@ -35,12 +45,10 @@ def put_mac(at, mac):
 
 
 # ---------------------------------------------------------------- Ethernet
-@kernel
+@formula
 def get_eth_dst(row, frame):
     """-> MAC address."""
-    if frame & HAS_ETHERNET == 0:
-        return 0
-    return shr64(ld64be(ld64(row + R.head) + l2_of(frame)), 16)
+    return logical(ld64be(ld64(row + R.head) + l2_of(frame)), 16) & if_bit(frame, ETHERNET_BIT)
 
 
 @kernel
@@ -50,12 +58,10 @@ def set_eth_dst(row, frame, value):
         put_mac(ld64(row + R.head) + l2_of(frame), value)
 
 
-@kernel
+@formula
 def get_eth_src(row, frame):
     """-> MAC address."""
-    if frame & HAS_ETHERNET == 0:
-        return 0
-    return ld64be(ld64(row + R.head) + l2_of(frame) + 4) & _MAC
+    return ld64be(ld64(row + R.head) + l2_of(frame) + 4) & _MAC & if_bit(frame, ETHERNET_BIT)
 
 
 @kernel
@@ -65,12 +71,10 @@ def set_eth_src(row, frame, value):
         put_mac(ld64(row + R.head) + l2_of(frame) + 6, value)
 
 
-@kernel
+@formula
 def get_eth_type(row, frame):
     """-> Ethernet type behind the tags."""
-    if frame & HAS_ETHERNET == 0:
-        return 0
-    return ld16be(ld64(row + R.head) + l3_of(frame) - 2)
+    return ld16be(ld64(row + R.head) + l3_of(frame) - 2) & if_bit(frame, ETHERNET_BIT)
 
 
 @kernel
@@ -92,18 +96,16 @@ def do_swap_eth(row, frame, batch):
 
 
 # ---------------------------------------------------------------- the outer VLAN tag
-@kernel
+@formula
 def get_has_vlan(row, frame):
     """-> bool."""
-    return frame & HAS_VLAN != 0
+    return frame >> VLAN_BIT & 1
 
 
-@kernel
+@formula
 def get_vlan_id(row, frame):
     """-> 12 bits."""
-    if frame & HAS_VLAN == 0:
-        return 0
-    return ld16be(ld64(row + R.head) + l2_of(frame) + 14) & _VLAN
+    return ld16be(ld64(row + R.head) + l2_of(frame) + 14) & _VLAN & if_bit(frame, VLAN_BIT)
 
 
 @kernel
@@ -114,12 +116,11 @@ def set_vlan_id(row, frame, value):
         st16be(at, ld16be(at) & ~_VLAN | value & _VLAN)
 
 
-@kernel
+@formula
 def get_vlan_pcp(row, frame):
     """-> 3 bits."""
-    if frame & HAS_VLAN == 0:
-        return 0
-    return ld16be(ld64(row + R.head) + l2_of(frame) + 14) >> _PRIORITY
+    return ld16be(ld64(row + R.head) + l2_of(frame) + 14) >> _PRIORITY & if_bit(
+        frame, VLAN_BIT)
 
 
 @kernel
@@ -131,16 +132,16 @@ def set_vlan_pcp(row, frame, value):
 
 
 # ---------------------------------------------------------------- ARP
-@kernel
+@formula
 def get_is_arp(row, frame):
     """-> bool."""
-    return frame & HAS_ARP != 0
+    return frame >> ARP_BIT & 1
 
 
-@kernel
+@formula
 def get_arp_op(row, frame):
     """-> 16 bits."""
-    return ld16be(ld64(row + R.head) + l3_of(frame) + 6) if frame & HAS_ARP != 0 else 0
+    return ld16be(ld64(row + R.head) + l3_of(frame) + 6) & if_bit(frame, ARP_BIT)
 
 
 @kernel
@@ -150,12 +151,10 @@ def set_arp_op(row, frame, value):
         st16be(ld64(row + R.head) + l3_of(frame) + 6, value)
 
 
-@kernel
+@formula
 def get_arp_sender_mac(row, frame):
     """-> MAC address."""
-    if frame & HAS_ARP == 0:
-        return 0
-    return shr64(ld64be(ld64(row + R.head) + l3_of(frame) + 8), 16)
+    return logical(ld64be(ld64(row + R.head) + l3_of(frame) + 8), 16) & if_bit(frame, ARP_BIT)
 
 
 @kernel
@@ -165,10 +164,10 @@ def set_arp_sender_mac(row, frame, value):
         put_mac(ld64(row + R.head) + l3_of(frame) + 8, value)
 
 
-@kernel
+@formula
 def get_arp_sender_ip(row, frame):
     """-> IPv4 address."""
-    return ld32be(ld64(row + R.head) + l3_of(frame) + 14) if frame & HAS_ARP != 0 else 0
+    return ld32be(ld64(row + R.head) + l3_of(frame) + 14) & if_bit(frame, ARP_BIT)
 
 
 @kernel
@@ -178,12 +177,10 @@ def set_arp_sender_ip(row, frame, value):
         st32be(ld64(row + R.head) + l3_of(frame) + 14, value)
 
 
-@kernel
+@formula
 def get_arp_target_mac(row, frame):
     """-> MAC address."""
-    if frame & HAS_ARP == 0:
-        return 0
-    return ld64be(ld64(row + R.head) + l3_of(frame) + 16) & _MAC
+    return ld64be(ld64(row + R.head) + l3_of(frame) + 16) & _MAC & if_bit(frame, ARP_BIT)
 
 
 @kernel
@@ -193,10 +190,10 @@ def set_arp_target_mac(row, frame, value):
         put_mac(ld64(row + R.head) + l3_of(frame) + 18, value)
 
 
-@kernel
+@formula
 def get_arp_target_ip(row, frame):
     """-> IPv4 address."""
-    return ld32be(ld64(row + R.head) + l3_of(frame) + 24) if frame & HAS_ARP != 0 else 0
+    return ld32be(ld64(row + R.head) + l3_of(frame) + 24) & if_bit(frame, ARP_BIT)
 
 
 @kernel

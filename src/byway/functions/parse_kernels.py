@@ -11,6 +11,7 @@ a frame without headers: whatever is read of it is 0. As most frames are TCP or 
 without anything else, their words are constants, of which LLVM makes use behind.
 """
 
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
 from byway.machine.mem import ld8, ld16, ld16be, ld64, ld64be, likely, shr64
 from byway.packet.batch import HEAD, R
@@ -33,22 +34,28 @@ from byway.packet.layers import (
 ARP = 0x0806
 ICMP, ICMPV6 = 1, 58
 VXLAN_PORT = 4789
-# Bits of the word. HAS_TCP: at least the first 8 bytes of its header (less than all only in what an
-# ICMP error quotes), HAS_WHOLE_TCP: 20. OUT: the frame is on its way out.
-VERSION, VERSION_4, VERSION_6 = 15 << 24, 4 << 24, 6 << 24
-IS_IP = 4 << 24  # set in both versions
-IS_FRAGMENT, IS_LATER = 1 << 28, 1 << 29
-HAS_TCP, HAS_UDP, HAS_ICMP, HAS_ICMPV6 = 1 << 30, 1 << 31, 1 << 32, 1 << 33
-HAS_ARP, HAS_VLAN, HAS_ETHERNET, HAS_WHOLE_TCP = 1 << 34, 1 << 35, 1 << 36, 1 << 37
-OUT = 1 << 38
+# Bits of the word, by number (IS, HAS: of version, of each header) and as a mask. TCP: at least the
+# first 8 bytes of its header (less than all only in what an ICMP error quotes), WHOLE_TCP: 20. OUT:
+# the frame is on its way out.
+IP_BIT, FRAGMENT_BIT, LATER_BIT = 26, 28, 29
+TCP_BIT, UDP_BIT, ICMP_BIT, ICMPV6_BIT, ARP_BIT, VLAN_BIT = 30, 31, 32, 33, 34, 35
+ETHERNET_BIT, WHOLE_TCP_BIT, OUT_BIT, IPV4_BIT = 36, 37, 38, 39
+SUM, L2 = 40, 48  # shifts: where the checksum and Ethernet are
+IPV6_BIT = 56
+IS_IP, IS_IPV4, IS_IPV6 = 1 << IP_BIT, 1 << IPV4_BIT, 1 << IPV6_BIT
+IS_FRAGMENT, IS_LATER = 1 << FRAGMENT_BIT, 1 << LATER_BIT
+HAS_TCP, HAS_UDP = 1 << TCP_BIT, 1 << UDP_BIT
+HAS_ICMP, HAS_ICMPV6 = 1 << ICMP_BIT, 1 << ICMPV6_BIT
+HAS_ARP, HAS_VLAN, HAS_ETHERNET = 1 << ARP_BIT, 1 << VLAN_BIT, 1 << ETHERNET_BIT
+HAS_WHOLE_TCP = 1 << WHOLE_TCP_BIT
+OUT = 1 << OUT_BIT
 HAS_PORTS = HAS_TCP | HAS_UDP
-SUM, L2 = 40, 48  # shifts
 # Layers of an ICMP message: types whose rest quotes a packet, by bit.
 _ERRORS = 1 << 3 | 1 << 4 | 1 << 5 | 1 << 11 | 1 << 12
 _ERRORS6 = 1 << 1 | 1 << 2 | 1 << 3 | 1 << 4
 _ARP_HEAD = 0x000108000604  # Ethernet, IPv4, and how long their addresses are
 
-_PLAIN = HAS_ETHERNET | VERSION_4 | 34 << 8 | 14
+_PLAIN = HAS_ETHERNET | IS_IPV4 | 4 << 24 | 34 << 8 | 14
 _PLAIN_TCP = _PLAIN | HAS_TCP | HAS_WHOLE_TCP | TCP << 16 | (34 + 16) << SUM
 _PLAIN_UDP = _PLAIN | HAS_UDP | UDP << 16 | (34 + 6) << SUM
 _PLAIN_BYTES = 54
@@ -56,16 +63,22 @@ _IPV4_LE, _FRAGMENT_LE = 0x0008, 0xFF3F  # as they are loaded
 _PLACE = 0xFFFF
 
 
-@kernel
+@formula
 def l2_of(frame):
     """Where Ethernet's header begins."""
     return frame >> L2 & 0xFF
 
 
-@kernel
+@formula
 def sum_of(frame):
     """Where the transport's checksum stands, 0: nowhere."""
     return frame >> SUM & 0xFF
+
+
+@formula
+def if_bit(frame, bit):
+    """All bits where a word has this one, else none."""
+    return 0 - (frame >> bit & 1)
 
 
 @kernel
@@ -95,6 +108,7 @@ def with_transport(head, n, found, quoted):
         elif ld16be(head + l3_of(found) + 6) & 0x1FFF != 0:
             found |= IS_LATER
     l4, protocol, version = l4_of(found), protocol_of(found), version_of(found)
+    found |= IS_IPV4 if version == 4 else IS_IPV6
     if found & IS_LATER != 0 or n - l4 < 8:
         return found
     if protocol == TCP:

@@ -23,14 +23,15 @@ from byway.functions.parse_kernels import (
     HAS_ETHERNET,
     HAS_PORTS,
     HAS_VLAN,
+    IS_IPV4,
+    IS_IPV6,
     OUT,
-    VERSION,
-    VERSION_4,
-    VERSION_6,
+    OUT_BIT,
     sum_of,
 )
-from byway.functions.sum_kernels import adjust_pseudo, taken
+from byway.functions.sum_kernels import adjust_transport, taken
 from byway.machine.copying import copy_frame
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
 from byway.machine.mem import ld16be, ld64, memzero, st16be, st64
 from byway.packet.batch import (
@@ -40,6 +41,7 @@ from byway.packet.batch import (
     MIN_FRAME,
     ROOM,
     ROWS,
+    B,
     R,
     batch_at,
     copy_whole,
@@ -64,11 +66,10 @@ assert FRONT + MAX_FRAME <= BUFFER
 
 
 # ---------------------------------------------------------------- a copy of its own
-@kernel
+@formula
 def first_place(batch, frame):
     """-> the address of the places for frames that go the same way."""
-    first = batch_at(batch).payloads
-    return first + ROWS * BUFFER if frame & OUT != 0 else first
+    return ld64(batch + B.payloads) + ROWS * BUFFER * (frame >> OUT_BIT & 1)
 
 
 @kernel
@@ -166,9 +167,9 @@ def packet_end(row, frame):
     length = ld64(row + R.len)
     ip = ld64(row + R.head) + l3_of(frame)
     end = 0
-    if frame & VERSION == VERSION_4:
+    if frame & IS_IPV4 != 0:
         end = l3_of(frame) + ld16be(ip + 2)
-    elif frame & VERSION == VERSION_6 and ld16be(ip + 4) != 0:
+    elif frame & IS_IPV6 != 0 and ld16be(ip + 4) != 0:
         end = l3_of(frame) + 40 + ld16be(ip + 4)
     if end == 0 or end < l4_of(frame) or end > length or word_gso(ld64(row + R.offload)) != 0:
         return length
@@ -214,10 +215,10 @@ def take_addresses(row, frame):
     if frame & HAS_PORTS == 0 or sum_of(frame) == 0:
         return
     ip = ld64(row + R.head) + l3_of(frame)
-    if frame & VERSION == VERSION_4:
-        adjust_pseudo(row, frame, taken(ip + 12, 8))
+    if frame & IS_IPV4 != 0:
+        adjust_transport(row, frame, taken(ip + 12, 8), 1)
     else:
-        adjust_pseudo(row, frame, taken(ip + 8, 32))
+        adjust_transport(row, frame, taken(ip + 8, 32), 1)
 
 
 @kernel

@@ -9,27 +9,39 @@ holds the sum of the pseudo-header: addresses that change are added there, and a
 summed later is left alone.
 """
 
-from byway.functions.parse_kernels import HAS_ICMP, HAS_UDP, SUM, sum_of
+from byway.functions.parse_kernels import HAS_UDP, SUM, sum_of
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
-from byway.machine.mem import ld16, ld32, ld64, st16, unlikely
+from byway.machine.mem import ld16, ld32, ld64, st16, st16be, st32be, unlikely
 from byway.packet.batch import HEAD, R
 from byway.packet.checksum import folded, sum_bytes
 from byway.packet.layers import l3_of
 from byway.packet.offload import NEEDS_CSUM, word_csum_offset, word_csum_start
 
 _WORD = 0xFFFFFFFF
+_FAR = 0x1FFFF  # more than two places in a frame can be apart
 
 
-@kernel(inline=True)
+@formula
 def change16(old, new):
     """The change of one word of 16 bits."""
     return (old ^ 0xFFFF) + new
 
 
-@kernel(inline=True)
-def change32(old, new):
-    """The change of one word of 32 bits."""
-    return (old ^ _WORD) + new
+@formula
+def put16(at, value):
+    """Store 16 bits in network byte order; -> the change."""
+    old = ld16(at)
+    st16be(at, value)
+    return (old ^ 0xFFFF) + ld16(at)
+
+
+@formula
+def put32(at, value):
+    """Store 32 bits in network byte order; -> the change."""
+    old = ld32(at)
+    st32be(at, value)
+    return (old ^ _WORD) + ld32(at)
 
 
 @kernel
@@ -41,52 +53,43 @@ def taken(at, n):
     return total
 
 
-@kernel(inline=True)
-def adjust(at, change):
+@formula
+def adjusted(field, change):
     """A checksum after a change of what it covers."""
-    st16(at, folded((ld16(at) ^ 0xFFFF) + change) ^ 0xFFFF)
+    return folded((field ^ 0xFFFF) + change) ^ 0xFFFF
+
+
+@formula
+def adjust(at, change):
+    """Have the checksum at ``at`` follow a change of what it covers."""
+    st16(at, adjusted(ld16(at), change))
+    return 0
+
+
+@formula
+def is_partial(word, place):
+    """Is it (1, or 0) the checksum at ``place`` that the offload word leaves to be completed?"""
+    apart = word_csum_start(word) + word_csum_offset(word) ^ place
+    return word & NEEDS_CSUM & ~(apart + _FAR >> 17)
 
 
 @kernel
-def is_partial(row, place):
-    """Is it the checksum at ``place`` that the sender left to be completed?"""
-    word = ld64(row + R.offload)
-    return word & NEEDS_CSUM != 0 and word_csum_start(word) + word_csum_offset(word) == place
-
-
-@kernel(inline=True)
-def adjust_any(row, frame, place, change):
-    """The transport's checksum, which is all there, after a change of what it covers."""
-    at = ld64(row + R.head) + place
-    if frame & HAS_UDP != 0:
-        if ld16(at) == 0:  # it has none
-            return
-        adjust(at, change)
-        if ld16(at) == 0:
-            st16(at, 0xFFFF)
-    else:
-        adjust(at, change)
-
-
-@kernel(inline=True)
-def adjust_covered(row, frame, change):
-    """The transport's checksum after a change of its header, or of what it holds."""
+def adjust_transport(row, frame, change, pseudo):
+    """Have the transport's checksum follow a change of its header, or of what it holds; where
+    ``pseudo`` is not 0, of the addresses in IP (which ICMP's does not cover: not for that)."""
     place = sum_of(frame)
-    if place != 0 and not is_partial(row, place):
-        adjust_any(row, frame, place, change)
-
-
-@kernel(inline=True)
-def adjust_pseudo(row, frame, change):
-    """The transport's checksum after a change of the addresses in IP."""
-    place = sum_of(frame)
-    if place == 0 or frame & HAS_ICMP != 0:
+    if place == 0:
         return
-    if unlikely(is_partial(row, place)):
-        at = ld64(row + R.head) + place
-        st16(at, folded(ld16(at) + change))
-    else:
-        adjust_any(row, frame, place, change)
+    at = ld64(row + R.head) + place
+    field = ld16(at)
+    if unlikely(is_partial(ld64(row + R.offload), place) != 0):
+        if pseudo != 0:
+            st16(at, folded(field + change))
+    elif frame & HAS_UDP == 0:
+        st16(at, adjusted(field, change))
+    elif field != 0:  # UDP's sender made one
+        field = adjusted(field, change)
+        st16(at, field if field != 0 else 0xFFFF)
 
 
 # ---------------------------------------------------------------- a quoted packet
@@ -105,4 +108,4 @@ def quoted_after(row, quoted, before):
     after = quoted_before(row, quoted)
     if after != before:
         place = l3_of(quoted) - 6  # the message's header of 8 bytes has it at 2
-        adjust_covered(row, place << SUM, change16(before, after))
+        adjust_transport(row, place << SUM, change16(before, after), 0)

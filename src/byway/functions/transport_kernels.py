@@ -12,69 +12,60 @@ from byway.functions.parse_kernels import (
     HAS_TCP,
     HAS_UDP,
     HAS_WHOLE_TCP,
+    ICMP_BIT,
+    ICMPV6_BIT,
+    TCP_BIT,
+    UDP_BIT,
+    WHOLE_TCP_BIT,
+    if_bit,
     vxlan_at,
 )
-from byway.functions.sum_kernels import adjust_covered, change16, change32
+from byway.functions.sum_kernels import adjust_transport, put16, put32
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
 from byway.machine.mem import (
     ld8,
-    ld16,
     ld16be,
-    ld32,
     ld32be,
     ld64,
-    st16be,
     st32be,
 )
 from byway.packet.batch import R
 from byway.packet.layers import l3_of, l4_of
 
 _MESSAGE = HAS_ICMP | HAS_ICMPV6
-_SYN, _FIN, _RST, _ACK = 0x02, 0x01, 0x04, 0x10
 _FRAGMENTATION_NEEDED, _TOO_BIG = 0x0304, 2
 
 
-@kernel(inline=True)
-def set_word(row, frame, at, value):
-    """Set the word of 16 bits at ``at`` of the transport's header, which is there."""
-    place = ld64(row + R.head) + l4_of(frame) + at
-    old = ld16(place)
-    st16be(place, value)
-    adjust_covered(row, frame, change16(old, ld16(place)))
-
-
-@kernel(inline=True)
-def set_long(row, frame, at, value):
-    """Set the word of 32 bits at ``at`` of the transport's header, which is there."""
-    place = ld64(row + R.head) + l4_of(frame) + at
-    old = ld32(place)
-    st32be(place, value)
-    adjust_covered(row, frame, change32(old, ld32(place)))
+@formula
+def l4_at(row, frame, at):
+    """The address of the byte at ``at`` of the transport's header."""
+    return ld64(row + R.head) + l4_of(frame) + at
 
 
 # ---------------------------------------------------------------- what there is
-@kernel
+@formula
 def get_is_tcp(row, frame):
     """-> bool."""
-    return frame & HAS_TCP != 0
+    return frame >> TCP_BIT & 1
 
 
-@kernel
+@formula
 def get_is_udp(row, frame):
     """-> bool."""
-    return frame & HAS_UDP != 0
+    return frame >> UDP_BIT & 1
 
 
-@kernel
+@formula
 def get_is_icmp(row, frame):
     """-> bool."""
-    return frame & HAS_ICMP != 0
+    return frame >> ICMP_BIT & 1
 
 
-@kernel
+@formula
 def get_is_icmpv6(row, frame):
     """-> bool."""
-    return frame & HAS_ICMPV6 != 0
+    return frame >> ICMPV6_BIT & 1
 
 
 @kernel
@@ -92,30 +83,32 @@ def get_payload_offset(row, frame):
 
 
 # ---------------------------------------------------------------- TCP and UDP
-@kernel
+@formula
 def get_l4_src(row, frame):
     """-> 16 bits."""
-    return ld16be(ld64(row + R.head) + l4_of(frame)) if frame & HAS_PORTS != 0 else 0
+    return ld16be(ld64(row + R.head) + l4_of(frame)) & (
+        if_bit(frame, TCP_BIT) | if_bit(frame, UDP_BIT))
 
 
-@kernel(inline=True)
+@kernel
 def set_l4_src(row, frame, value):
     """Set 16 bits."""
     if frame & HAS_PORTS != 0:
-        set_word(row, frame, 0, value)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 0), value), 0)
+
+
+@formula
+def get_l4_dst(row, frame):
+    """-> 16 bits."""
+    return ld16be(ld64(row + R.head) + l4_of(frame) + 2) & (
+        if_bit(frame, TCP_BIT) | if_bit(frame, UDP_BIT))
 
 
 @kernel
-def get_l4_dst(row, frame):
-    """-> 16 bits."""
-    return ld16be(ld64(row + R.head) + l4_of(frame) + 2) if frame & HAS_PORTS != 0 else 0
-
-
-@kernel(inline=True)
 def set_l4_dst(row, frame, value):
     """Set 16 bits."""
     if frame & HAS_PORTS != 0:
-        set_word(row, frame, 2, value)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 2), value), 0)
 
 
 @kernel
@@ -127,36 +120,36 @@ def do_swap_l4(row, frame, batch):
     return 1
 
 
-@kernel
+@formula
 def get_tcp_seq(row, frame):
     """-> 32 bits."""
-    return ld32be(ld64(row + R.head) + l4_of(frame) + 4) if frame & HAS_WHOLE_TCP != 0 else 0
+    return ld32be(ld64(row + R.head) + l4_of(frame) + 4) & if_bit(frame, WHOLE_TCP_BIT)
 
 
 @kernel
 def set_tcp_seq(row, frame, value):
     """Set 32 bits."""
     if frame & HAS_WHOLE_TCP != 0:
-        set_long(row, frame, 4, value)
+        adjust_transport(row, frame, put32(l4_at(row, frame, 4), value), 0)
 
 
-@kernel
+@formula
 def get_tcp_ack(row, frame):
     """-> 32 bits."""
-    return ld32be(ld64(row + R.head) + l4_of(frame) + 8) if frame & HAS_WHOLE_TCP != 0 else 0
+    return ld32be(ld64(row + R.head) + l4_of(frame) + 8) & if_bit(frame, WHOLE_TCP_BIT)
 
 
 @kernel
 def set_tcp_ack(row, frame, value):
     """Set 32 bits."""
     if frame & HAS_WHOLE_TCP != 0:
-        set_long(row, frame, 8, value)
+        adjust_transport(row, frame, put32(l4_at(row, frame, 8), value), 0)
 
 
-@kernel
+@formula
 def get_tcp_flags(row, frame):
     """-> 8 bits."""
-    return ld8(ld64(row + R.head) + l4_of(frame) + 13) if frame & HAS_WHOLE_TCP != 0 else 0
+    return ld8(ld64(row + R.head) + l4_of(frame) + 13) & if_bit(frame, WHOLE_TCP_BIT)
 
 
 @kernel
@@ -164,13 +157,13 @@ def set_tcp_flags(row, frame, value):
     """Set 8 bits."""
     if frame & HAS_WHOLE_TCP != 0:
         offset = ld8(ld64(row + R.head) + l4_of(frame) + 12)
-        set_word(row, frame, 12, offset << 8 | value & 0xFF)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 12), offset << 8 | value & 0xFF), 0)
 
 
-@kernel
+@formula
 def get_tcp_data_offset(row, frame):
     """-> words of 4 bytes."""
-    return ld8(ld64(row + R.head) + l4_of(frame) + 12) >> 4 if frame & HAS_WHOLE_TCP != 0 else 0
+    return ld8(ld64(row + R.head) + l4_of(frame) + 12) >> 4 & if_bit(frame, WHOLE_TCP_BIT)
 
 
 @kernel
@@ -178,51 +171,53 @@ def set_tcp_data_offset(row, frame, value):
     """Set 4 bits."""
     if frame & HAS_WHOLE_TCP != 0:
         word = ld16be(ld64(row + R.head) + l4_of(frame) + 12)
-        set_word(row, frame, 12, word & 0x0FFF | (value & 15) << 12)
+        word = word & 0x0FFF | (value & 15) << 12
+        adjust_transport(row, frame, put16(l4_at(row, frame, 12), word), 0)
 
 
-@kernel
+@formula
 def get_tcp_window(row, frame):
     """-> 16 bits."""
-    return ld16be(ld64(row + R.head) + l4_of(frame) + 14) if frame & HAS_WHOLE_TCP != 0 else 0
+    return ld16be(ld64(row + R.head) + l4_of(frame) + 14) & if_bit(frame, WHOLE_TCP_BIT)
 
 
 @kernel
 def set_tcp_window(row, frame, value):
     """Set 16 bits."""
     if frame & HAS_WHOLE_TCP != 0:
-        set_word(row, frame, 14, value)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 14), value), 0)
 
 
-@kernel
+@formula
 def get_is_tcp_syn(row, frame):
     """-> bool."""
-    return get_tcp_flags(row, frame) & (_SYN | _ACK) == _SYN
+    return get_tcp_flags(row, frame) >> 1 & ~(get_tcp_flags(row, frame) >> 4) & 1
 
 
-@kernel
+@formula
 def get_is_tcp_fin(row, frame):
     """-> bool."""
-    return get_tcp_flags(row, frame) & _FIN != 0
+    return get_tcp_flags(row, frame) & 1
 
 
-@kernel
+@formula
 def get_is_tcp_rst(row, frame):
     """-> bool."""
-    return get_tcp_flags(row, frame) & _RST != 0
+    return get_tcp_flags(row, frame) >> 2 & 1
 
 
-@kernel
+@formula
 def get_udp_length(row, frame):
     """-> bytes."""
-    return ld16be(ld64(row + R.head) + l4_of(frame) + 4) if frame & HAS_UDP != 0 else 0
+    return ld16be(ld64(row + R.head) + l4_of(frame) + 4) & if_bit(frame, UDP_BIT)
 
 
 # ---------------------------------------------------------------- ICMP and ICMPv6
-@kernel
+@formula
 def get_icmp_type(row, frame):
     """-> 8 bits."""
-    return ld8(ld64(row + R.head) + l4_of(frame)) if frame & _MESSAGE != 0 else 0
+    return ld8(ld64(row + R.head) + l4_of(frame)) & (
+        if_bit(frame, ICMP_BIT) | if_bit(frame, ICMPV6_BIT))
 
 
 @kernel
@@ -230,13 +225,14 @@ def set_icmp_type(row, frame, value):
     """Set 8 bits."""
     if frame & _MESSAGE != 0:
         code = ld8(ld64(row + R.head) + l4_of(frame) + 1)
-        set_word(row, frame, 0, (value & 0xFF) << 8 | code)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 0), (value & 0xFF) << 8 | code), 0)
 
 
-@kernel
+@formula
 def get_icmp_code(row, frame):
     """-> 8 bits."""
-    return ld8(ld64(row + R.head) + l4_of(frame) + 1) if frame & _MESSAGE != 0 else 0
+    return ld8(ld64(row + R.head) + l4_of(frame) + 1) & (
+        if_bit(frame, ICMP_BIT) | if_bit(frame, ICMPV6_BIT))
 
 
 @kernel
@@ -244,33 +240,35 @@ def set_icmp_code(row, frame, value):
     """Set 8 bits."""
     if frame & _MESSAGE != 0:
         kind = ld8(ld64(row + R.head) + l4_of(frame))
-        set_word(row, frame, 0, kind << 8 | value & 0xFF)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 0), kind << 8 | value & 0xFF), 0)
 
 
-@kernel
+@formula
 def get_icmp_id(row, frame):
     """-> 16 bits."""
-    return ld16be(ld64(row + R.head) + l4_of(frame) + 4) if frame & _MESSAGE != 0 else 0
+    return ld16be(ld64(row + R.head) + l4_of(frame) + 4) & (
+        if_bit(frame, ICMP_BIT) | if_bit(frame, ICMPV6_BIT))
 
 
 @kernel
 def set_icmp_id(row, frame, value):
     """Set 16 bits."""
     if frame & _MESSAGE != 0:
-        set_word(row, frame, 4, value)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 4), value), 0)
 
 
-@kernel
+@formula
 def get_icmp_seq(row, frame):
     """-> 16 bits."""
-    return ld16be(ld64(row + R.head) + l4_of(frame) + 6) if frame & _MESSAGE != 0 else 0
+    return ld16be(ld64(row + R.head) + l4_of(frame) + 6) & (
+        if_bit(frame, ICMP_BIT) | if_bit(frame, ICMPV6_BIT))
 
 
 @kernel
 def set_icmp_seq(row, frame, value):
     """Set 16 bits."""
     if frame & _MESSAGE != 0:
-        set_word(row, frame, 6, value)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 6), value), 0)
 
 
 @kernel
@@ -289,9 +287,9 @@ def set_icmp_mtu(row, frame, value):
     """Set 16 bits, or 32 in ICMPv6."""
     at = ld64(row + R.head) + l4_of(frame)
     if frame & HAS_ICMP != 0 and ld16be(at) == _FRAGMENTATION_NEEDED:
-        set_word(row, frame, 6, value)
+        adjust_transport(row, frame, put16(l4_at(row, frame, 6), value), 0)
     elif frame & HAS_ICMPV6 != 0 and ld8(at) == _TOO_BIG:
-        set_long(row, frame, 4, value)
+        adjust_transport(row, frame, put32(l4_at(row, frame, 4), value), 0)
 
 
 # ---------------------------------------------------------------- VXLAN
@@ -314,6 +312,5 @@ def set_vxlan_vni(row, frame, value):
     at = vxlan_at(row, frame)
     if at != 0:
         place = ld64(row + R.head) + at + 4
-        old = ld32(place)
-        st32be(place, (value & 0xFFFFFF) << 8 | ld32be(place) & 0xFF)
-        adjust_covered(row, frame, change32(old, ld32(place)))
+        change = put32(place, (value & 0xFFFFFF) << 8 | ld32be(place) & 0xFF)
+        adjust_transport(row, frame, change, 0)

@@ -44,6 +44,7 @@ class Dual(_Intrinsic):  # type: ignore[misc]
     def __init__(self, name: str, defn: Any, plain: Callable[..., Any], **options: Any) -> None:
         super().__init__(name, defn, **options)
         self._plain = plain
+        self.emit: Callable[..., Any] | None = None  # for those of ``dual``
         self.__name__ = name
 
     def __call__(self, *args: Any) -> Any:
@@ -90,6 +91,7 @@ def dual(
     exec(f"def fixed(typingctx{names}):\n    return definition(typingctx{names})\n", namespace)
     made = Dual(name, namespace["fixed"], plain)
     made._register()
+    made.emit = emit
     return made
 
 

@@ -4,18 +4,20 @@
 Used by functions (what is compiled while a user waits). Uses dual.py.
 
 The function is called once with symbols in place of numbers; what it does to them becomes LLVM's
-instructions, right where it is called. So it is one expression of + - * & | ^ << >> ~ and
-``logical``, with neither a branch nor a comparison. Interpreted it is the function as it stands,
-wrapped at the end: so what has wrapped must not be shifted right but by ``logical``.
+instructions, right where it is called. So it is made of + - * & | ^ << >> ~, ``logical``, loads
+and stores (byway.machine.mem) and other formulas, with neither a branch nor a comparison.
+Interpreted it is the function as it stands, wrapped at the end: so what has wrapped must not be
+shifted right but by ``logical``.
 """
 
 import inspect
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from llvmlite import ir
 
-from byway.machine.dual import dual, i64, signed
+from byway.machine.dual import Dual, dual, i64, signed
 
 
 class Symbol:
@@ -48,14 +50,28 @@ def logical(value: Any, n: int) -> Any:
     return (int(value) & (1 << 64) - 1) >> n
 
 
+def _emitting(builder: Any, known: Dual) -> Callable[..., Symbol | None]:
+    """A primitive that puts its instructions where a formula calls it."""
+
+    def call(*given: Any) -> Symbol | None:
+        values = [each.value if isinstance(each, Symbol) else i64(each) for each in given]
+        made = known.emit(builder, *values) if known.emit is not None else None
+        return None if made is None else Symbol(builder, made)
+
+    return call
+
+
 def formula(function: Callable[..., Any]) -> Any:
     """Make a function of int64 that is one expression a building block of kernels."""
 
     def emit(builder: Any, *values: Any) -> Any:
-        made = function(*(Symbol(builder, value) for value in values))
+        used = {name: _emitting(builder, known) if isinstance(known, Dual) else known
+                for name, known in function.__globals__.items()}
+        symbolic = FunctionType(function.__code__, used, closure=function.__closure__)
+        made = symbolic(*(Symbol(builder, value) for value in values))
         return made.value if isinstance(made, Symbol) else i64(made)
 
     made = dual(function.__name__, len(inspect.signature(function).parameters), emit,
                 lambda *values: signed(function(*values)))
-    made.__doc__ = function.__doc__
+    made.__doc__, made.__module__ = function.__doc__, function.__module__
     return made

@@ -8,6 +8,7 @@ and the result is stored as it is; only numbers that do not come from the frame 
 Sums are kept unfolded in an int64, which has room for all words of any frame.
 """
 
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
 from byway.machine.mem import ld8, ld16, ld32, shr64, st16
 from byway.machine.words import ld64_of
@@ -33,7 +34,7 @@ def sum_bytes(address, n):
     return total
 
 
-@kernel
+@formula
 def folded(total):
     """A sum of non-negative numbers as 16 bits."""
     total = (total & 0xFFFFFFFF) + (total >> 32)
@@ -42,7 +43,7 @@ def folded(total):
     return (total & 0xFFFF) + (total >> 16)
 
 
-@kernel
+@formula
 def swapped(number):
     """A number of 16 bits as it would be loaded from a frame."""
     return (number & 0xFF) << 8 | (number >> 8 & 0xFF)

@@ -8,6 +8,7 @@ The sender wrote every byte: each length is checked against the bytes that are t
 over extension headers ends after as many as a head can hold.
 """
 
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
 from byway.machine.mem import ld8, ld16be, ld64
 from byway.packet.batch import HEAD, R
@@ -23,25 +24,25 @@ HIDDEN = 255  # the protocol of a frame whose extension headers do not end in th
 _FRAGMENT = 1 << 28
 
 
-@kernel
+@formula
 def l3_of(found):
     """Offset of what follows Ethernet and its VLAN tags."""
     return found & 0xFF
 
 
-@kernel
+@formula
 def l4_of(found):
     """Offset of what follows the IP header and its extension headers."""
     return found >> 8 & 0xFF
 
 
-@kernel
+@formula
 def protocol_of(found):
     """The protocol at l4 (IP's number), or HIDDEN."""
     return found >> 16 & 0xFF
 
 
-@kernel
+@formula
 def version_of(found):
     """4, 6, or 0 where the frame is not IP."""
     return found >> 24 & 0xF

@@ -20,6 +20,7 @@ What a destination takes is a mask of TAKES_*; ``takes`` says whether a row can 
 and segment.py finishes those that cannot.
 """
 
+from byway.machine.formula import formula
 from byway.machine.jit import kernel
 from byway.machine.mem import ld8, ld64, mul64, shr64, st64, unlikely
 from byway.packet.batch import FLOOD, HEAD, UNDECIDED, R, batch_at, dropped
@@ -58,37 +59,37 @@ _BAD_OFFLOAD = int(Reason.BAD_OFFLOAD)
 
 
 # ---------------------------------------------------------------- the word
-@kernel
+@formula
 def word_flags(word):
     """NEEDS_CSUM, DATA_VALID."""
     return word & 0xFF
 
 
-@kernel
+@formula
 def word_gso(word):
     """The GSO type without ECN, 0 for none."""
     return word >> 8 & GSO_MASK
 
 
-@kernel
+@formula
 def word_gso_size(word):
     """Bytes of payload in a segment."""
     return word >> 16 & 0xFFFF
 
 
-@kernel
+@formula
 def word_csum_start(word):
     """Where the bytes to sum begin, from the start of the frame."""
     return word >> 32 & 0xFFFF
 
 
-@kernel
+@formula
 def word_csum_offset(word):
     """Where the sum is to be stored, from csum_start."""
     return word >> 48 & 0xFF
 
 
-@kernel
+@formula
 def without_gso(word):
     """The word of a frame of which only the checksum is left to do."""
     return word & ~0xFFFFFF00
