@@ -91,12 +91,12 @@ class Nat64:
     # ------------------------------------------------------------ from IPv6 to IPv4
     def ipv6(self, frame):
         """An IPv6 packet becomes IPv4 (RFC 7915, 5)."""
+        if frame.ip_protocol == HIDDEN or is_routed(frame):
+            return nf.DROP("extension headers")
         src = self.address4(frame.ipv6_src)
         dst = self.address4(frame.ipv6_dst)
         if src == 0 or dst == 0:
             return nf.DROP("address without IPv4")
-        if frame.ip_protocol == HIDDEN or is_routed(frame):
-            return nf.DROP("extension headers")
         if frame.ip_protocol == ICMP:
             return nf.DROP("protocol")
         if frame.ip_protocol == ICMPV6:
