@@ -141,14 +141,13 @@ class Instances:
                                   "write fewer, or give the table a larger capacity")
 
     def put(self, name: str, table: str, rows: Any) -> None:
-        """Have a table hold these rows as well. EngineError: it cannot; the rows before it are
-        there."""
+        """Have a table hold these rows as well. EngineError: it has no room for some; the others
+        are there."""
         state = self.state(name, table)
         with _told(name, table):
-            for key, value in _pairs(rows):
-                if not state.put(key, value):
-                    raise EngineError(f"{name}: {table} has no room for {key!r}",
-                                      "remove entries, or give the table a larger capacity")
+            if refused := state.put_all(dict(_pairs(rows))):
+                raise EngineError(f"{name}: {table} has no room for {refused[0]!r}",
+                                  "remove entries, or give the table a larger capacity")
 
     def remove(self, name: str, table: str, key: str | None) -> bool:
         """Remove an entry, or all; -> was it there?"""

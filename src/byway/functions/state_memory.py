@@ -61,6 +61,10 @@ class StateMemory:
     def clear(self) -> None:
         """Remove all entries."""
 
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        """Set several; -> the keys that there was no room for."""
+        return [key for key, value in rows.items() if not self.put(key, value)]
+
     def fill(self, rows: Mapping[Any, Any]) -> bool:
         """Replace all entries by these; -> False where there was no room for all."""
         self.clear()

@@ -4,7 +4,6 @@
 Used by states.py. Uses states_kernels.py, map_memory.py, nf.
 """
 
-import bisect
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +17,6 @@ from byway.machine.layout import address_of, alloc
 from byway.nf.keys import BITS, pack, read, show
 from byway.nf.maps import read_prefix, show_prefix
 from byway.nf.states import SECOND, array_rows
-from byway.switch.routes import intervals
 
 MOST_INDEX_BITS = 16
 
@@ -133,26 +131,21 @@ class LpmMemory(StateMemory):
 
     def _build(self) -> None:
         width = BITS[self.key]
-        spare = 128 - width
-        cut = intervals([(first << spare, bits, value)
-                         for (first, bits), value in self.prefixes.items()], None)  # type: ignore
-        firsts = [first >> spare for first, _ in cut]
-        rows: list[tuple[int, ...]]
+        firsts, values, there = _intervals(self.prefixes, width)
         if width == 32:
-            rows = [(first << 1 | (value is not None), value or 0)
-                    for first, (_, value) in zip(firsts, cut, strict=True)]
+            rows = np.stack([np.array(firsts, WORD) << 1 | there, values], axis=1)
         else:
-            rows = [(signed(first >> 64) ^ SIGN, signed(first) ^ SIGN, value is not None,
-                     value or 0) for first, (_, value) in zip(firsts, cut, strict=True)]
-        kept = alloc(WORD, len(rows) * len(rows[0]), 64)
-        kept[:] = np.array(rows, WORD).reshape(-1)
+            halves = np.array([(signed(one >> 64), signed(one)) for one in firsts], WORD) ^ SIGN
+            rows = np.concatenate([halves, np.stack([there, values], axis=1)], axis=1)
+        kept = alloc(WORD, rows.size, 64)
+        kept[:] = rows.reshape(-1)
         index = alloc(np.dtype("<u4"), (1 << self._index_bits) + 1, 64)
-        step = 1 << width - self._index_bits
-        index[:-1] = [bisect.bisect_right(firsts, place * step) - 1
-                      for place in range(1 << self._index_bits)]
-        index[-1] = len(rows) - 1
-        both = np.array([address_of(index), address_of(kept)], WORD)
-        self.store(self.address, both)
+        below = width - self._index_bits
+        # The interval that holds the first address of a place: the last one not after it.
+        places = [-(-first >> below) for first in firsts]
+        index[:-1] = np.searchsorted(places, np.arange(1 << self._index_bits), "right") - 1
+        index[-1] = len(firsts) - 1
+        self.store(self.address, np.array([address_of(index), address_of(kept)], WORD))
         self._keep = index, kept  # what was kept before is let go of: nobody uses it any more
 
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
@@ -168,9 +161,13 @@ class LpmMemory(StateMemory):
         return True
 
     def put(self, key: Any, value: Any) -> bool:
-        done = self._set(key, value)
-        self._build()
-        return done
+        return not self.put_all({key: value})
+
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        try:
+            return [key for key, value in rows.items() if not self._set(key, value)]
+        finally:
+            self._build()
 
     def remove(self, key: Any) -> bool:
         there = self.prefixes.pop(read_prefix(self.key, key), None) is not None
@@ -197,3 +194,15 @@ class LpmMemory(StateMemory):
                 "full": self.full}
 
 
+def _intervals(prefixes: Mapping[tuple[int, int], int],
+               width: int) -> tuple[list[int], Any, Any]:
+    """The intervals that prefixes of addresses of so many bits make, in order: first addresses,
+    values, and whether there is one."""
+    ends = {prefix: prefix[0] + (1 << width - prefix[1]) for prefix in prefixes}
+    firsts = sorted({0, *(first for first, _ in prefixes), *ends.values()} - {1 << width})
+    place = {first: k for k, first in enumerate(firsts)} | {1 << width: len(firsts)}
+    values, there = np.zeros(len(firsts), WORD), np.zeros(len(firsts), WORD)
+    for prefix in sorted(prefixes, key=lambda one: one[1]):  # longer ones over shorter ones
+        values[place[prefix[0]]:place[ends[prefix]]] = prefixes[prefix]
+        there[place[prefix[0]]:place[ends[prefix]]] = 1
+    return firsts, values, there
