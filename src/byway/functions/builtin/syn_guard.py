@@ -11,13 +11,11 @@ answers SYNs itself and keeps nothing about them: what it would have to remember
 32 bits that only it can make, which a client that is really there sends back.
 
 ``proxy``: the guard answers with a SYN-ACK whose sequence number is the cookie (RFC 4987, 3.6), and
-a window of 0. The ACK that brings the cookie back becomes the SYN to the server; the server's
-SYN-ACK becomes the ACK that opens the client's window, and the client's next segment completes the
-server's handshake. If the client is silent, because in its protocol the server speaks first, the
-server repeats its SYN-ACK, and the guard itself answers that. From then on sequence numbers from
-the server, and acknowledgements of them, are moved by the difference of server's and cookie's.
-Options but the segment size are not negotiated: no window scaling, no selective acknowledgements,
-no time stamps.
+a window of 0. The ACK that brings the cookie back becomes the SYN to the server. The server's
+SYN-ACK is acknowledged by the guard, and becomes the ACK that opens the client's window. From then
+on sequence numbers from the server, and acknowledgements of them, are moved by the difference of
+the server's and the cookie. Options but the segment size are not negotiated: no window scaling, no
+selective acknowledgements, no time stamps.
 
 ``authenticate``: the guard answers with an acknowledgement of something that the client never sent,
 the cookie. A client that is there resets that (RFC 9293, 3.10.7.3) with the cookie as its sequence
@@ -42,10 +40,9 @@ from byway.functions.builtin.syn_messages import (
     ACK,
     RST,
     SYN_ACK,
-    acknowledge,
     becomes_syn,
     becomes_syn_ack,
-    becomes_window_update,
+    completes,
     mss_index,
     mss_of,
     turn,
@@ -216,10 +213,7 @@ class SynGuard:
         if known == 1 and frame.tcp_flags & SYN_ACK == SYN_ACK:
             if frame.tcp_ack != first + 1 & WORD:
                 return nf.DROP("not the guard's connection")
-            if state == OPEN:
-                acknowledge(frame, first + 1 & WORD)
-                return nf.REPLY
-            becomes_window_update(frame, cookie + 1 & WORD)
+            completes(frame, first, cookie)
             return nf.PASS
         if state == OPENING:
             return nf.DROP("opening")

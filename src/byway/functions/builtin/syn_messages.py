@@ -7,8 +7,9 @@ its Ethernet and IP headers; what was behind its TCP header is cut off.
 
 SYN, RST, ACK, SYN_ACK = 0x02, 0x04, 0x10, 0x12
 END, NOTHING, MSS = 0, 1, 2  # options
+WORD = 0xFFFFFFFF
 TTL = 64
-WINDOW = 8192  # bytes, until the client's own segment tells
+WINDOW = 8192  # bytes, until a segment of the client's own tells
 # Segment sizes that a cookie can say.
 MSS0, MSS1, MSS2, MSS3 = 536, 1220, 1440, 1460
 
@@ -30,16 +31,19 @@ def becomes_syn(frame, seq, mss):
     segment(frame, seq, 0, SYN, frame.tcp_window, mss)
 
 
-def becomes_window_update(frame, seq):
-    """The server's SYN-ACK becomes an ACK, which opens the client's window."""
-    segment(frame, seq, frame.tcp_ack, ACK, frame.tcp_window, 0)
-
-
-def acknowledge(frame, seq):
-    """The server's SYN-ACK becomes the acknowledgement of itself."""
-    ack = frame.tcp_seq + 1 & 0xFFFFFFFF
+def completes(frame, first, cookie):
+    """The server's SYN-ACK: the server gets the acknowledgement of it, as a copy; the frame becomes
+    the ACK that opens the client's window. ``first``: the client's first sequence number."""
+    seq = frame.tcp_seq
+    ack = frame.tcp_ack
+    window = frame.tcp_window
     turn(frame)
-    segment(frame, seq, ack, ACK, WINDOW, 0)
+    frame.swap_eth()
+    segment(frame, first + 1 & WORD, seq + 1 & WORD, ACK, WINDOW, 0)
+    frame.send_copy(frame.port)
+    turn(frame)
+    frame.swap_eth()
+    segment(frame, cookie + 1 & WORD, ack, ACK, window, 0)
 
 
 def segment(frame, seq, ack, flags, window, mss):
