@@ -51,13 +51,15 @@ def _frame(rng: random.Random) -> bytes:
             return icmp(src, dst, rng.choice(KINDS), 0, 7, 9, data, **around)
         return icmpv6(src, dst, rng.choice(KINDS6), 0, 7, 9, data, **around)
     if kind == 3:
-        protocol = rng.choice((6, 17, 47, 0, 58, 1, 132))
-        piece = (8 * rng.choice((0, 1, 100)), rng.random() < 0.5) if rng.random() < 0.7 else None
+        protocol = rng.choice((6, 17, 17, 17, 47, 0, 58, 1, 132))
+        at = 8 * rng.choice((0, 0, 1, 100))
+        piece = (at, at == 0 or rng.random() < 0.5) if rng.random() < 0.7 else None
         if protocol == 0 and known is V6:
             protocol = 50
         if protocol == 0 or (protocol in (1, 58) and not piece):
             around["options"] = b""
-        body = rng.randbytes(6) + rng.choice((bytes(2), b"\1\2")) + rng.randbytes(64)
+        held = bytes(2) if piece and rng.random() < 0.7 else b"\1\2"
+        body = rng.randbytes(6) + held + rng.randbytes(64)
         return ip(src, dst, protocol, body, fragment=piece, **around)
     return _error(rng, known, src, dst)
 
