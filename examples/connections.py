@@ -9,6 +9,7 @@ quiet source (20 a second) and of a noisy one (400 a second). Each second it say
 through. Ctrl-C or SIGTERM end it.
 """
 
+import itertools
 import signal
 import sys
 import time
@@ -50,10 +51,9 @@ def main(first: str, second: str) -> None:
     with Guest.connect(first, mac=MACS[0]) as client, Guest.connect(second, mac=MACS[1]) as server:
         hello = Arp(ARP_REQUEST, mac(MACS[1]), SERVER, bytes(6), SERVER)
         server.send([hello.frame(BROADCAST)])  # so that the switch knows where it is
-        number = 0
-        while True:
+        one_second(client, server, 0)  # the first one is for learning who is where
+        for number in itertools.count(1):
             came = one_second(client, server, number)
-            number += 1
             print(", ".join(f"{source}: {came[source]} of {rate}"
                             for source, rate in SOURCES.items()), flush=True)
 
