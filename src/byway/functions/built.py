@@ -4,8 +4,9 @@
 Used by build.py (``keep``) and control (``known``), which need not start a process then. Uses
 machine's cache, and blueprints.
 
-They lie beside the machine code, in the directory that is named by the digest of all sources that
-go into it; so what other sources of Byway have made is never found.
+An author who goes back to what he had finds that again, too: the file's digest is in the name. They
+lie beside the machine code, in the directory that is named by the digest of all sources that go
+into it; so what other sources of Byway have made is never found.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import os
 from pathlib import Path
 
 from byway.functions.blueprint import Blueprint
-from byway.functions.finding import digest_of
+from byway.functions.finding import digest_of, is_builtin
 from byway.machine.cachedir import COMPILED_PACKAGES, FUNCTIONS, cache_root, sources_digest
 
 
@@ -42,6 +43,7 @@ def known(use: str, folder: str) -> Blueprint | None:
 
 
 def _place(use: str, folder: str) -> Path:
-    name = hashlib.sha256(f"{folder}\0{use}".encode()).hexdigest()[:24]
+    file = "" if is_builtin(use) else digest_of(Path(folder) / use.partition(":")[0])
+    name = hashlib.sha256(f"{folder}\0{use}\0{file}".encode()).hexdigest()[:24]
     digest = sources_digest((*COMPILED_PACKAGES, FUNCTIONS, "nf"))
     return cache_root() / digest / f"function_{name}.json"
