@@ -28,8 +28,9 @@ DOCUMENTS: dict[str, dict[str, str | bytes]] = {
 def server(**parameters: object) -> Both:
     """A server of these documents."""
     both = Both(Metadata, **parameters)
-    for table, rows in tables(DOCUMENTS).items():
-        both.put(table, rows)
+    made = tables(DOCUMENTS)
+    both.put("text", [(0, made["text"])])
+    both.put("documents", made["documents"].items())
     return both
 
 

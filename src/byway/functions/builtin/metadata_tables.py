@@ -1,31 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of the metadata server (metadata.py), made of documents.
 
-Used by whoever fills them: tests, scripts with the API. Plain Python; uses nothing.
+Used by whoever fills them: tests, scripts with the API. Plain Python; uses nothing else.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 ALL = "00:00:00:00:00:00"  # instead of a guest's MAC address: for all guests
 _START, _FACTOR, _WORD = 0x811C9DC5, 0x01000193, 0xFFFFFFFF
 # Versions of Amazon's interface, by which cloud-init and others ask.
 VERSIONS = ("latest", "2009-04-04", "2021-03-23")
 
-Tables = dict[str, list[tuple[Any, Any]]]
+
+class Tables(TypedDict):
+    """Both tables, as the configuration and the API take them."""
+
+    text: list[int]
+    documents: dict[str, dict[str, int]]
 
 
 def tables(guests: Mapping[str, Mapping[str, str | bytes]]) -> Tables:
     """The tables ``text`` and ``documents``: for each guest's MAC address (or ALL) its documents by
-    path, "/latest/user-data". Lists of pairs (key, value), as tables are filled."""
+    path, "/latest/user-data"."""
     words: list[int] = []
-    documents: list[tuple[Any, Any]] = [
-        ((ALL, 0), _placed(words, _answer("404 Not Found", b"not found\n")))]
+    documents = {f"{ALL},0": _placed(words, _answer("404 Not Found", b"not found\n"))}
     for mac, paths in guests.items():
         for path, body in paths.items():
             octets = body.encode() if isinstance(body, str) else body
-            documents.append(((mac, path_hash(path)), _placed(words, _answer("200 OK", octets))))
-    return {"text": [(0, words)], "documents": documents}
+            documents[f"{mac},{path_hash(path)}"] = _placed(words, _answer("200 OK", octets))
+    return {"text": words, "documents": documents}
 
 
 def amazon(values: Mapping[str, str], user_data: str | bytes = b"") -> dict[str, str | bytes]:
