@@ -69,7 +69,7 @@ class Pair:
 
     def __init__(self, data: bytes, undone: nf.Undone, pieces: int = 1, out: bool = False) -> None:
         self.batch = FrameBatch()
-        self._words = np.zeros(WORDS, np.int64)
+        self.words = np.zeros(WORDS, np.int64)
         self.place(data, undone, pieces, out)
 
     def place(self, data: bytes, undone: nf.Undone, pieces: int = 1, out: bool = False) -> None:
@@ -117,14 +117,19 @@ class Pair:
             if word:
                 self._same(view, word, SLOTS.keys() - FRAME_ONLY)
             else:
-                assert not view.is_ip and not view.layers.has("eth")
+                assert view.layers.starts == {}
+
+    def read(self) -> None:
+        """Have the kernels read all numbers there are."""
+        for word in (self.word, *(word for _, word in self.views.values())):
+            read_all(self.address, word, self.batch.address, address_of(self.words))
 
     def _same(self, plain: Headers, word: int, names: set[str]) -> None:
-        read_all(self.address, word, self.batch.address, address_of(self._words))
+        read_all(self.address, word, self.batch.address, address_of(self.words))
         got, wanted = {}, {}
         for name in names:
             slot = SLOTS[name]
-            got[name] = [int(n) for n in self._words[slot : slot + 1 + (name in WIDE)]]
+            got[name] = [int(n) for n in self.words[slot : slot + 1 + (name in WIDE)]]
             value = getattr(plain, name)
             if name in WIDE:
                 wanted[name] = [signed(value >> 64), signed(value)]
@@ -144,12 +149,17 @@ class Pair:
         if FIELDS[name].reshapes:
             self._reshaped()
 
+    def call_kernel(self, name: str, *given: int) -> int:
+        """Call a method of the row's frame only."""
+        given = (*given, *(0,) * (3 - len(given)))
+        return int(call_method(self.address, self.word, self.batch.address, _METHODS.index(name),
+                               *given))
+
     def call(self, name: str, *given: int) -> None:
         """Call a method of the frame."""
         method = METHODS[name]
         wanted = getattr(self.plain, name)(*given)
-        given = (*given, *(0,) * (3 - len(given)))
-        got = call_method(self.address, self.word, self.batch.address, _METHODS.index(name), *given)
+        got = self.call_kernel(name, *given)
         if method.answers or method.pure:
             assert got == int(wanted), name
         if method.reshapes:
