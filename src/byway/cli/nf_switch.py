@@ -5,9 +5,11 @@ Used by nf. Uses byway.client through reach. Paths of functions' files are made 
 switch has another working directory.
 """
 
+import contextlib
 import json
 import os
 import re
+import signal
 from typing import Annotated, Any
 
 import typer
@@ -175,7 +177,11 @@ def events(
     api: Api = None,
 ) -> None:
     """Print what an instance emits, a line of JSON each, until it is gone."""
-    with reach(api) as client:
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
+    with contextlib.suppress(KeyboardInterrupt), reach(api) as client:
         for number, one in enumerate(client.function_events(name, event), 1):
             print_json(one, indent=None)
             if number == count:
