@@ -118,25 +118,29 @@ class _Part(JITCodeLibrary):  # type: ignore[misc]
         self._finalized = True
 
 
-def _parts(library: Any, seen: set[Any]) -> Iterator[Any]:
-    """A library and, of a part, what it calls and what that calls: each once, and after a caller
-    (LLVM's linker leaves out what nobody has asked for yet)."""
-    if library in seen:
-        return
-    seen.add(library)
-    yield library
-    if isinstance(library, _Part):
-        for called in library._linking_libraries:
-            yield from _parts(called, seen)
+def _parts(called: Iterable[Any]) -> list[Any]:
+    """Libraries and, of parts, what they call and what that calls: each once, and after all of its
+    callers (LLVM's linker leaves out what nobody has asked for yet)."""
+    seen: set[Any] = set()
+    ended: list[Any] = []
+
+    def visit(library: Any) -> None:
+        if library not in seen:
+            seen.add(library)
+            for one in library._linking_libraries if isinstance(library, _Part) else ():
+                visit(one)
+            ended.append(library)
+
+    for library in called:
+        visit(library)
+    return ended[::-1]
 
 
 class _Whole(JITCodeLibrary):  # type: ignore[misc]
     """The code of an entry, with all parts that it is made of."""
 
     def finalize(self) -> None:
-        seen: set[Any] = set()
-        called = list(self._linking_libraries)  # type: ignore[has-type]
-        self._linking_libraries = [part for each in called for part in _parts(each, seen)]
+        self._linking_libraries = _parts(self._linking_libraries)  # type: ignore[has-type]
         super().finalize()
 
 

@@ -2,6 +2,7 @@
 """The one decorator and the cache of machine code."""
 
 import os
+import random
 import stat
 from pathlib import Path
 
@@ -86,3 +87,16 @@ def test_the_clock() -> None:
     assert 1e8 < measure_hz() < 1e10
     first = int(tsc())
     assert int(tsc()) >= first
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_parts_are_linked_after_all_of_their_callers(seed: int) -> None:
+    rng = random.Random(seed)
+    parts = [object.__new__(jit._Part) for _ in range(12)]
+    for k, part in enumerate(parts):
+        part._linking_libraries = rng.sample(parts[k + 1:], min(len(parts) - k - 1, 3))
+    rng.shuffle(called := parts[:4])
+    order = jit._parts(called)
+    assert len(set(order)) == len(order)
+    for place, part in enumerate(order):
+        assert all(order.index(one) > place for one in part._linking_libraries)
