@@ -24,7 +24,17 @@ from byway.machine.mem import (
     unlikely,
 )
 from byway.machine.system import SYS_SCHED_YIELD, pause, syscall0
-from byway.packet.batch import ROWS, UNDECIDED, R, batch_at, copy_row, dropped
+from byway.packet.batch import (
+    BUFFER,
+    ROWS,
+    UNDECIDED,
+    R,
+    batch_at,
+    copy_row,
+    copy_whole,
+    dropped,
+)
+from byway.packet.offload import checked
 from byway.packet.reason import Reason
 from byway.switch.chain import SCALE_SHIFT, C
 from byway.switch.fdb import MAX_PORTS
@@ -33,6 +43,7 @@ _PORT_DOWN = int(Reason.PORT_DOWN)
 SPINS = 1000  # looks at a lock before its holder is given the processor
 # What stands in R.out for a frame that a function drops, or goes wrong with.
 DROPPED, FAULT = -1 - int(Reason.FUNCTION), -1 - int(Reason.FUNCTION_FAULT)
+UNFIT = -1 - int(Reason.BAD_OFFLOAD)  # or for one of which what is left to do does not fit
 LEFT_OUT = 0
 
 
@@ -123,8 +134,14 @@ def clone(instance, batch, row, number):
         add64(instance + I.lost, 1)
         return 0
     copy = b.clones + 64 * b.nclones
-    b.nclones += 1
     copy_row(row, copy)
+    places = b.payloads
+    if unlikely(places <= ld64(row + R.addr) < places + 2 * ROWS * BUFFER):
+        at = places + (2 * ROWS + b.nclones) * BUFFER  # functions may go on to write there
+        copy_whole(row, at)
+        st64(copy + R.addr, at)
+        st64(copy + R.nsegs, 0)
+    b.nclones += 1
     st64(copy + R.out, number)
     return copy
 
@@ -175,6 +192,16 @@ def settle_tx(instance, reasons, batch, row, word):
             turn_round(copy)
         out = LEFT_OUT
     return out
+
+
+@kernel
+def refit(row):
+    """A function may have moved headers of a frame that its sender did not finish: does what is
+    left to do fit it still?"""
+    word = checked(row)
+    if word >= 0:
+        st64(row + R.offload, word)
+    return word >= 0
 
 
 @kernel

@@ -34,9 +34,9 @@ Direction: TypeAlias = Literal["rx", "tx"]
 # The names that a chain's own lines use; the functions' sources bring theirs.
 _IMPORTS = """
 from byway.functions.apply import (
-    FAULT, LEFT_OUT, clone, hold_all, own_row, release_all, settle_rx, settle_tx, time_of,
-    went_wrong)
-from byway.functions.fields import parse
+    FAULT, LEFT_OUT, UNFIT, clone, hold_all, own_row, refit, release_all, settle_rx, settle_tx,
+    time_of, went_wrong)
+from byway.functions.fields import parse, parse_again, parse_out
 from byway.functions.instance import I
 from byway.functions.verdicts import MIRROR, PASS, kind_of, value_of
 from byway.machine.mem import add64, ld64, st64
@@ -80,7 +80,7 @@ def chain(chain, batch, selected, n, counters):
     for k in range(n):
         row = ld64(selected + 8 * k)
         row = {own}
-        frame = parse(row)
+        frame = parse_out(row)
         mirror = -1
         mirrored = 0
         {begin}
@@ -152,6 +152,9 @@ class _Step:
             lines += ["    " + _note(at, "WENT_WRONG")] if self.traced else []
             lines += _settled(direction, "FAULT")
         lines += [_note(at, "word")] if self.traced else []
+        if does.RESHAPES in flags:
+            lines += ["if ld64(row + R.offload) != 0 and not refit(row):",
+                      *_settled(direction, "UNFIT")]
         reasons = self.function.place_of_reasons
         call = (f"settle_rx(i{at}, {reasons}, batch, k, row, word)" if direction == "rx" else
                 f"settle_tx(i{at}, {reasons}, batch, row, word)")
@@ -162,7 +165,7 @@ class _Step:
         lines += [f"    out = {call}", "    if out != UNDECIDED:",
                   *("    " + line for line in _settled(direction, "out"))]
         if does.RESHAPES in flags and self is not steps[-1]:
-            lines.append("frame = parse(row)")
+            lines.append("frame = parse_again(row, frame)")
         return "\n".join(lines)
 
 

@@ -57,9 +57,9 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # For network functions: ``ticks``: of the time stamp counter, at the beginning of the pass.
 # ``clones``: ROW[ROWS] with heads of their own, copies of frames that are on their way to the port
 # in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``altered``: ROW[ROWS] alike, for
-# rows that a chain changes for one destination. ``payloads``: 2 * ROWS places of BUFFER bytes, for
+# rows that a chain changes for one destination. ``payloads``: 3 * ROWS places of BUFFER bytes, for
 # whole frames that a function looks into; the next one is number ``npayloads``. What came in has
-# the first half, what goes out the second.
+# the first ROWS of them, what goes out the next ones, copies the last.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
@@ -207,7 +207,7 @@ class Batch:
         self.record["spread"] = address_of(self._spread)
         self._buffers = alloc(_BYTE, ROWS * BUFFER)  # 4 MiB, of which only what is used is there
         self.record["buffers"] = address_of(self._buffers)
-        self._payloads = alloc(_BYTE, 2 * ROWS * BUFFER)  # 8 MiB, likewise
+        self._payloads = alloc(_BYTE, 3 * ROWS * BUFFER)  # 12 MiB, likewise
         self.record["payloads"] = address_of(self._payloads)
         self.copies, self._copied_heads = _rows_with_heads()
         self.clones, self._cloned_heads = _rows_with_heads()
