@@ -176,7 +176,7 @@ def get_ipv4_dst(row, frame):
     return ld32be(ld64(row + R.head) + l3_of(frame) + 16) & if_bit(frame, IPV4_BIT)
 
 
-@kernel
+@kernel(inline=True)
 def set_ipv4_src(row, frame, value):
     """Set an IPv4 address."""
     if frame & IS_IPV4 != 0:
@@ -187,7 +187,7 @@ def set_ipv4_src(row, frame, value):
             adjust_transport(row, frame, change, 1)
 
 
-@kernel
+@kernel(inline=True)
 def set_ipv4_dst(row, frame, value):
     """Set an IPv4 address."""
     if frame & IS_IPV4 != 0:

@@ -73,7 +73,7 @@ def is_partial(word, place):
     return word & NEEDS_CSUM & ~(apart + _FAR >> 17)
 
 
-@kernel
+@kernel(inline=True)
 def adjust_transport(row, frame, change, pseudo):
     """Have the transport's checksum follow a change of its header, or of what it holds; where
     ``pseudo`` is not 0, of the addresses in IP (which ICMP's does not cover: not for that)."""

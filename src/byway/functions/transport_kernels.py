@@ -90,7 +90,7 @@ def get_l4_src(row, frame):
         if_bit(frame, TCP_BIT) | if_bit(frame, UDP_BIT))
 
 
-@kernel
+@kernel(inline=True)
 def set_l4_src(row, frame, value):
     """Set 16 bits."""
     if frame & HAS_PORTS != 0:
@@ -104,7 +104,7 @@ def get_l4_dst(row, frame):
         if_bit(frame, TCP_BIT) | if_bit(frame, UDP_BIT))
 
 
-@kernel
+@kernel(inline=True)
 def set_l4_dst(row, frame, value):
     """Set 16 bits."""
     if frame & HAS_PORTS != 0:
