@@ -9,7 +9,6 @@ import ipaddress
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from byway.testing.frames import checksum
 from tests.oracles.plain_packet import ANSWERS, ERRORS, ICMP, QUERIES, TCP, UDP, Packet
 
 SOURCE, DESTINATION = 1, 2
@@ -251,8 +250,5 @@ class PlainNat44:
         about.change(dst, second, src, first)
         packet.body[8:] = bytes(about)
         packet.close()
-        packet.header[12:20] = (src if hide else packet.src).to_bytes(4, "big") \
-            + dst.to_bytes(4, "big")
-        packet.header[10:12] = bytes(2)
-        packet.header[10:12] = checksum(bytes(packet.header)).to_bytes(2, "big")
+        packet.redirect(src if hide else packet.src, dst)
         return bytes(packet)

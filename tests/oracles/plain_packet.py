@@ -82,9 +82,7 @@ class Packet:
     def change(self, src: int, sport: int, dst: int, dport: int) -> None:
         """Give it other addresses and ports, and right checksums."""
         old = bytes(self.header[12:20])
-        self.header[12:20] = struct.pack(">II", src, dst)
-        self.header[10:12] = bytes(2)
-        self.header[10:12] = checksum(bytes(self.header)).to_bytes(2, "big")
+        self.redirect(src, dst)
         if self.is_later:
             return
         before = bytes(self.body[:6])
@@ -96,6 +94,12 @@ class Packet:
             self.body[:4] = struct.pack(">HH", sport, dport)
         pseudo = (old, bytes(self.header[12:20])) if self.protocol != ICMP else (b"", b"")
         self._sum(pseudo[0] + before, pseudo[1] + bytes(self.body[:6]))
+
+    def redirect(self, src: int, dst: int) -> None:
+        """Give the header other addresses, and its checksum."""
+        self.header[12:20] = struct.pack(">II", src, dst)
+        self.header[10:12] = bytes(2)
+        self.header[10:12] = checksum(bytes(self.header)).to_bytes(2, "big")
 
     def _sum(self, before: bytes, after: bytes) -> None:
         at = _SUMS[self.protocol]

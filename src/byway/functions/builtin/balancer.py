@@ -91,9 +91,9 @@ class Balancer:
         if not flow:
             return self.choose(frame, sport, dport)
         if nf.now() >> SECOND_BITS != flow.touched:
-            flow.touched = nf.now() >> SECOND_BITS
             if flow.member not in self.servers:
                 return self.choose(frame, sport, dport)
+            flow.touched = nf.now() >> SECOND_BITS
             self.flows.find((flow.ip, flow.port << 16 | sport, frame.ipv4_src, frame.ip_protocol))
         frame.eth_dst = flow.mac
         if self.mode == "nat":
