@@ -18,6 +18,7 @@ from byway.functions.parse_kernels import (
     sum_of,
 )
 from byway.functions.shape_kernels import in_one_piece, offset_of, own, packet_end
+from byway.functions.transport_kernels import get_payload_offset
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, memzero, st16, st16be, st64
 from byway.packet.batch import BUFFER, HEAD, MIN_FRAME, R, batch_at
@@ -27,9 +28,11 @@ from byway.packet.offload import (
     GSO_TCPV4,
     GSO_TCPV6,
     NEEDS_CSUM,
+    without_gso,
     word_csum_offset,
     word_csum_start,
     word_gso,
+    word_gso_size,
 )
 from byway.packet.row_sum import sum_row
 from byway.switch.network import N
@@ -117,6 +120,7 @@ def left_to_do(row, frame):
 def do_fix(row, frame, batch):
     """-> 1."""
     if frame & IS_IP == 0:
+        st64(row + R.offload, 0)
         return 1
     end, l4, place = packet_end(row, frame), l4_of(frame), sum_of(frame)
     set_lengths(row, frame, end)
@@ -126,6 +130,8 @@ def do_fix(row, frame, batch):
         st16(at, 0)  # a tunnel: what it carries is yet to be completed
         return 1
     word = left_to_do(row, frame)
+    if word_gso(word) != 0 and end - get_payload_offset(row, frame) <= word_gso_size(word):
+        word = without_gso(word)
     st64(row + R.offload, word)
     if place == 0 or frame & IS_FRAGMENT != 0:
         return 1

@@ -244,7 +244,9 @@ class Frame(Headers):
 
     def fix(self) -> None:
         """Make lengths and checksums of IP, TCP, UDP, ICMP and ICMPv6 anew. IP's length stays where
-        the frame has as many bytes (what is behind them is padding)."""
+        the frame has as many bytes (what is behind them is padding). What the frame's sender left
+        to do is not left any more where it does not fit: a frame that is no IP packet has no
+        checksum to complete, one that is no longer than a segment is not cut."""
         reshape.fix(self)
 
     # ------------------------------------------------------------ for headers.py and reshape.py

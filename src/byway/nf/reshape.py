@@ -142,6 +142,7 @@ def fix(frame: "Frame") -> None:
     """See Frame.fix."""
     found = frame.layers
     if not found.version:
+        frame.undone = Undone()
         return
     end = packet_end(frame)
     _set_lengths(frame, found, end)
@@ -153,6 +154,8 @@ def fix(frame: "Frame") -> None:
             place and undone.csum_start == found.l4
             and undone.csum_offset == place - found.l4):
         frame.undone = undone = Undone()
+    if undone.gso_type and end - frame.payload_offset <= undone.gso_size:
+        frame.undone = undone = replace(undone, gso_type=0, gso_size=0)
     if not place or found.fragment:
         return
     pseudo = b"" if found.has("icmp") else _pseudo(frame, found, end - found.l4)
