@@ -8,7 +8,7 @@ parameter with their next frame.
 
 import contextlib
 import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from byway.control.chains import Values
@@ -33,8 +33,10 @@ class Instances:
         self._by_name: dict[str, "Instance"] = {}
         self._given: dict[str, Values] = {}
         self._tables: dict[str, Tables] = {}
+        self._naming: dict[str, set[str]] = {}  # names of instances by the port they speak of
+        self._gone: list["Instance"] = []  # others have taken their names
         self.on_close: Callable[[Any], None] = lambda state: None  # its memory is given back
-        self.replaced: list[tuple["Instance", "Instance"]] = []  # new, old: to be added up
+        self._replaced: list[tuple["Instance", "Instance"]] = []  # new, old: to be added up
 
     def __iter__(self) -> Iterator[str]:
         """Their names."""
@@ -59,15 +61,18 @@ class Instances:
                 made = Instance(blueprint, given, self._number, clock_of(self._hz))
                 if old and old.blueprint.use == blueprint.use:
                     made.carry(old)
-                    self.replaced.append((made, old))
+                    self._replaced.append((made, old))
                 else:
                     self._tables.pop(name, None)
+                    self._gone += [old] if old else []
                 self._by_name[name] = made
             elif self._given[name] != given:
                 _set(old, given)
         except ParameterError as error:
             raise EngineError(f"{name}: {error}", f"see `byway nf show {name}`") from None
-        self._given[name] = dict(given)
+        if self._given.get(name) != given or old is not self._by_name[name]:
+            self._given[name] = dict(given)
+            self._note_ports(name)
         self._fill(name, tables)
         return self._by_name[name]
 
@@ -79,32 +84,59 @@ class Instances:
                 self.fill(name, table, json.loads(rows))
         self._tables[name] = tables
 
-    def keep_only(self, names: set[str], used: Collection[int]) -> None:
-        """The others are wanted no longer. ``used``: id() of those that workers may be in still."""
-        for name, instance in list(self._by_name.items()):
-            if name not in names and id(instance) not in used:
-                self._close(instance.states.values())
-                del self._by_name[name], self._given[name]
-                self._tables.pop(name, None)
+    def drop(self, name: str) -> None:
+        """It is wanted no longer, and no worker is in it; it may be gone already."""
+        if name in self._by_name:
+            self._forget_ports(name)
+            self._close(self._by_name.pop(name).states.values())
+            self._given.pop(name, None)
+            self._tables.pop(name, None)
 
     def _close(self, states: Iterable[Any]) -> None:
         for state in states:
             self.on_close(state)
             state.close()
 
+    @property
+    def leaving(self) -> bool:
+        """Are there instances whose place was taken, and that are not added up yet?"""
+        return bool(self._replaced or self._gone)
+
     def add_up(self) -> None:
-        """No worker is in an instance that was replaced: add what it counted."""
-        for new, old in self.replaced:
+        """No worker is in what was replaced: add what it counted, give back its memory."""
+        for one in self._gone:
+            self._close(one.states.values())
+        self._gone.clear()
+        for new, old in self._replaced:
             new.add_counts(old)
             self._close(state for name, state in old.states.items()
                         if new.states.get(name) is not state)
-        self.replaced.clear()
+        self._replaced.clear()
 
-    def renumber(self) -> None:
-        """Ports have come or gone: parameters that name them have other numbers."""
+    def renumber(self, port: str) -> None:
+        """A port has come or gone: parameters that name it have another number."""
+        for name in self._naming.get(port, ()):
+            self._by_name[name].renumber()
+
+    def _note_ports(self, name: str) -> None:
+        """Which ports the parameters of an instance name."""
+        self._forget_ports(name)
+        instance = self._by_name[name]
+        for parameter, value in instance.parameters.items():
+            if value and instance.blueprint.parameters[parameter]["kind"] == "port":
+                self._naming.setdefault(str(value), set()).add(name)
+
+    def _forget_ports(self, name: str) -> None:
+        for port, names in list(self._naming.items()):
+            names.discard(name)
+            if not names:
+                del self._naming[port]
+
+    def expire(self) -> None:
+        """Have tables give back the memory of what has aged out."""
         for instance in self._by_name.values():
-            if any(one["kind"] == "port" for one in instance.blueprint.parameters.values()):
-                instance.renumber()
+            for state in instance.states.values():
+                state.expire()
 
     def check(self, where: str, blueprint: Blueprint, given: Values) -> Iterator[Problem]:
         """What is wrong with parameters."""

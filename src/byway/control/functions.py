@@ -43,18 +43,25 @@ from byway.control.problem import ConfigError, EngineError, Problem
 if TYPE_CHECKING:
     from byway.functions.memory import Chain
 
+EXPIRE_SECONDS = 60  # between two looks at what has aged out
 Place = tuple[str, str]  # a port and a network of it, by name
 
 
 @dataclass(frozen=True)
 class _Fitted:
     """What frames of a port go through, that are of one network. ``complete``: the chains are what
-    is wanted of them; else those that were there before."""
+    is wanted of them; else those that were there before, with instances called ``kept``."""
 
     ways: tuple[Way, Way]
     chains: "tuple[Chain | None, Chain | None]"
     complete: bool
+    kept: tuple[str, ...] = ()
     problem: str = ""  # why not, where it is no matter of building
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The instances that stand there."""
+        return (*(one.name for way in self.ways for one in way.placed), *self.kept)
 
 
 class Functions:
@@ -68,10 +75,12 @@ class Functions:
         self.instances = Instances(number, hz)
         self.named: dict[str, FunctionConfig] = {}
         self._fitted: dict[Place, _Fitted] = {}
+        self._places: dict[str, dict[Place, None]] = {}  # where an instance stands, by its name
         self._lacking: dict[Order | str, None] = {}  # orders, and uses that are in none
         self._task: asyncio.Task[None] | None = None
-        self._stale = False  # there may be instances that nobody wants
+        self._loose: set[str] = set()  # instances that may be wanted no longer
         self._wrong: dict[str, str] = {}  # what could not be had, and why
+        self._seconds = 0
         self.changing = asyncio.Lock()
         self.refit: Callable[[Iterable[str]], None] = lambda ports: None
         self.settle: Callable[[], None] = lambda: None
@@ -86,8 +95,8 @@ class Functions:
         before = self._fitted.get(place)
         if before is None and not any(way.placed for way in wanted):
             return {}
-        self._stale = True
-        fitted = self._fitted[place] = self._fit(wanted, before)
+        fitted = self._fit(wanted, before)
+        self._stand(place, before, fitted)
         rx, tx = fitted.chains
         kept += [chain for chain in fitted.chains if chain]
         return {"chain_rx": rx.address if rx else 0, "chain_tx": tx.address if tx else 0}
@@ -97,14 +106,15 @@ class Functions:
 
     def _fit(self, wanted: tuple[Way, Way], before: _Fitted | None) -> _Fitted:
         old = before.chains if before else (None, None)
+        kept = before.names if before else ()
         lacking = [way.order for way in wanted if way.placed and self.library.lacks(way.order)]
         if lacking:
             self._lack(lacking)
-            return _Fitted(wanted, old, complete=False)
+            return _Fitted(wanted, old, complete=False, kept=kept)
         try:
             made = self._chain(wanted[0], old[0]), self._chain(wanted[1], old[1])
         except EngineError as error:
-            return _Fitted(wanted, old, complete=False, problem=str(error))
+            return _Fitted(wanted, old, complete=False, kept=kept, problem=str(error))
         return _Fitted(wanted, made, complete=True)
 
     def _chain(self, way: Way, old: "Chain | None") -> "Chain | None":
@@ -125,11 +135,23 @@ class Functions:
         return self.instances.have(placed.name, self.library.blueprints[placed.use], given,
                                    config.tables if config else ())
 
-    def leave(self, port: str) -> None:
-        """A port is gone."""
-        for place in [place for place in self._fitted if place[0] == port]:
+    def _stand(self, place: Place, before: _Fitted | None, after: _Fitted | None) -> None:
+        """Note what stands there now."""
+        for name in before.names if before else ():
+            self._places[name].pop(place, None)
+            self._loose.add(name)
+        for name in after.names if after else ():
+            self._places.setdefault(name, {})[place] = None
+        if after:
+            self._fitted[place] = after
+        elif before:
             del self._fitted[place]
-            self._stale = True
+
+    def leave(self, port: PortConfig) -> None:
+        """A port is gone."""
+        for network in port.networks:
+            place = port.name, network
+            self._stand(place, self._fitted.get(place), None)
 
     def why_shut(self, port: PortConfig) -> str:
         """Why a port must not be opened now; empty: it may be."""
@@ -145,9 +167,7 @@ class Functions:
 
     def having(self, name: str) -> list[str]:
         """The ports whose frames go through the instance."""
-        return list(dict.fromkeys(
-            port for (port, _), fitted in self._fitted.items() for way in fitted.ways
-            if any(one.name == name for one in way.placed)))
+        return list(dict.fromkeys(port for port, _ in self._places.get(name, ())))
 
     # ------------------------------------------------------------ functions with a name
     def carry_out(self, action: Action) -> None:
@@ -164,7 +184,7 @@ class Functions:
             case RemoveFunction(name):
                 del self.named[name]
                 self._wrong.pop(name, None)
-                self._stale = True
+                self._loose.add(name)
 
     def undo(self, action: Action) -> Action | None:
         """What takes back an action that is about to be carried out; None: it is not ours."""
@@ -178,9 +198,11 @@ class Functions:
         return None
 
     def _put(self, config: FunctionConfig) -> None:
+        before = self.named.get(config.name)
         self.named[config.name] = config
         self._have(config)
-        self.refit(self.having(config.name))
+        if before is None or before.use != config.use:
+            self.refit(self.having(config.name))
 
     def _have(self, config: FunctionConfig) -> None:
         self._wrong.pop(config.name, None)
@@ -191,17 +213,21 @@ class Functions:
 
     def finish(self) -> None:
         """All changes that come together were told: instances that nobody wants are forgotten."""
-        if self._stale:
-            wanted = set(self.named)
-            for fitted in self._fitted.values():
-                wanted |= {one.name for way in fitted.ways for one in way.placed}
-            self.instances.keep_only(wanted, {
-                id(one) for fitted in self._fitted.values() for chain in fitted.chains if chain
-                for one in chain.instances})
-            self._stale = False
-        if self.instances.replaced:
+        loose, self._loose = self._loose, set()
+        for name in loose:
+            if not self._places.get(name):
+                self._places.pop(name, None)
+                if name not in self.named:
+                    self.instances.drop(name)
+        if self.instances.leaving:
             self.settle()
             self.instances.add_up()
+
+    def tick(self) -> None:
+        """Once a second; tables are looked through once a minute."""
+        self._seconds += 1
+        if self._seconds % EXPIRE_SECONDS == 0:
+            self.instances.expire()
 
     # ------------------------------------------------------------ building
     def needs_building(self, needs: Needs) -> bool:

@@ -98,7 +98,7 @@ class Policy:
         self._fit(port)
         for other in self._mirrored_to(port.name):
             self._fit(other)
-        self.functions.instances.renumber()
+        self.functions.instances.renumber(port.name)
 
     def change(self, port: Port) -> None:
         """The configuration of a port, or of what it belongs to, is another one."""
@@ -122,8 +122,8 @@ class Policy:
 
     def dismiss(self, port: Port) -> None:
         """The port is gone, and no worker knows it."""
-        self.functions.leave(port.name)
-        self.functions.instances.renumber()
+        self.functions.leave(port.config)
+        self.functions.instances.renumber(port.name)
         self._security.detach(port)
         self.services.dismiss(port)
         if trunk := self._trunks.pop(port.name, None):
@@ -248,6 +248,7 @@ class Policy:
 
     def tick(self) -> None:
         """Once a second."""
+        self.functions.tick()
         self._security.tick()
         self.services.tick()
 
