@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The way of frames through services, against a few lines that say what it should be."""
 
+import functools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,11 @@ from tests.staging import Place
 
 NETWORK, PORTS, SERVICES, APPLIANCES = 5, 5, 3, 3
 End = Literal["arrives", "dropped"]
+
+
+@functools.cache
+def service_of(number: int) -> Service:
+    return Service(str(number))
 
 
 def mac(port: int) -> str:
@@ -72,7 +78,7 @@ class Real(Place):
 
     def have(self, wanted: Wanted) -> None:
         self.homes = Homes(seed=1)
-        self.services = [Service(str(k)) for k in range(SERVICES)]
+        self.services = [service_of(k) for k in range(SERVICES)]
         for k, service in enumerate(self.services):
             service.choose(bypass=wanted.bypass[k], addresses=False)
             service.spread([(f"{k}/{one}", left(k, one), left(k, one) + 1)
@@ -166,13 +172,13 @@ def pair(chance: random.Random, source: int, target: int) -> tuple[bytes, bytes]
 def test_every_frame_passes_what_it_should(real: Real) -> None:
     chance = random.Random(11)
     ends = set()
-    for _ in range(frames_wanted() // 20):
+    for _ in range(frames_wanted() // 40):
         wanted = Wanted(
             [chance.sample(range(SERVICES), chance.choice((0, 0, 1, 2, 3))) for _ in range(PORTS)],
             [[k for k in range(APPLIANCES) if chance.random() < 0.6] for _ in range(SERVICES)],
             [chance.random() < 0.5 for _ in range(SERVICES)])
         real.have(wanted)
-        for _ in range(10):
+        for _ in range(20):
             source, target = chance.sample(range(PORTS), 2)
             there, back = pair(chance, source, target)
             passed, end, who = real.way(there, source, target)

@@ -75,6 +75,7 @@ class Service:
         self.name = name
         self.secret = secrets.token_bytes(8)
         self._slots = alloc(_WORD, SLOTS)
+        self._draws: dict[str, list[bytes]] = {}  # of appliances, for each slot
         self.record = alloc(SERVICE, 1)
         self.record["slots"] = address_of(self._slots)
         self.address = address_of(self.record)
@@ -87,8 +88,9 @@ class Service:
     def spread(self, working: Sequence[tuple[str, int, int]]) -> None:
         """These appliances work: name, and numbers of the left and right port."""
         words = {name: SLOT_USED | right << 16 | left for name, left, right in working}
+        draws = self._draws = {name: self._draws.get(name) or _draws(name) for name in words}
         for slot in range(SLOTS):
-            best = max(words, key=lambda name: _draw(name, slot), default=None)
+            best = max(words, key=lambda name: draws[name][slot], default=None)
             self._slots[slot] = words[best] if best is not None else 0
 
     def share(self, left: int) -> int:
@@ -145,5 +147,6 @@ class Back:
         return int(self._heard[0])
 
 
-def _draw(name: str, slot: int) -> bytes:
-    return hashlib.blake2b(f"{slot}/{name}".encode(), digest_size=8).digest()
+def _draws(name: str) -> list[bytes]:
+    return [hashlib.blake2b(f"{slot}/{name}".encode(), digest_size=8).digest()
+            for slot in range(SLOTS)]
