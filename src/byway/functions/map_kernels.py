@@ -91,15 +91,10 @@ def key_hash(state, shape, key):
 
 
 @formula
-def bucket_of(buckets, n, shape, h):
-    """The address of the bucket of a hash, of n."""
-    return buckets + (logical(h, 32) * n >> 32) * ((shape >> 24 & 255) << 6)
-
-
-@kernel(inline=True)
 def home_of(state, shape, h):
     """The address of the bucket that a hash is at home in."""
-    return bucket_of(ld64(state + M.buckets), ld64(state + M.n), shape, h)
+    number = logical(h, 32) * ld64(state + M.n) >> 32
+    return ld64(state + M.buckets) + number * ((shape >> 24 & 255) << 6)
 
 
 @formula

@@ -13,6 +13,7 @@ Threads: whoever calls holds the instance's lock.
 
 from byway.functions.map_kernels import M, cut, obtain
 from byway.functions.parse_kernels import HAS_PORTS, IS_FRAGMENT
+from byway.machine.formula import formula, logical
 from byway.machine.jit import kernel
 from byway.machine.layout import record
 from byway.machine.mem import (
@@ -51,7 +52,7 @@ def counter_add(state, n):
     st64(state, wadd64(ld64(state), n))
 
 
-@kernel(inline=True)
+@formula
 def array_get(state, index):
     """What is at a place (0 <= index < size)."""
     return ld64(state + 8 * index)
@@ -165,11 +166,11 @@ def draw(cell, n):
     return drawn
 
 
-@kernel(inline=True)
+@formula
 def hash_more(h, word):
     """The hash so far (0 at first), and a number more."""
-    h = mul64(h ^ word, GOLDEN)
-    return h ^ shr64(h, 32)
+    h = (h ^ word) * GOLDEN
+    return h ^ logical(h, 32)
 
 
 @kernel(inline=True)
@@ -180,10 +181,10 @@ def hash_wide(h, high, low):
     return hash_more(h, low)
 
 
-@kernel(inline=True)
+@formula
 def hash_end(h):
     """The hash, of 32 bits."""
-    return shr64(mul64(h, ROOT), 32)
+    return logical(h * ROOT, 32)
 
 
 # ---------------------------------------------------------------- flows
