@@ -29,6 +29,7 @@ def watched(pair: Pair) -> Arena:
     place = int(batch.record[0]["payloads"]) + BUFFER * int(batch.record[0]["npayloads"])
     arena.allow("place", place, BUFFER)
     arena.allow_array("numbers", pair.words)
+    arena.allow_array("network", pair.network)
     arena.allow_array("segments", pair.batch.segments)
     for address, size in pair.batch.sources():
         if size > HEAD:

@@ -14,11 +14,13 @@ import numpy as np
 from byway import nf
 from byway.functions.fields import FIELDS, METHODS, PAYLOAD
 from byway.machine.dual import signed
-from byway.machine.layout import address_of
+from byway.machine.layout import address_of, alloc
 from byway.nf.headers import Headers
 from byway.nf.layers import HEAD, ethernet
 from byway.nf.undone import DATA_VALID, GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM
 from byway.packet.batch import SEGMENT, UNDECIDED
+from byway.packet.ethernet import untagged_frame
+from byway.switch.network import NETWORK
 from byway.testing.field_kernels import (
     SETTABLE,
     SLOTS,
@@ -70,9 +72,11 @@ class Pair:
     def __init__(self, data: bytes, undone: nf.Undone, pieces: int = 1, out: bool = False) -> None:
         self.batch = FrameBatch()
         self.words = np.zeros(WORDS, np.int64)
+        self.network = alloc(NETWORK, 1)
         self.place(data, undone, pieces, out)
 
-    def place(self, data: bytes, undone: nf.Undone, pieces: int = 1, out: bool = False) -> None:
+    def place(self, data: bytes, undone: nf.Undone, pieces: int = 1, out: bool = False,
+              mtu: int = 1500) -> None:
         """Take another frame."""
         todo = Unfinished(undone.flags, undone.gso_type, undone.gso_size, undone.csum_start,
                           undone.csum_offset)
@@ -81,8 +85,10 @@ class Pair:
         self.row["out"] = UNDECIDED
         record["npayloads"] = 64 if out else 0
         record["origin"], record["network"], record["vni"] = 7, 3, 70
+        self.network["max_frame"] = untagged_frame(mtu)
+        record["here"] = address_of(self.network)
         self.address = address_of(self.batch.batch.rows)
-        self.plain = nf.Frame(data, port=7, network=3, vni=70, undone=undone,
+        self.plain = nf.Frame(data, port=7, network=3, vni=70, undone=undone, mtu=mtu,
                               direction="tx" if out else "rx")
         self.word = word_of(self.address, 0, int(out))
         self.views: dict[str, tuple[Any, int]] = {}
@@ -106,12 +112,16 @@ class Pair:
         whole = b"".join(ctypes.string_at(a, size) for a, size in struct.iter_unpack("=qq", listed))
         return head + whole[HEAD:n]
 
-    def check(self) -> None:
-        """Are both the same, whatever is read?"""
+    def check_bytes(self) -> None:
+        """Have both the same bytes, and the same left to do?"""
         assert self.content() == bytes(self.plain)
         left = Unfinished.of(int(self.row["offload"]))
         assert nf.Undone(left.flags, left.gso_type, left.gso_size, left.csum_start,
                          left.csum_offset) == self.plain.undone
+
+    def check(self) -> None:
+        """Are both the same, whatever is read?"""
+        self.check_bytes()
         self._same(self.plain, self.word, set(SLOTS))
         for view, word in self.views.values():
             if word:
@@ -202,7 +212,9 @@ def _arguments(name: str, wanted: tuple[str, ...], frame: nf.Frame,
                rng: random.Random) -> list[int]:
     near = [frame.length, frame.length - 1, frame.length + 4, frame.l3_offset - 2, frame.l3_offset,
             frame.l3_offset + 6, frame.l3_offset + 9, frame.l4_offset, frame.l4_offset + 12,
-            frame.l4_offset - frame.l3_offset, frame.payload_offset, frame.payload_offset + 8]
+            frame.l4_offset - frame.l3_offset, frame.payload_offset, frame.payload_offset + 8,
+            frame.payload.length - 1, frame.payload.length - 4,
+            *(HEAD - frame.payload_offset - k for k in (0, 1, 2, 3))]
     if name == "replace_l3":
         n = rng.choice((0, 20, 40, 24, frame.l4_offset - frame.l3_offset, rng.choice(PLACES)))
         return [n, rng.choice((0, n, 20, 40, 28, 48, n + 64, n + 65)),

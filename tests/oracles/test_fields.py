@@ -16,12 +16,14 @@ def test_reading_and_changing_any_frame() -> None:
     pair = Pair(bytes(60), undone_for(bytes(60), rng))
     for number, data in enumerate(generated(frames_wanted(), seed=11)):
         undone = undone_for(data, rng)
-        pair.place(data, undone, pieces=rng.choice((1, 1, 2, 3)), out=rng.random() < 0.2)
+        pair.place(data, undone, pieces=rng.choice((1, 1, 2, 3)), out=rng.random() < 0.2,
+                   mtu=rng.choice((1500, 1500, 9000)))
         did = []
         try:
             pair.check()
             for _ in range(STEPS):
                 did.append(pair.step(rng))
-                pair.check()
+                pair.check_bytes()
+            pair.check()
         except AssertionError as error:
             raise AssertionError(f"frame {number}, {data.hex()}, {undone}, {did}") from error
