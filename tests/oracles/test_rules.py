@@ -159,6 +159,11 @@ def test_a_change_takes_effect_and_counts_go_on() -> None:
         assert not rules.remove(0)
     assert asked.check(frames) == [2, 2]
     assert [row["value"]["hits"] for row in asked.memory.dump()] == [3, 1]
+    more = {k: {"value": "pass", "source": "10.0.0.3"} for k in (1, 2)}
+    assert asked.memory.put_all(more) == []
+    assert asked.plain.put(1, more[1])
+    assert asked.plain.put(2, more[2])
+    assert asked.check(frames) == [2, 1]
     for rules in (asked.plain, asked.memory):
         rules.clear()
     assert asked.check(frames) == [NOTHING, NOTHING]
@@ -173,6 +178,7 @@ def test_a_full_table_refuses_another_rule() -> None:
         assert rules.put("2", {"value": 2})
         assert not rules.put(3, {"value": 3})
         assert rules.put(2, {"value": 4})
+    assert memory.put_all({1: {"value": 5}, 7: {"value": 7}}) == [7]
     assert not memory.fill({k: {"value": k} for k in range(3)})
     assert [row["key"] for row in memory.dump()] == [0, 1]
 
@@ -192,4 +198,5 @@ def test_members_in_memory_are_those_of_the_plain_table() -> None:
         assert words.tolist() == [plain.pick(one) for one in hashes]
     assert set(words.tolist()) == {9}
     assert memory.remove(9)
-    assert memory.stats() == {"entries": 2, "capacity": 8, "up": 0}
+    assert memory.put_all({0: {"up": True}, 5: {"up": False}}) == []
+    assert memory.stats() == {"entries": 2, "capacity": 8, "up": 1}

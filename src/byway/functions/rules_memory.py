@@ -65,6 +65,17 @@ class RulesMemory(StateMemory):
         self._replace({**self._rules, place: rule})
         return True
 
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        wanted, refused = dict(self._rules), []
+        for key, value in rows.items():
+            place, rule = read_place(key), self._rule(value)
+            if place in wanted or len(wanted) < self.spec["capacity"]:
+                wanted[place] = rule
+            else:
+                refused.append(key)
+        self._replace(wanted)
+        return refused
+
     def remove(self, key: Any) -> bool:
         place = read_place(key)
         if place not in self._rules:
@@ -116,6 +127,17 @@ class MaglevMemory(StateMemory):
             return False
         self._replace({**self._members, number: member})
         return True
+
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        wanted, refused = dict(self._members), []
+        for key, value in rows.items():
+            number, member = read_number(key), Member.given(value)
+            if number in wanted or len(wanted) < self.spec["capacity"]:
+                wanted[number] = member
+            else:
+                refused.append(key)
+        self._replace(wanted)
+        return refused
 
     def remove(self, key: Any) -> bool:
         number = read_number(key)
