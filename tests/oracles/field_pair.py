@@ -195,7 +195,7 @@ class Pair:
         if kind < 0.4:
             name = rng.choice(SETTABLE)
             value = rng.choice((rng.choice(VALUES), rng.randrange(1 << 16), rng.getrandbits(128)))
-            self.set(name, value, quoted=name != "eth_type" and rng.random() < 0.3)
+            self.set(name, value, quoted=not FIELDS[name].reshapes and rng.random() < 0.3)
         elif kind < 0.7:
             name = rng.choice(_METHODS)
             self.call(name, *_arguments(name, METHODS[name].arguments, self.plain, rng))

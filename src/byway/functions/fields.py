@@ -115,7 +115,7 @@ FIELDS: dict[str, Field] = {
     "tcp_ack": Field(l4.get_tcp_ack, l4.set_tcp_ack),
     "tcp_flags": Field(l4.get_tcp_flags, l4.set_tcp_flags),
     "tcp_window": Field(l4.get_tcp_window, l4.set_tcp_window),
-    "tcp_data_offset": Field(l4.get_tcp_data_offset, l4.set_tcp_data_offset),
+    "tcp_data_offset": Field(l4.get_tcp_data_offset, l4.set_tcp_data_offset, reshapes=True),
     "is_tcp_syn": _is(l4.get_is_tcp_syn),
     "is_tcp_fin": _is(l4.get_is_tcp_fin),
     "is_tcp_rst": _is(l4.get_is_tcp_rst),

@@ -60,12 +60,18 @@ class Fixed:
 
 
 class Number(Fixed):
-    """A number that can be set as well."""
+    """A number that can be set as well. ``shape``: it says how long a header is."""
+
+    def __init__(self, *places: _Number, shape: bool = False) -> None:
+        super().__init__(*places)
+        self._shape = shape
 
     def __set__(self, headers: "Headers", value: int) -> None:
         headers.allow_change()
         for place in self._places:
             place.write(headers, value)
+        if self._shape:
+            headers.reshaped()
 
 
 class Headers:
@@ -128,7 +134,7 @@ class Headers:
     """TCP flags: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32, ECE 64, CWR 128."""
     tcp_window = Number(_Number("tcp", 14, 2))
     """TCP window, not scaled, 16 bits."""
-    tcp_data_offset = Number(_Number("tcp", 12, 1, 4, 4))
+    tcp_data_offset = Number(_Number("tcp", 12, 1, 4, 4), shape=True)
     """TCP header's length in words of 4 bytes, 4 bits."""
     udp_length = Fixed(_Number("udp", 4, 2))
     """UDP length in bytes, header included."""
