@@ -90,6 +90,7 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
         "[qqq]\n",
         ['"qqq": there is no such section; the sections are: [switch], [cluster], [underlay],'
          ' [[network]], [[host]], [[entry]], [[router]], [[security_group]], [[function]],'
+         ' [[service]],'
          ' [[port]]']),
     "unknown key": (
         BLUE + vhost(soket='"/tmp/x"'),
@@ -98,7 +99,8 @@ BAD_FILES: dict[str, tuple[str, list[str]]] = {
         BLUE + '[[port]]\nname = "n"\nnetwork = "blue"\nkind = "null"\nqqq = 1\n',
         ['port[1] "n": qqq: a null port has no such key;'
          " the keys are: name, network, mac, ips, allowed_address_pairs, port_security, trusted,"
-         " security_groups, limit, vlans, mirror, chain, chain_tx, queues, kind"]),
+         " security_groups, limit, vlans, mirror, chain, chain_tx, services, queues,"
+         " kind"]),
     "unknown key of the switch": (
         "[switch]\nworker = [0]\n",
         ['switch: worker: the switch has no such key; did you mean "workers"?']),
