@@ -246,8 +246,8 @@ class Client:
         """Many changes as one, all or nothing; -> the names that changed.
 
         ``add_networks``, ``add_ports``, ``add_hosts``, ``add_entries``, ``add_security_groups``,
-        ``add_routers``, ``add_services``: tables as in the configuration file; ``remove_...`` of the same: names (of
-        an entry, "network/mac"). Removals come first."""
+        ``add_routers``, ``add_services``: tables as in the configuration file; ``remove_...`` of
+        the same: names (of an entry, "network/mac"). Removals come first."""
         return self._object("POST", "/v1/changes", {
             key: [one if isinstance(one, str) else dict(one) for one in some]
             for key, some in lists.items()})
