@@ -26,7 +26,7 @@ from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.nf.function import definition
 from byway.nf.outcome import Fault, Outcome
 from byway.nf.verdicts import DROP, PASS, REDIRECT, REPLY, Verdict
-from byway.packet.batch import MAX_FRAME, ROWS, UNDECIDED, Batch
+from byway.packet.batch import MAX_FRAME, ROW, ROWS, UNDECIDED, Batch
 from byway.packet.counters import COUNTERS
 from byway.packet.reason import Reason
 
@@ -88,17 +88,15 @@ class Harness:
 
     def fill(self, frames: list[np.ndarray[Any, Any]], offload: int = 0) -> None:
         """Have the batch hold these frames, which stay where they are, as they come in."""
-        for row, octets in zip(self.batch.rows, frames, strict=False):
-            row["addr"], row["len"], row["out"] = address_of(octets), len(octets), UNDECIDED
-            row["nsegs"], row["offload"] = 0, offload
+        _place(self.batch.rows, frames, offload)
         self.batch.record[0]["n"] = len(frames)
 
-    def ticks(self, frames: list[np.ndarray[Any, Any]], rounds: int) -> int:
-        """Ticks of the time stamp counter for as many rounds of a batch through the rx chain."""
-        self.fill(frames)
-        saved = self.batch.rows.copy()
-        return int(ticks_of(self.chain().address, self.batch.address, rounds,
-                            address_of(self.batch.rows), address_of(saved)))
+    def ticks(self, frames: list[np.ndarray[Any, Any]], rounds: int) -> list[int]:
+        """Ticks of the time stamp counter that the frames take in the rx chain, round by round."""
+        saved = alloc(ROW, len(frames), CACHE_LINE)
+        _place(saved, frames, 0)
+        return [int(ticks_of(self.chain().address, self.batch.address, address_of(saved),
+                             len(frames))) for _ in range(rounds)]
 
     # ------------------------------------------------------------ one frame
     def _one(self, chain: Chain, frame: bytes, now: int, direction: str, port: int,
@@ -165,6 +163,13 @@ class Harness:
     def _bytes(self, row: Any) -> bytes:
         frame_at(int(row.__array_interface__["data"][0]), address_of(self._room))
         return self._room[:int(row["len"])].tobytes()
+
+
+def _place(rows: Any, frames: list[np.ndarray[Any, Any]], offload: int) -> None:
+    """Have rows hold these frames."""
+    for row, octets in zip(rows, frames, strict=False):
+        row["addr"], row["len"], row["out"] = address_of(octets), len(octets), UNDECIDED
+        row["nsegs"], row["offload"] = 0, offload
 
 
 def same(compiled: Outcome, plain: Outcome) -> bool:

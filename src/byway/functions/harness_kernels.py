@@ -7,7 +7,7 @@ Uses packet and switch.
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
 from byway.machine.system import call2, call5, rdtsc
-from byway.packet.batch import batch_at, copy_whole, look
+from byway.packet.batch import ROWS, R, batch_at, copy_whole, look
 from byway.switch.chain import C, no_mirrors
 
 
@@ -48,14 +48,16 @@ def frame_at(row, destination):
 
 
 @kernel(entry=True)
-def ticks_of(chain, batch, rounds, rows, saved):
-    """Have a batch of which a copy is at ``saved`` go through a chain, again and again; -> ticks of
-    the time stamp counter for all rounds, without those for making the batch anew."""
+def ticks_of(chain, batch, saved, rows):
+    """Have ``rows`` rows, of which copies are at ``saved``, go through a chain, in full batches; ->
+    ticks of the time stamp counter, without those for making the batches."""
     b = batch_at(batch)
     total = 0
-    for _ in range(rounds):
+    for first in range(0, rows, ROWS):
+        b.n = min(ROWS, rows - first)
         for word in range(0, 64 * b.n, 8):
-            st64(rows + word, ld64(saved + word))
+            if word & 63 != R.head:
+                st64(b.rows + word, ld64(saved + 64 * first + word))
         look(batch)
         b.npayloads = 0
         b.nclones = 0
