@@ -3,12 +3,9 @@
 sFlow, tcpdump and tshark with captures."""
 
 import ipaddress
-import json
-import socket
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -18,50 +15,9 @@ from byway.functions.export.pcapng import Writer
 from byway.functions.export.sflow import Agent, Sample
 from byway.testing.builders import arp, icmpv6, tcp, udp
 from tests.peers import find_program
-from tests.system.peers.process import Process, wait_until
+from tests.system.peers.collector import Collecting
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
-
-
-def free_port() -> int:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as made:
-        made.bind(("127.0.0.1", 0))
-        port: int = made.getsockname()[1]
-        return port
-
-
-def waiting(port: int) -> int:
-    """Bytes that wait in the socket at a port (proc(5), net/udp)."""
-    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].split(":")[1], 16) == port:
-            return int(fields[4].split(":")[1], 16)
-    raise AssertionError(f"nobody is at port {port}")
-
-
-class Collecting(Process):
-    """A collector of nfdump's on this machine, at ``place``."""
-
-    def __init__(self, program: str, folder: Path) -> None:
-        self._kept = folder / "kept"
-        self._kept.mkdir()
-        self._port = free_port()
-        self.place = f"127.0.0.1:{self._port}"
-        super().__init__(program, [
-            find_program(program), "-w", str(self._kept), "-b", "127.0.0.1", "-p",
-            str(self._port)], folder / f"{program}.log")
-        self.expect("Startup", 20)
-
-    def got(self) -> list[dict[str, Any]]:
-        """What it has been told; then it ends."""
-        wait_until(lambda: waiting(self._port) == 0, "all datagrams are read", 20)
-        self.stop()
-        done = subprocess.run(
-            [find_program("nfdump"), "-q", "-R", str(self._kept), "-o", "json"],
-            capture_output=True, text=True, check=True, timeout=30)
-        found: list[dict[str, Any]] = json.loads(done.stdout.join("[]") if not done.stdout.lstrip(
-            ).startswith("[") else done.stdout)
-        return found
 
 
 def test_nfdump_reads_flows(tmp_path: Path) -> None:
