@@ -43,6 +43,7 @@ class Services:
         self._networks = networks
         self._plans = plans
         self.refit: Callable[[Iterable[str]], None] = lambda names: None
+        self._keep = keep
         self._homes = Homes()
         self._homes.population.on_moved(keep)
         self.configs: dict[str, ServiceConfig] = {}
@@ -52,7 +53,7 @@ class Services:
         self._ports: dict[str, Port] = {}
         self._backs: dict[str, Back] = {}  # by port
         self._outside: set[int] = set()  # port numbers
-        self._macs: dict[int, tuple[int, list[int]]] = {}  # network and addresses by port number
+        self._inside: dict[int, tuple[Steps, list[int]]] = {}  # with addresses, by port number
 
     # ------------------------------------------------------------ ports
     def join(self, name: str, network: int, port: int) -> None:
@@ -77,11 +78,12 @@ class Services:
         """The port is about to be closed."""
         self._ports.pop(port.name, None)
         self.placed(port)
+        if steps := self._move_out(port.index):
+            self._keep(steps)  # workers find it by its addresses, too
 
     def dismiss(self, port: Port) -> None:
         """No worker knows the port any more."""
         self._backs.pop(port.name, None)
-        self._move_out(port.index)
 
     def placed(self, port: Port) -> None:
         """The port has come up, or gone down."""
@@ -98,24 +100,26 @@ class Services:
     def _steps(self, port: Port, parts: list[Any]) -> int:
         network = self._networks[port.config.network].number
         macs = _addresses(port.config) if port.config.services else []
-        before = self._macs.get(port.index)
-        if before is not None:
-            self._homes.forget(before[0], port.index, [m for m in before[1] if m not in macs])
         if not macs:
             self._move_out(port.index)
             return 0
+        if port.index in self._inside:
+            gone = [mac for mac in self._inside[port.index][1] if mac not in macs]
+            self._homes.forget(network, port.index, gone)
         services = [self._service(name) for name in port.config.services]
         steps = Steps(self._homes, network, port.index, services)
         self._homes.settle_in(steps, macs)
-        self._macs[port.index] = network, macs
+        self._inside[port.index] = steps, macs
         parts.append(steps)
         return steps.address
 
-    def _move_out(self, port: int) -> None:
-        """The port has no services any more."""
-        network, macs = self._macs.pop(port, (0, []))
-        self._homes.forget(network, port, macs)
-        self._homes.leave(port)
+    def _move_out(self, port: int) -> Steps | None:
+        """The port has no services any more; -> what it had."""
+        steps, macs = self._inside.pop(port, (None, []))
+        if steps is not None:
+            self._homes.forget(steps.network, port, macs)
+            self._homes.leave(port)
+        return steps
 
     def _back(self, port: Port, parts: list[Any]) -> int:
         if port.name not in self._of_port:

@@ -230,3 +230,20 @@ def test_a_service_in_two_networks_is_refused() -> None:
     assert "has chain" in said(inside, port("in", chain=("byway.acl",)), port("out"))[0]
     wrong = said(port("a", "red", mac=mac(1), services=("fw",)), port("in"), port("out"))
     assert 'the appliances of "fw" are in network' in wrong[0]
+
+
+def test_a_port_that_goes_leaves_nothing_of_its_addresses(
+        switch: RunningSwitch, stack: ExitStack) -> None:
+    yard = laid(switch, stack)
+    back = frame(yard, "x", "a")
+    pair = {"mac": "02:00:00:00:00:99", "ip": "10.0.0.9"}
+    yard.change("a", allowed_address_pairs=(pair,))
+    other = ethernet(yard["x"].mac, bytes.fromhex("020000000099"), TEST_ETHERTYPE, b"pair")
+    assert yard.send("a", other) == {"in": [other]}
+    yard.change("a", allowed_address_pairs=())
+    assert yard.send("a", other) == {}
+    switch.apply([RemovePort("a")])
+    yard.guests.pop("a").close()
+    assert yard.send("in", back) == yard.send("out", other) == {}
+    assert switch.drops()["in"] == {"service_stray": 1}
+    assert switch.drops()["out"] == {"service_stray": 1}
