@@ -59,10 +59,8 @@ def filled(plain: Any, entries: int, words: int) -> tuple[MapMemory, Any]:
     rng = np.random.default_rng(entries)
     memory = MapMemory(plain.spec(), Surroundings(address_of(LOCK), lambda name: 0, lambda: NOW))
     keys = rng.choice(1 << 32, size=entries, replace=False)
-    own, looked = alloc(WORD, entries, 64), alloc(WORD, LOOKS * words + 1, 64)
-    own[:] = keys
-    memory.record["key"] = 0
-    # Of a key of several words the first one differs.
+    own, looked = alloc(WORD, entries * words, 64), alloc(WORD, LOOKS * words + 1, 64)
+    own[::words] = keys  # of a key of several words the first one differs
     done = map_set_all(memory.address, NOW, memory.shape, address_of(own), entries)
     if done != entries:
         raise AssertionError(f"{done} of {entries} entries found room")

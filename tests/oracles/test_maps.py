@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps of network functions as kernels against the same in plain Python."""
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from byway.testing.state_kernels import (
     MAKE,
     PEEK,
     SET,
+    map_add_held,
     map_do,
     map_get_all,
     map_set_all,
@@ -197,6 +199,54 @@ def test_capacity_is_a_promise(fields: dict[str, str], keys: str) -> None:
     assert map_set_all(*arguments, n + 1) == n  # one more is refused
     assert memory.stats()["full"] == 1
     assert map_get_all(*arguments, n) == n
+
+
+@pytest.mark.parametrize(("types", "shifts"), [
+    (("u64", "u64"), (58, 58)), (("u64", "u64"), (0, 32)), (("u64", "u64"), (32, 58)),
+    (("ipv6", "ipv6"), (0, 58, 16, 40)), (("flow",), (0, 32, 48, 0, 16))])
+def test_keys_with_a_pattern_are_as_good_as_others(types: tuple[str, ...],
+                                                   shifts: tuple[int, ...]) -> None:
+    """Keys whose words differ in a few bits, all combinations: a sender may choose them, and no
+    hash that is a plain sum or product would tell them apart."""
+    bits = {2: 6, 4: 3, 5: 2}[len(shifts)]
+    n = (1 << bits) ** len(shifts)
+    wanted = np.arange(n)
+    words = alloc(WORD, n * len(shifts), 64).reshape(n, len(shifts))
+    for k, shift in enumerate(shifts):
+        words[:, k] = (wanted >> bits * k & (1 << bits) - 1) << shift
+    memory = memory_of(Map(types, "u32", n))
+    arguments = memory.address, 0, memory.shape, address_of(words)
+    assert map_set_all(*arguments, n) == n
+    assert map_get_all(*arguments, n) == n
+    passed = tags_and_counts(memory)[:, -1]
+    assert passed.max() < 30  # runs of full buckets are short
+
+
+@pytest.mark.compiled_only
+def test_control_and_a_worker_at_once() -> None:
+    """What control puts, removes and reads meanwhile disturbs nothing of what a worker counts."""
+    memory = memory_of(Map("u64", "u64", 3000))
+    keys = alloc(WORD, 64, 64)
+    keys[:] = np.arange(64) * 977
+    rounds = 5000
+    counting = threading.Thread(target=map_add_held, args=(
+        address_of(LOCK), memory.address, 0, memory.shape, address_of(keys), 64, rounds))
+    map_add_held(address_of(LOCK), memory.address, 0, memory.shape, address_of(keys), 64, 1)
+    counting.start()
+    turns = 0
+    while counting.is_alive():
+        others = range(100_000 + 100 * (turns % 9), 100_100 + 100 * (turns % 9))
+        for key in others:
+            assert memory.put(key, key)
+        seen = {row["key"]: row["value"] for row in memory.dump(5000)}
+        assert all(seen[key] == key for key in others)
+        assert all(1 <= seen[key] <= rounds + 1 for key in keys.tolist())
+        for key in others:
+            assert memory.remove(key)
+        turns += 1
+    counting.join()
+    assert dict(memory.entries()) == dict.fromkeys(keys.tolist(), rounds + 1)
+    assert turns > 0
 
 
 def test_entries_that_aged_out_make_room() -> None:

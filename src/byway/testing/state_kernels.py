@@ -4,6 +4,7 @@
 See the function that each one calls. A key is stored by the caller (MapMemory.record["key"]).
 """
 
+from byway.functions.apply import hold
 from byway.functions.event_kernels import event_begin, event_bytes, event_end, event_number
 from byway.functions.fields import parse
 from byway.functions.map_kernels import (
@@ -33,8 +34,8 @@ from byway.functions.states_kernels import (
     put_flow,
 )
 from byway.machine.jit import kernel
-from byway.machine.mem import ld64, st64
-from byway.machine.system import rdtsc
+from byway.machine.mem import ld64, st64, st64_rel
+from byway.machine.system import pause, rdtsc
 from byway.nf.keys import FLOW_WORDS
 
 GET, HAS, SET, ADD, DELETE, FIND, PEEK, MAKE = range(8)
@@ -65,10 +66,11 @@ def map_do(state, now, shape, what, n):
 
 @kernel(entry=True)
 def map_set_all(state, now, shape, keys, n):
-    """Set the n keys (one word each) at ``keys`` to their places; -> how many found room."""
+    """Set the n keys at ``keys`` to their places; -> how many found room."""
     done = 0
     for k in range(n):
-        st64(state + KEY, ld64(keys + 8 * k))
+        for word in range(shape & 15):
+            st64(state + KEY + 8 * word, ld64(keys + 8 * ((shape & 15) * k + word)))
         if map_set(state, now, shape, k):
             done += 1
     return done
@@ -79,10 +81,25 @@ def map_get_all(state, now, shape, keys, n):
     """Get them again; -> how many have their place as value."""
     right = 0
     for k in range(n):
-        st64(state + KEY, ld64(keys + 8 * k))
+        for word in range(shape & 15):
+            st64(state + KEY + 8 * word, ld64(keys + 8 * ((shape & 15) * k + word)))
         if map_get(state, now, shape, -1) == k:
             right += 1
     return right
+
+
+@kernel(entry=True)
+def map_add_held(lock, state, now, shape, keys, n, rounds):
+    """As a worker does, batch by batch: hold the lock, and add 1 to the number of each key."""
+    for _ in range(rounds):
+        hold(lock)
+        for k in range(n):
+            st64(state + KEY, ld64(keys + 8 * k))
+            map_add(state, now, shape, 1)
+        st64_rel(lock, 0)
+        for _ in range(100):  # what a worker does without the lock
+            pause()
+    return 0
 
 
 # As translated code has them: constants.
