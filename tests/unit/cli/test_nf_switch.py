@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The commands and the client of network functions in a running switch."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from byway.cli.main import app
+from byway.cli.nf_switch import absolute
+from byway.client import Client, ClientError
+from tests.unit.control.fake_switch import FakeSwitch
+
+Byway = Callable[..., Result]
+HERE = os.getcwd()
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeSwitch]:
+    switch = FakeSwitch(tmp_path_factory.mktemp("switch") / "api.sock")
+    yield switch
+    switch.close()
+
+
+@pytest.fixture
+def switch(shared: FakeSwitch) -> FakeSwitch:
+    shared.renew()
+    return shared
+
+
+@pytest.fixture
+def byway(switch: FakeSwitch) -> Byway:
+    """Runs a command with $BYWAY_API set to the switch; it has to end with `status`."""
+
+    def run(*words: str, status: int = 0) -> Result:
+        done = CliRunner().invoke(
+            app, ("nf", *words), env={"BYWAY_API": switch.path}, catch_exceptions=False)
+        assert done.exit_code == status, done.stderr
+        return done
+
+    return run
+
+
+def test_a_function_comes_and_goes(byway: Byway, switch: FakeSwitch) -> None:
+    done = byway("add", "guard.py:Guard(limit=5)", "--port", "vm1")
+    assert done.stdout == "vm1/Guard is ready in the way of vm1\n"
+    assert switch.wanted.has.ports["vm1"].chain == (f"{HERE}/guard.py:Guard(limit=5)",)
+    byway("add", "byway.acl", "--port", "vm1", "--first")
+    byway("add", "byway.acl", "--port", "vm1", "--tx")
+    byway("add", "byway.tap", "--network", "blue")
+    assert byway("list").stdout.splitlines()[:2] == [
+        "NAME          FUNCTION  STATE  FRAMES  DROPS  FAULTS  PORTS    PARAMETERS",
+        "vm1/acl       acl       ready       7      2       0  vm1      limit=100"]
+    assert len(json.loads(byway("list", "--json").stdout)) == 4
+    assert byway("remove", "vm1/Guard").stdout == "vm1/Guard is gone\n"
+    assert switch.wanted.has.ports["vm1"].chain == ("byway.acl",)
+    assert 'there is no network function "vm1/Guard"' in byway(
+        "remove", "vm1/Guard", status=1).stderr
+
+
+def test_one_with_a_name(byway: Byway, switch: FakeSwitch) -> None:
+    done = byway("add", "guard.py", "--name", "limits", "--set", "limit=7", "--set", "mode=all",
+                 "--port", "vm1")
+    assert done.stdout == "limits is ready in the way of vm1\n"
+    assert switch.wanted.has.ports["vm1"].chain == ("limits",)
+    assert byway("set", "limits", "limit=8", "mode=no").stdout == "limits  limit=8 mode=no\n"
+    byway("add", "limits", "--port", "vm2")
+    shown = byway("show", "limits").stdout.splitlines()
+    assert "ports       vm1 vm2" in shown
+    assert "  limit  8" in shown
+    assert "  over limit  2" in shown
+    assert json.loads(byway("show", "limits", "--json").stdout)["name"] == "limits"
+    assert byway("reload").stdout == f"{HERE}/guard.py is new\n"
+    assert json.loads(byway("reload", "limits", "--json").stdout) == [f"{HERE}/guard.py"]
+
+
+def test_wrong_calls(byway: Byway, switch: FakeSwitch) -> None:
+    byway("add", "guard.py", status=2)
+    byway("add", "guard.py", "--port", "vm1", "--network", "blue", status=2)
+    byway("add", "guard.py", "--network", "blue", "--tx", status=2)
+    assert "is no network function" in byway("add", "a b", "--port", "vm1", status=2).stderr
+    switch.engine.functions.broken.add(f"{HERE}/guard.py")
+    assert "guard.py:7: a list cannot be" in byway(
+        "add", "guard.py", "--port", "vm1", status=2).stderr
+    byway("show", "none", status=1)
+    byway("set", "none", "limit", status=2)
+    byway("put", "none", "table", "limit", status=2)
+
+
+def test_tables(byway: Byway) -> None:
+    byway("add", "guard.py", "--name", "limits")
+    byway("put", "limits", "table", "10.0.0.1=7", '10.0.0.2={"n": 1, "to": "vm1"}', "x=y")
+    byway("put", "limits", "table", "x=")
+    assert byway("show", "limits", "--table", "table").stdout.splitlines() == [
+        "KEY       VALUE", "10.0.0.1  7", "10.0.0.2  n=1 to=vm1"]
+    assert len(json.loads(
+        byway("show", "limits", "--table", "table", "--limit", "1", "--json").stdout)) == 1
+    byway("put", "limits", "table", "x=", status=1)
+
+
+def test_events(byway: Byway, switch: FakeSwitch) -> None:
+    byway("add", "guard.py", "--name", "limits")
+    switch.engine.functions.emitted["limits"] = [{"count": 1}, {"count": 2}]
+    assert byway("events", "limits").stdout.splitlines() == [
+        '{"event": "seen", "count": 1}', '{"event": "seen", "count": 2}']
+    assert byway("events", "limits", "noisy", "--count", "1").stdout.splitlines() == [
+        '{"event": "noisy", "count": 1}']
+    byway("events", "none", status=1)
+
+
+def test_the_client(switch: FakeSwitch) -> None:
+    with Client(switch.path) as client:
+        assert client.set_chain("port", "vm1", chain=["byway.acl"])["chain"] == ["byway.acl"]
+        assert client.chain("network", "blue") == {"chain": []}
+        client.put_function_table("vm1/acl", "table", {"a": 1, "b": 2})
+        client.put_function_table("vm1/acl", "table", ["x"], whole=True)
+        assert client.function_table("vm1/acl", "table") == [{"key": 0, "value": "x"}]
+        client.remove_function_entry("vm1/acl", "table")
+        assert client.function_table("vm1/acl", "table") == []
+        with pytest.raises(ClientError, match="no network function"):
+            next(client.function_events("none"))
+
+
+@pytest.mark.parametrize(("written", "said"), [
+    ("guard.py", f"{HERE}/guard.py"),
+    ("./sub/guard.py:Guard(a='x.py')", f"{HERE}/sub/guard.py:Guard(a='x.py')"),
+    ("/etc/guard.py(a=1)", "/etc/guard.py(a=1)"),
+    ("byway.nat44(file='x.py')", "byway.nat44(file='x.py')"),
+    ("limits", "limits"),
+])
+def test_files_are_seen_from_here(written: str, said: str) -> None:
+    assert absolute(written) == said
+    assert Path(HERE).is_absolute()
