@@ -18,6 +18,9 @@ from scapy.layers.l2 import Ether
 
 from byway import nf
 from byway.functions.harness import Harness
+from byway.nf.payload import packet_end
+from byway.nf.sums import checksum
+from byway.nf.undone import NEEDS_CSUM
 from byway.testing import builders
 from byway.testing.field_kernels import SETTABLE
 from byway.testing.generated import generated
@@ -105,6 +108,34 @@ def test_what_an_error_quotes(about: bytes, error: str) -> None:
     assert found.ipv4_src == 0xC0000205 or found.ipv6_dst == 0xFD << 120 | 5
 
 
+def completed(frame: nf.Frame) -> bytes:
+    """The frame with the checksum that its sender left to be completed (VIRTIO 1.2, 5.1.6.2)."""
+    data, start = bytearray(bytes(frame)), frame.undone.csum_start
+    place = start + frame.undone.csum_offset
+    end = packet_end(frame)
+    data[place : place + 2] = checksum(bytes(data[start:end])).to_bytes(2, "big")
+    return bytes(data)
+
+
+@pytest.mark.parametrize("data", FRAMES[:6], ids=lambda data: Ether(data).summary())
+def test_a_checksum_left_to_be_completed(data: bytes) -> None:
+    offset = 6 if nf.Frame(data).is_udp else 16
+    start = nf.Frame(data).l4_offset
+    frame = nf.Frame(data, undone=nf.Undone(NEEDS_CSUM, csum_start=start, csum_offset=offset))
+    frame.fix()
+    assert bytes(frame) != data
+    assert completed(frame) == data
+    rng = random.Random(9)
+    for name in SETTABLE:
+        if name not in KEPT:
+            setattr(frame, name, rng.getrandbits(128))
+            assert completed(frame) == made_by_scapy(completed(frame)), name
+    assert frame.has_vlan or frame.push_vlan(9)
+    assert frame.resize(frame.length + 3)
+    frame.fix()
+    assert completed(frame) == made_by_scapy(completed(frame))
+
+
 # ---------------------------------------------------------------- the page
 def function_of(block: str, folder: Path) -> Any:
     """A function whose process() is an example of the page."""
@@ -130,6 +161,11 @@ def test_the_examples_compiled_and_plain(block: str, tmp_path: Path) -> None:
 
 def test_ipv4_becomes_ipv6(tmp_path: Path) -> None:
     plain = nf.Plain(function_of("replace_l3", tmp_path))
+    left = nf.Frame(builders.tcp(data=b"odd"), undone=nf.Undone(NEEDS_CSUM, 0, 0, 34, 16))
+    left.fix()
+    plain.frame(left)
+    assert left.is_ipv6
+    assert completed(left) == made_by_scapy(completed(left))
     padded = builders.udp(data=b"")[:42].ljust(60, b"x")
     for data in (builders.tcp(data=b"odd"), builders.udp(options=b"\x01" * 4), padded,
                  builders.tcp(vlan=(7,), data=bytes(1400))):
