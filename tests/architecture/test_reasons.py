@@ -47,6 +47,8 @@ ELSEWHERE = {
     Reason.TO_GATEWAY: "tests/unit/switch/test_router.py",
     Reason.BAD_IP: "tests/unit/switch/test_router.py",
     Reason.MARTIAN: "tests/unit/switch/test_router.py",
+    Reason.FUNCTION: "tests/unit/functions/test_verdicts.py",
+    Reason.FUNCTION_FAULT: "tests/unit/functions/test_verdicts.py",
     Reason.SERVICE_DOWN: "tests/unit/switch/test_service.py",
     Reason.SERVICE_ADDRESS: "tests/unit/switch/test_service.py",
     Reason.SERVICE_STRAY: "tests/unit/switch/test_service.py",

@@ -5,10 +5,11 @@ import pytest
 
 from byway import nf
 from byway.functions.harness import Harness, same
-from byway.packet.batch import ROWS
+from byway.packet.batch import ROWS, UNDECIDED
+from byway.packet.reason import Reason
 from byway.switch.fdb import MAX_PORTS
 from byway.testing import builders
-from tests.unit.functions.samples import Older, Says
+from tests.unit.functions.samples import Divides, Older, Says
 
 FRAMES = [builders.udp(dport=53, data=bytes(300)), builders.udp(dport=54), builders.arp()]
 WHAT = ["pass", "drop", "redirect", "mirror", "clone", "reply"]
@@ -42,6 +43,16 @@ def test_who_drops_counts_why(direction: str) -> None:
     first, second = (one.counters for one in harness.instances)
     assert (first["frames"], first["drops"]) == (3, {"told to": 1})
     assert (second["frames"], second["drops"]) == (2, {"too old": 0})
+
+
+def test_a_port_counts_what_its_functions_drop() -> None:
+    frames = [FRAMES[0], builders.udp(dport=0), FRAMES[1]]
+    outs = Harness([(Says, {"what": "drop"}), Divides]).run_batch(frames)
+    assert outs == [dropped(Reason.FUNCTION), dropped(Reason.FUNCTION_FAULT), UNDECIDED]
+
+
+def dropped(reason: Reason) -> int:
+    return -1 - int(reason)
 
 
 def test_a_port_that_is_not_there_and_one_that_cannot_be() -> None:
