@@ -18,6 +18,7 @@ from tests.peers import find_program
 from tests.running import RunningSwitch, mac
 from tests.system.engines.namespace import Namespace
 from tests.system.peers.tapped import Tapped
+from tests.system.peers.testpmd import PROGRAM, STARTED, Guest, VirtioUser
 from tests.system.peers.veth import transfer
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -66,12 +67,17 @@ def switch(own_folder: Path) -> Iterator[RunningSwitch]:
         yield made
 
 
-def laid(switch: RunningSwitch, stack: ExitStack, names: tuple[str, ...], **options: Any
-         ) -> tuple[Tapped, Tapped, list[Firewall]]:
-    """A station behind firewalls, one that is not, and the firewalls, all of which work."""
+def announce(switch: RunningSwitch, names: tuple[str, ...], **options: Any) -> None:
+    """Have a service that is done by these."""
     pairs = [{"left": f"{name}-in", "right": f"{name}-out"} for name in names]
     switch.apply([AddService(ServiceConfig.model_validate(
         {"name": "fw", "appliances": pairs, **options}))])
+
+
+def laid(switch: RunningSwitch, stack: ExitStack, names: tuple[str, ...], **options: Any
+         ) -> tuple[Tapped, Tapped, list[Firewall]]:
+    """A station behind firewalls, one that is not, and the firewalls, all of which work."""
+    announce(switch, names, **options)
     inside, outside = stack.enter_context(Tapped(INSIDE)), stack.enter_context(Tapped(OUTSIDE))
     firewalls = []
     for name in names:
@@ -137,3 +143,29 @@ def test_flows_go_on_through_another_firewall(switch: RunningSwitch, stack: Exit
     assert inside.ping(OUTSIDE) == 5, "bypassed"
     service, = switch.call(switch.engine.services)
     assert service["bypassed"] >= 10
+
+
+def test_a_virtual_machine_does_it(switch: RunningSwitch, stack: ExitStack, own_folder: Path,
+                                   cpus: tuple[int, int]) -> None:
+    """DPDK's testpmd between two virtio devices: it looks at nothing."""
+    find_program(PROGRAM)
+    announce(switch, ("vm",))
+    switch.vhost("vm-in", "vm-out")
+    ports = [VirtioUser(Path(switch.socket(name)), mac(8 + k))
+             for k, name in enumerate(("vm-in", "vm-out"))]
+    machine = stack.enter_context(Guest(own_folder, (ports[0], ports[1]), cpu=cpus[1]))
+    machine.ready(60)
+    machine.command("set fwd io", "Set io")
+    machine.command("start", STARTED)
+    inside, outside = stack.enter_context(Tapped(INSIDE)), stack.enter_context(Tapped(OUTSIDE))
+    switch.add("tap", "inside", **inside.port, mac=mac(1), services=("fw",))
+    switch.add("tap", "outside", **outside.port, mac=mac(2))
+    switch.until(lambda: working(switch) == 1, 30)
+    assert inside.ping(OUTSIDE) == outside.ping(INSIDE) == 5
+    assert transfer(inside, outside, DATA) == DATA
+    assert inside.checksum_errors() == outside.checksum_errors() == {}
+    assert learned(switch) == {mac(1): "inside", mac(2): "outside"}
+    assert switch.port("vm-in")["tx_frames"] > 10
+    machine.stop()
+    switch.until(lambda: working(switch) == 0, 20)
+    assert inside.ping(OUTSIDE, count=1) == 0, "it blocks"
