@@ -30,15 +30,19 @@ from typing import Any
 import numpy as np
 
 from byway import nf
-from byway.functions.built import known
+from byway.functions.built import COMMAND, known
 from byway.functions.builtin import (
     acl,
+    decap,
+    dhcp,
     dns_log,
     flow_export,
     nat44,
     policer,
+    router,
     sampler,
     shaper,
+    syn_guard,
     tap,
 )
 from byway.functions.code import native
@@ -115,6 +119,27 @@ def answers(harness: Harness, frames: list[bytes]) -> list[bytes]:
                          dport=int.from_bytes(frame[34:36], "big")) for frame in sent]
 
 
+def routes(harness: Harness, frames: list[bytes]) -> list[bytes]:
+    """A thousand routes, and all goes by the last one; to the router's MAC address."""
+    states = harness.instances[0].states
+    states["routes"].fill({f"172.{16 + (k >> 8)}.{k & 255}.0/24": 2 for k in range(1000)}
+                          | {"198.51.100.0/24": 1})
+    states["hops"].put(1, {"via": "10.0.0.9"})
+    states["neighbours"].put("10.0.0.9", "02:00:00:00:00:09")
+    return [bytes.fromhex("0200000000fe") + frame[6:] for frame in frames]
+
+
+def tunnelled(harness: Harness, frames: list[bytes]) -> list[bytes]:
+    """In VXLAN."""
+    return [builders.vxlan(frame) for frame in frames]
+
+
+def of_tcp(harness: Harness, frames: list[bytes]) -> list[bytes]:
+    """Segments of connections that the guard does not know."""
+    return [builders.tcp("198.51.100.9", "10.0.0.1", 80, int.from_bytes(frame[34:36], "big"))
+            for frame in frames]
+
+
 CASES = (
     Case("empty", Empty),
     Case("writes the TTL", OldestFirst),
@@ -122,6 +147,10 @@ CASES = (
     Case("nat44", nat44.Nat44, {"outside": "192.0.2.1"}, answers),
     Case("policer", policer.Policer, {"committed_rate": 100_000_000_000}),
     Case("shaper", shaper.Shaper, {}),
+    Case("router, 1,000 routes", router.Router, {}, routes),
+    Case("decap, VXLAN", decap.Decap, {}, tunnelled),
+    Case("syn_guard, others' connections", syn_guard.SynGuard, {}, of_tcp),
+    Case("dhcp, other traffic", dhcp.Dhcp, {}),
     Case("flow_export", flow_export.FlowExport),
     Case("sampler", sampler.Sampler),
     Case("tap, none wanted", tap.Tap, {"family": "ipv6"}),
@@ -150,7 +179,7 @@ def built(folder: Path, uses: list[str]) -> float:
     order = {"functions": {use: str(folder) for use in uses},
              "chains": [{"direction": "rx", "uses": uses}]}
     began = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "byway.functions.build"], input=json.dumps(order),
+    done = subprocess.run(COMMAND, input=json.dumps(order),
                           capture_output=True, text=True, check=True)
     answer = json.loads(done.stdout)
     assert not answer["problems"], answer["problems"]
