@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from byway.functions.map_kernels import SPARE, WINDOW
-from byway.functions.map_memory import MapMemory, map_of, offsets
+from byway.functions.map_memory import MapMemory, field_bytes, map_of, offsets
 from byway.functions.state_memory import WORD, Surroundings
 from byway.functions.states import make
 from byway.machine.jit import INTERPRETED
 from byway.machine.layout import address_of, alloc
-from byway.machine.mem import ld64, st64
+from byway.machine.mem import ld8, ld16, ld32, ld64, st8, st16, st32, st64
 from byway.nf.keys import Flow, signed
 from byway.nf.maps import Map
 from byway.nf.running import RUN, Run
@@ -36,6 +36,7 @@ from byway.testing.state_kernels import (
 )
 
 LOCK = alloc(WORD, 1, 64)
+FIELD = {1: (ld8, st8), 2: (ld16, st16), 4: (ld32, st32), 8: (ld64, st64)}
 EXAMPLES = 60 if INTERPRETED else 300
 WORDS = st.sampled_from([0, 1, 2, 255, 1 << 31, (1 << 63) - 1, -1, -(1 << 63), 0xFFFFFFFF])
 FLOWS = st.sampled_from([Flow(), Flow(4, 1, 2, 3, 4, 6), Flow(4, 2, 1, 4, 3, 6),
@@ -50,7 +51,8 @@ KEYS: dict[tuple[str, ...], st.SearchStrategy[Any]] = {
     ("flow", "u8"): st.tuples(FLOWS, st.integers(0, 6)),
 }
 NUMBERS = {"": "u32"}, {"": "u64"}, {"": "mac"}
-RECORDS = {"a": "u8", "b": "u64"}, {"x": "ipv6", "y": "u16"}, {f"f{k}": "u32" for k in range(9)}
+RECORDS = {"a": "u8", "b": "u64"}, {"x": "ipv6", "y": "u16"}, {f"f{k}": "u32" for k in range(9)}, \
+    {"a": "u8", "b": "ipv4", "c": "u16", "d": "mac", "e": "u8", "f": "ipv6"}
 
 
 class Both:
@@ -113,9 +115,10 @@ class Both:
                 st64(place, signed(getattr(record, name) >> 64))
                 st64(place + 8, signed(getattr(record, name)))
             else:
-                assert getattr(record, name) == ld64(place)
+                load, store = FIELD[field_bytes(kind)]
+                assert getattr(record, name) == load(place)
                 setattr(record, name, n)
-                st64(place, getattr(record, name))
+                store(place, getattr(record, name))
 
     def step(self, what: int, key: Any, n: int) -> None:
         """Do the same to both."""

@@ -7,7 +7,7 @@ Used by states.py. Uses map_kernels.py (which explains it), map_control.py, nf.
 import ctypes
 import random
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,18 +25,23 @@ LINE = 64
 FULL = {2: 0.5, 3: 0.6, 4: 0.65, 5: 0.7, 6: 0.72, 7: 0.75}
 
 
+def field_bytes(kind: str) -> int:
+    """What a field of a record takes (an IPv6 address: two words, high and low)."""
+    return {"u8": 1, "u16": 2, "u32": 4, "ipv4": 4, "ipv6": 16}.get(kind, 8)
+
+
 def value_words(fields: Mapping[str, str]) -> int:
-    """How many words a record of these fields has."""
-    return sum(1 + (kind == "ipv6") for kind in fields.values())
+    """How many words a value of these fields has."""
+    return -(-sum(map(field_bytes, fields.values())) // 8)
 
 
 def offsets(fields: Mapping[str, str]) -> dict[str, int]:
-    """Where each field of a record is: bytes from its beginning (an IPv6 address: of its high
-    word)."""
+    """Where each field of a record is: bytes from its beginning. Long ones are first, so that all
+    are aligned and nothing is between them."""
     made, at = {}, 0
-    for name, kind in fields.items():
+    for name in sorted(fields, key=lambda name: -field_bytes(fields[name])):
         made[name] = at
-        at += 8 * (1 + (kind == "ipv6"))
+        at += field_bytes(fields[name])
     return made
 
 
@@ -68,6 +73,7 @@ class MapMemory(StateMemory):
         super().__init__(spec, around)
         self.packing = pack(spec["key"])
         self.fields: dict[str, str] = dict(spec["value"])
+        self._places = offsets(self.fields)
         self.age = spec.get("age") or spec.get("idle")
         self.shape = shape_of(spec)
         ways = self.shape >> 4 & 15
@@ -105,14 +111,18 @@ class MapMemory(StateMemory):
     # ------------------------------------------------------------ entries
     def _words(self, key: Any, value: Any = None) -> Any:
         words = self.packing.words_of(read_key(self.packing.types, key))
+        made = alloc(WORD, len(words) + value_words(self.fields), LINE)
+        made[: len(words)] = words
         if value is not None:
             given = given_value(self.fields, value)
-            for name, kind in self.fields.items():
+            octets = made[len(words) :].view(np.uint8)
+            for name, at in self._places.items():
                 number = given[name] if isinstance(given, dict) else given
-                words += [signed(number >> 64)] if kind == "ipv6" else []
-                words.append(signed(number))
-        made = alloc(WORD, len(words), LINE)
-        made[:] = words
+                size = field_bytes(self.fields[name]) if name else 8
+                if size == 16:  # high word first
+                    number = number >> 64 | (number & (1 << 64) - 1) << 64
+                octets[at : at + size] = list((number & (1 << 8 * size) - 1).to_bytes(
+                    size, "little"))
         return made
 
     def put(self, key: Any, value: Any) -> bool:
@@ -161,8 +171,8 @@ class MapMemory(StateMemory):
             at = 4 + (ways & 4) + 4 * way
             if not self._young(int(octets[bucket, at : at + 4].view("<u4")[0]), now):
                 continue
-            words = buckets[bucket, (base + way * entry) // 8 :][: entry // 8].tolist()
-            yield (self.packing.key_of(words[: self.packing.words]),
+            words = buckets[bucket, (base + way * entry) // 8 :][: entry // 8]
+            yield (self.packing.key_of(words[: self.packing.words].tolist()),
                    self._value(words[self.packing.words :]))
 
     def _young(self, stamp: int, now: int) -> bool:
@@ -172,15 +182,14 @@ class MapMemory(StateMemory):
         age = ns + (1 << TICK_BITS) - 1 >> TICK_BITS
         return (now >> TICK_BITS) - stamp & 0xFFFFFFFF < min(max(1, age), LONGEST)
 
-    def _value(self, words: Sequence[int]) -> Any:
-        made, at = {}, 0
+    def _value(self, words: Any) -> Any:
+        octets, made = words.tobytes(), {}
         for name, kind in self.fields.items():
-            number = words[at]
-            if kind == "ipv6":
-                at += 1
-                number = (number & (1 << 64) - 1) << 64 | words[at] & (1 << 64) - 1
-            made[name] = number
-            at += 1
+            at, size = self._places[name], field_bytes(kind) if name else 8
+            number = int.from_bytes(octets[at : at + size], "little")
+            if size == 16:
+                number = number >> 64 | (number & (1 << 64) - 1) << 64
+            made[name] = signed(number) if kind == "u64" else number
         return made.get("", made)
 
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:

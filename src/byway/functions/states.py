@@ -7,8 +7,8 @@ kind, and nf, which says what they mean.
 How a method is called: kernel(state, [now], [shape], *arguments), where ``state`` is the address
 of its memory, now the time (where ``timed``), shape a constant of the declaration (where
 ``shaped``). A key is stored before, packed (nf.keys.pack), from state + KEY on; a flow in it by
-put_flow(state, word, row). A record is the address of its first field (map_memory.offsets);
-state + SPARE: there is none.
+put_flow(state, word, row, frame). A record is an address from which its fields are counted
+(map_memory.offsets, field_bytes); state + SPARE: there is none.
 """
 
 from collections.abc import Callable, Mapping

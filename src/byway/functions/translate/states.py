@@ -11,7 +11,7 @@ from typing import Any
 from byway import nf
 from byway.functions import blueprint as does
 from byway.functions.instance import INDEX
-from byway.functions.map_memory import offsets
+from byway.functions.map_memory import field_bytes, offsets
 from byway.functions.states import KEY, KINDS, SPARE, Method
 from byway.functions.translate import events
 from byway.functions.translate.refused import Refused
@@ -180,9 +180,10 @@ def _field(unit: Unit, node: ast.Attribute, record: Value) -> tuple[int, str]:
 def read_field(unit: Unit, node: ast.Attribute, record: Value) -> Value:
     """record.name."""
     at, kind = _field(unit, node, record)
-    load = unit.use(_MEM, "ld64")
     if kind == "ipv6":
+        load = unit.use(_MEM, "ld64")
         return Value("wide", f"{load}({record.code} + {at + 8})", f"{load}({record.code} + {at})")
+    load = unit.use(_MEM, f"ld{8 * field_bytes(kind)}")
     return Value("number", f"{load}({record.code} + {at})")
 
 
@@ -191,13 +192,14 @@ def write_field(unit: Unit, node: ast.Attribute, record: Value, value: Value) ->
     at, kind = _field(unit, node, record)
     if value.kind == "unknown":
         return
-    store = unit.use(_MEM, "st64")
     if kind == "ipv6":
+        store = unit.use(_MEM, "st64")
         value = widened(value, node, node.attr)
         value = unit.settle(value)
         unit.emit(f"{store}({record.code} + {at}, {value.high})")
         unit.emit(f"{store}({record.code} + {at + 8}, {value.code})")
         return
+    store = unit.use(_MEM, f"st{8 * field_bytes(kind)}")
     unit.emit(f"{store}({record.code} + {at}, {_cut(whole(value, node, node.attr), kind)})")
 
 
