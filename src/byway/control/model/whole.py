@@ -50,8 +50,8 @@ class Config(Model):
     @property
     def has_stages(self) -> bool:
         """Is more done with frames than switching them?"""
-        return bool(self.cluster or self.underlay) or any(
+        return bool(self.cluster or self.underlay or self.services) or any(
             network.vni or network.responds or network.chain for network in self.networks) or any(
             port.vlans or port.limit or port.mirror or port.port_security or port.security_groups
-            or port.chain or port.chain_tx
+            or port.chain or port.chain_tx or port.services
             for port in self.ports)
