@@ -32,7 +32,7 @@ from byway.machine.mem import (
     st64be,
 )
 from byway.packet.batch import R
-from byway.packet.checksum import sum_bytes
+from byway.packet.checksum import folded, sum_bytes
 from byway.packet.layers import l3_of, l4_of
 
 IPV4_SUM = 10  # where the header's checksum stands
@@ -257,7 +257,7 @@ def set_ipv6_address(row, frame, at, high, low):
     change = taken(address, 16)
     st64be(address, high)
     st64be(address + 8, low)
-    adjust_transport(row, frame, change + sum_bytes(address, 16), 1)
+    adjust_transport(row, frame, change + folded(sum_bytes(address, 16)), 1)
 
 
 @kernel

@@ -3,10 +3,11 @@
 
 Used by the kernels that set fields; uses packet.checksum. The plain form is in nf/frame.py.
 
-A *change* is what is to be added to a sum: the complement of the old words, and the new ones, of 16
-or 32 bits each as they are loaded. Where the sender left the checksum to be completed, its field
-holds the sum of the pseudo-header: addresses that change are added there, and all that will be
-summed later is left alone.
+A *change* is what is to be added to a sum: the complement of the old words of 16 bits, and the new
+ones, as they are loaded. It is below 2 ** 18, so two steps fold what it is added to; and it is 0
+only where all old words were 0xFFFF and all new ones are 0. Where the sender left the checksum to
+be completed, its field holds the sum of the pseudo-header: addresses that change are added there,
+and all that will be summed later is left alone.
 """
 
 from byway.functions.parse_kernels import HAS_UDP, SUM, sum_of
@@ -41,7 +42,8 @@ def put32(at, value):
     """Store 32 bits in network byte order; -> the change."""
     old = ld32(at)
     st32be(at, value)
-    return (old ^ _WORD) + ld32(at)
+    total = (old ^ _WORD) + ld32(at)
+    return (total & 0xFFFF) + (total >> 16 & 0xFFFF) + (total >> 32)
 
 
 @kernel
@@ -50,13 +52,15 @@ def taken(at, n):
     total = 0
     for k in range(0, n, 4):
         total += ld32(at + k) ^ _WORD
-    return total
+    return folded(total)
 
 
 @formula
 def adjusted(field, change):
     """A checksum after a change of what it covers."""
-    return folded((field ^ 0xFFFF) + change) ^ 0xFFFF
+    total = (field ^ 0xFFFF) + change
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16) ^ 0xFFFF
 
 
 @formula
@@ -82,7 +86,11 @@ def adjust_transport(row, frame, change, pseudo):
         return
     at = ld64(row + R.head) + place
     field = ld16(at)
-    if unlikely(is_partial(ld64(row + R.offload), place) != 0):
+    word = ld64(row + R.offload)
+    partial = 0
+    if unlikely(word & NEEDS_CSUM != 0):
+        partial = is_partial(word, place)
+    if unlikely(partial != 0):
         if pseudo != 0:
             st16(at, folded(field + change))
     elif frame & HAS_UDP == 0:
