@@ -26,6 +26,10 @@ _HOST_COUNTERS = {
     "tx_frames": "Frames sent to the host, by its tunnel.",
     "tx_bytes": "Bytes sent to the host, by its tunnel.",
 }
+_SERVICE_COUNTERS = {
+    "bypassed": "Frames that went on without the service, as no appliance worked.",
+    "blocked": "Frames that were dropped, as no appliance worked.",
+}
 _WORKER_COUNTERS = {
     "passes": "Passes of the worker's loop.",
     "busy_passes": "Passes that moved frames.",
@@ -51,10 +55,11 @@ class _EngineCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """One family a counter, a sample a port, network, host or worker."""
+        """One family a counter, a sample a port, network, host, service or worker."""
         yield from self._port_families()
         yield from self._network_families()
         yield from self._host_families()
+        yield from self._service_families()
         yield from self._worker_families()
 
     def _port_families(self) -> Iterable[Metric]:
@@ -100,6 +105,20 @@ class _EngineCollector(Collector):
             for reason, count in row["drops"].items():
                 drops.add_metric([row["name"], reason], count)
         yield drops
+
+    def _service_families(self) -> Iterable[Metric]:
+        services = self._engine.services()
+        up = GaugeMetricFamily("byway_service_appliance_up", "1 while the appliance works.",
+                               labels=["service", "left"])
+        for service in services:
+            for one in service["appliances"]:
+                up.add_metric([service["name"], one["left"]], int(one["state"] == "up"))
+        yield up
+        for key, text in _SERVICE_COUNTERS.items():
+            family = CounterMetricFamily(f"byway_service_{key}", text, labels=["service"])
+            for service in services:
+                family.add_metric([service["name"]], service[key])
+            yield family
 
     def _worker_families(self) -> Iterable[Metric]:
         workers = self._engine.workers()

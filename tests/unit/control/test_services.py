@@ -13,7 +13,10 @@ from scapy.layers.l2 import Ether
 from byway.control.actions import AddRouter, AddService, ChangeService, RemovePort, RemoveService
 from byway.control.fitting import cross_check
 from byway.control.health import Health
+from byway.control.metrics import metrics_text
 from byway.control.model import Config, NetworkConfig, NullPort, RouterConfig, ServiceConfig
+from byway.control.problem import ConfigError
+from byway.control.tables import parse_port, parse_service
 from byway.switch.service import PROBE
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from tests.running import RunningSwitch, mac
@@ -143,6 +146,10 @@ def test_where_no_appliance_works(switch: RunningSwitch, stack: ExitStack) -> No
     assert yard.send("a", there) == {"x": [there]}
     assert yard.send("x", back) == {"a": [back]}
     assert (shown(switch)["blocked"], shown(switch)["bypassed"]) == (2, 2)
+    text = switch.call(metrics_text, switch.engine).decode().splitlines()
+    assert 'byway_service_blocked_total{service="fw"} 2.0' in text
+    assert 'byway_service_bypassed_total{service="fw"} 2.0' in text
+    assert 'byway_service_appliance_up{left="in",service="fw"} 0.0' in text
 
 
 def test_a_service_that_is_not_there_blocks(switch: RunningSwitch, stack: ExitStack) -> None:
@@ -230,6 +237,31 @@ def test_a_service_in_two_networks_is_refused() -> None:
     assert "has chain" in said(inside, port("in", chain=("byway.acl",)), port("out"))[0]
     wrong = said(port("a", "red", mac=mac(1), services=("fw",)), port("in"), port("out"))
     assert 'the appliances of "fw" are in network' in wrong[0]
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"appliances": [{"left": "a", "right": "a"}]}, 'left and right are both "a"; name two ports'),
+    ({"appliances": [{"left": "a", "right": "b"}, {"left": "b", "right": "c"}]},
+     'port "b" is named twice; name it once'),
+    ({"appliances": [{"left": f"l{k}", "right": f"r{k}"} for k in range(65)]},
+     "has 65 appliances; name 64 at most"),
+    ({"down": "open"}, 'down: is "open"; write "block" or "bypass"'),
+    ({"probe": -1}, "probe: is -1; write 0 or more")])
+def test_a_service_that_cannot_be_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_service({"name": "fw", **options}, "service")
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    ({"services": ["fw"]}, "services are there, but the port has no mac"),
+    ({"services": ["fw"], "mac": mac(1), "vlans": {"10": "red"}}, "services and vlans are both"),
+    ({"services": ["fw", "fw"], "mac": mac(1)}, 'names service "fw" twice'),
+    ({"services": [f"s{k}" for k in range(9)], "mac": mac(1)}, "has 9 services; name 8 at most")])
+def test_a_port_that_cannot_have_them_is_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        parse_port({"name": "a", "network": "blue", "kind": "null", **options}, "port")
+    assert said in str(refused.value)
 
 
 def test_a_port_that_goes_leaves_nothing_of_its_addresses(
