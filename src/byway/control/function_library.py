@@ -8,25 +8,21 @@ One version of a function's code is in the switch at a time. A file is read agai
 names it or a reload asks for it; whatever uses it then follows.
 """
 
-import asyncio
 import json
-import os
-import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from byway.control.function_process import ask
 from byway.control.function_steps import Order
-from byway.control.problem import EngineError, Problem
+from byway.control.problem import Problem
 from byway.functions.blueprint import Blueprint
-from byway.functions.built import known
+from byway.functions.built import COMMAND, known
 from byway.functions.code import native
 from byway.functions.compose import Composed, compose
 
 BUILD_SECONDS = 60.0
 FOLDER = "/"  # the paths of files are absolute
-_SHOWN = 2000  # characters of what a process said before it died
-_BUILD = (sys.executable, "-m", "byway.functions.build")
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ NOTHING = Code(Composed("rx", "", "", frozenset()), ())  # no function has anyth
 class Library:
     """The code that the switch has. ``builder``: the command that builds."""
 
-    def __init__(self, builder: Iterable[str] = _BUILD) -> None:
+    def __init__(self, builder: Iterable[str] = COMMAND) -> None:
         self._builder = tuple(builder)
         self.blueprints: dict[str, Blueprint] = {}
         self.problems: dict[str, tuple[Problem, ...]] = {}
@@ -97,10 +93,11 @@ class Library:
         found = {use: blueprint for use in wanted if (blueprint := known(use, FOLDER))}
         if len(found) == len(wanted) and all(self._ready(order, found) for order in orders):
             return Built(tuple(orders), found)
-        answer = await self._ask({
+        answer = await ask(self._builder, {
             "functions": dict.fromkeys(wanted, FOLDER),
             "chains": [{"direction": order.direction, "uses": [use for use, _ in order.steps],
-                        "own": [own for _, own in order.steps]} for order in orders]})
+                        "own": [own for _, own in order.steps]} for order in orders]},
+            f"building {', '.join(wanted)}", BUILD_SECONDS)
         return Built(
             tuple(orders), {use: Blueprint.from_json(json.dumps(one))
              for use, one in answer["blueprints"].items()},
@@ -110,30 +107,6 @@ class Library:
     def _ready(self, order: Order, blueprints: Mapping[str, Blueprint]) -> bool:
         code = self._composed(order, blueprints)
         return not code.places or native(code.composed).cached
-
-    async def _ask(self, order: Mapping[str, Any]) -> dict[str, Any]:
-        """Have a process carry out an order."""
-        process = await asyncio.create_subprocess_exec(
-            *self._builder, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
-        try:
-            out, said = await asyncio.wait_for(
-                process.communicate(json.dumps(order).encode()), BUILD_SECONDS)
-        except TimeoutError:
-            names = ", ".join(order["functions"])
-            raise EngineError(f"building {names} took longer than {BUILD_SECONDS:.0f} seconds",
-                              "see what the files do when they are imported") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            text = said.decode(errors="replace")[-_SHOWN:].strip()
-            raise EngineError(f"building network functions ended with status {process.returncode}:"
-                              f" {text}", "try `byway nf check` on the files")
-        answer: dict[str, Any] = json.loads(out)
-        return answer
 
     def install(self, built: Built) -> set[str]:
         """These are the switch's from now on; -> the uses whose code is another one than before, or

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Builds chains in a process of its own: python -m byway.functions.build < order > answer.
+"""Builds chains in a process of its own (built.COMMAND): an order comes in, an answer goes out.
 
 Used by control (functions) and by nobody else; uses finding, translate, compose and code.
 
@@ -78,15 +78,11 @@ def _compile(chain: Mapping[str, Any], blueprints: Mapping[str, Blueprint],
             "please report it, with the function's source")))
 
 
-def main() -> int:
+def main() -> None:
     """The process: one order, one answer."""
     answer = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what an author's file prints is no part of the answer
     order = json.load(sys.stdin)
     json.dump(build(order), answer)
     answer.close()
-    return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())

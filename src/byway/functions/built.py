@@ -11,11 +11,15 @@ into it; so what other sources of Byway have made is never found.
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 from byway.functions.blueprint import Blueprint
 from byway.functions.finding import digest_of, is_builtin
 from byway.machine.cachedir import COMPILED_PACKAGES, FUNCTIONS, cache_root, sources_digest
+
+# The process that builds (build.py).
+COMMAND = (sys.executable, "-c", "from byway.functions.build import main; main()")
 
 
 def keep(blueprint: Blueprint, folder: str) -> None:
