@@ -7,8 +7,8 @@ kernels of fields.py; uses packet.layers. The plain form is nf/layers.py.
 The word: l3 | l4 << 8 | IP's protocol << 16 | version << 24, as packet.layers has it; then a bit
 for each header that is there, whole, in the frame's head; then where the transport's checksum
 stands (0: nowhere), and where Ethernet begins (not at 0 for what a tunnel carries). A word of 0 is
-a frame without headers: whatever is read of it is 0. As most frames are TCP or UDP over IPv4
-without anything else, their words are constants, of which LLVM makes use behind.
+a frame without headers: whatever is read of it is 0. As most frames are TCP or UDP over IP
+without anything else, their words are constants; of IPv4's LLVM makes use behind.
 """
 
 from byway.machine.formula import formula
@@ -59,7 +59,11 @@ _PLAIN = HAS_ETHERNET | IS_IPV4 | 4 << 24 | 34 << 8 | 14
 _PLAIN_TCP = _PLAIN | HAS_TCP | HAS_WHOLE_TCP | TCP << 16 | (34 + 16) << SUM
 _PLAIN_UDP = _PLAIN | HAS_UDP | UDP << 16 | (34 + 6) << SUM
 _PLAIN_BYTES = 54
-_IPV4_LE, _FRAGMENT_LE = 0x0008, 0xFF3F  # as they are loaded
+_PLAIN6 = HAS_ETHERNET | IS_IPV6 | 6 << 24 | 54 << 8 | 14
+_PLAIN6_TCP = _PLAIN6 | HAS_TCP | HAS_WHOLE_TCP | TCP << 16 | (54 + 16) << SUM
+_PLAIN6_UDP = _PLAIN6 | HAS_UDP | UDP << 16 | (54 + 6) << SUM
+_PLAIN6_BYTES = 74
+_IPV4_LE, _IPV6_LE, _FRAGMENT_LE = 0x0008, 0xDD86, 0xFF3F  # as they are loaded
 _PLACE = 0xFFFF
 
 
@@ -152,7 +156,14 @@ def parse_ethernet(head, n, l2):
 @kernel
 def parse_any(row):
     """As ``parse``, for any frame."""
-    return parse_ethernet(ld64(row + R.head), min(ld64(row + R.len), HEAD), 0)
+    head, n = ld64(row + R.head), ld64(row + R.len)
+    if ld16(head + 12) == _IPV6_LE and ld8(head + 14) >> 4 == 6 and n >= _PLAIN6_BYTES:
+        protocol = ld8(head + 20)
+        if protocol == TCP:
+            return _PLAIN6_TCP
+        if protocol == UDP:
+            return _PLAIN6_UDP
+    return parse_ethernet(head, min(n, HEAD), 0)
 
 
 @kernel(inline=True)
