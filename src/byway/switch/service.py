@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Services: virtual machines or containers that what a port sends and gets has to pass.
 
-Used by worker (stages of ports: ``services_rx``, ``services_tx``, ``service_back``); uses
-population.py (whose an address is), fdb.py, decide.py. service_memory.py makes the records.
+Used by worker (stages of ports: ``services_own``, ``services_rx``, ``services_tx``,
+``service_back``); uses population.py (whose an address is), fdb.py, decide.py. service_memory.py
+makes the records.
 
 Theory of operation
 -------------------
@@ -209,11 +210,30 @@ def inward(steps, row, last, origin):
 
 # ---------------------------------------------------------------- stages
 @kernel
-def services_rx(steps, batch):
-    """Send what came in on a port with services to the first of them."""
+def services_own(steps, batch):
+    """Drop what came in on a port with services from an address that is not the port's, before
+    anybody learns it."""
     t = steps_at(steps)
     b = batch_at(batch)
-    homes, longest = ld64(t.known + H.homes), network_at(b.here).max_frame
+    homes = ld64(t.known + H.homes)
+    known = 0
+    for k in range(b.n):
+        row = b.rows + 64 * k
+        if ld64(row + R.out) != UNDECIDED or ld64(row + R.len) < MIN_FRAME:
+            continue
+        source = ld64be(ld64(row + R.head) + 6) & MAC_MASK
+        if source != known or source == 0:
+            if unlikely(remote_port(homes, t.network, source) != t.port):
+                st64(row + R.out, dropped(_ADDRESS))
+                continue
+            known = source
+
+
+@kernel
+def services_rx(steps, batch):
+    """Send what came in on a port with services to the first of them."""
+    b = batch_at(batch)
+    longest = network_at(b.here).max_frame
     for k in range(b.n):
         row = b.rows + 64 * k
         if ld64(row + R.out) != UNDECIDED or ld64(row + R.len) < MIN_FRAME:
@@ -221,8 +241,6 @@ def services_rx(steps, batch):
         head = ld64(row + R.head)
         if unlikely(over_mtu(row, head, longest)):
             st64(row + R.out, dropped(_OVER_MTU))
-        elif unlikely(remote_port(homes, t.network, ld64be(head + 6) & MAC_MASK) != t.port):
-            st64(row + R.out, dropped(_ADDRESS))
         else:
             st64(row + R.out, outward(steps, row, 0))
 

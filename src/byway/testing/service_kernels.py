@@ -5,12 +5,13 @@ Used by tests of switch.service; see the function that each one calls.
 """
 
 from byway.machine.jit import kernel
-from byway.switch.service import ends_hash, service_back, services_rx, services_tx
+from byway.switch.service import ends_hash, service_back, services_own, services_rx, services_tx
 
 
 @kernel(entry=True)
 def service_in(steps, batch):
     """Send what came in on a port with services on."""
+    services_own(steps, batch)
     services_rx(steps, batch)
     return 0
 

@@ -34,7 +34,7 @@ from byway.switch.meter import meter_rx, meter_tx
 from byway.switch.port_security import security_rx
 from byway.switch.responder import responder_rx
 from byway.switch.router import router_rx
-from byway.switch.service import service_back, services_rx, services_tx
+from byway.switch.service import service_back, services_own, services_rx, services_tx
 from byway.switch.stages import S
 from byway.switch.trunk import trunk_rx, trunk_tx
 from byway.switch.uplink import uplink_rx
@@ -76,6 +76,8 @@ def run_stages(stages, batch, network, port):
         meter_rx(meter, batch)
     if security != 0:
         security_rx(security, batch)
+    if services != 0:
+        services_own(services, batch)
     if responder != 0 or router != 0 or services != 0:
         learn_sources(batch, network, port)
     if responder != 0:

@@ -97,6 +97,14 @@ def test_a_forgotten_address_does_not_open_a_way_past_the_service(
     assert yard.send("x", back) == {"out": [back]}
 
 
+def test_a_borrowed_address_is_not_learned(switch: RunningSwitch, stack: ExitStack) -> None:
+    yard = laid(switch, stack, {"gateway": ("10.0.0.1/24",)})
+    yard.send("x", frame(yard, "x", "all"))
+    assert yard.send("a", frame(yard, "x", "all")) == {}
+    assert behind(switch) == {mac(2): "x"}
+    assert switch.drops()["a"]["service_address"] == 1
+
+
 def test_inside_ports_talk_directly(switch: RunningSwitch, stack: ExitStack) -> None:
     yard = laid(switch, stack, b=INSIDE)
     yard.send("b", frame(yard, "b", "all"))

@@ -37,7 +37,8 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> Calls:
         monkeypatch.setattr(staging, f"{name}_rx", noting(name, 0))
     for name in TX:
         monkeypatch.setattr(staging, KERNELS.get(name, f"{name}_tx"), noting(name, 3))
-    monkeypatch.setattr(staging, "learn_sources", lambda *_: None)
+    for name in ("learn_sources", "services_own"):
+        monkeypatch.setattr(staging, name, lambda *_: None)
     monkeypatch.setattr(staging, "ld64_once", once)
     return made
 
