@@ -47,8 +47,9 @@ class Field:
 @dataclass(frozen=True)
 class Method:
     """What can be called. ``kernel``: (row, frame, [batch,] arguments). ``pure``: it changes
-    nothing that could be seen. ``writes``: it changes the frame; ``reshapes``: so that it is to be
-    parsed again. ``answers``: whether it was done. ``views``: also in inner and quoted."""
+    nothing that could be seen. ``writes``: it changes the frame, or where its bytes lie (what goes
+    out is a row that others may get as well); ``reshapes``: so that it is to be parsed again.
+    ``answers``: whether it was done. ``views``: also in inner and quoted."""
 
     kernel: Kernel
     arguments: tuple[str, ...] = ()
@@ -160,9 +161,9 @@ METHODS: dict[str, Method] = {
 
 PAYLOAD: dict[str, Method] = {
     "length": Method(payload.do_payload_length, pure=True),
-    "u8": Method(payload.do_payload_u8, ("at",), pure=True),
-    "u16": Method(payload.do_payload_u16, ("at",), pure=True),
-    "u32": Method(payload.do_payload_u32, ("at",), pure=True),
+    "u8": Method(payload.do_payload_u8, ("at",), writes=True, pure=True),
+    "u16": Method(payload.do_payload_u16, ("at",), writes=True, pure=True),
+    "u32": Method(payload.do_payload_u32, ("at",), writes=True, pure=True),
     "set_u8": Method(payload.do_payload_set_u8, ("at", "value"), writes=True),
     "set_u16": Method(payload.do_payload_set_u16, ("at", "value"), writes=True),
     "set_u32": Method(payload.do_payload_set_u32, ("at", "value"), writes=True),
