@@ -5,7 +5,7 @@
     @kernel(entry=True)     what Python calls: all arguments int64, releases the GIL, cached
 
 Used by every module that holds kernels. Everything that depends on private names of Numba
-stands in this file and in dual.py, so that a new Numba version means two files to read.
+stands in this file, in parts.py and dual.py, so that a new Numba version means three files to read.
 
 Theory of operation
 -------------------
@@ -52,6 +52,7 @@ from byway.machine.cachedir import (
     sources_digest,
 )
 from byway.machine.dual import Interpreted
+from byway.machine.parts import Part, PartCache
 
 OPTIONS: dict[str, Any] = {"error_model": "numpy", "boundscheck": False}
 INTERPRETED = bool(config.DISABLE_JIT)
@@ -109,15 +110,6 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             print(f"byway: machine code is not kept ({error})", file=sys.stderr)
 
 
-class _Part(JITCodeLibrary):  # type: ignore[misc]
-    """The code of a building block: kept as it is, by itself, until an entry links it in."""
-
-    def finalize(self) -> None:
-        self._raise_if_finalized()
-        self._finalize_dynamic_globals()
-        self._finalized = True
-
-
 def _parts(called: Iterable[Any]) -> list[Any]:
     """Libraries and, of parts, what they call and what that calls: each once, and after all of its
     callers (LLVM's linker leaves out what nobody has asked for yet)."""
@@ -127,7 +119,7 @@ def _parts(called: Iterable[Any]) -> list[Any]:
     def visit(library: Any) -> None:
         if library not in seen:
             seen.add(library)
-            for one in library._linking_libraries if isinstance(library, _Part) else ():
+            for one in library._linking_libraries if isinstance(library, Part) else ():
                 visit(one)
             ended.append(library)
 
@@ -154,11 +146,23 @@ class _EntryCompiler(Compiler):  # type: ignore[misc]
 
 
 class _PartCompiler(Compiler):  # type: ignore[misc]
-    """Numba's compiler, with _Part for the library and no machine code."""
+    """Numba's compiler, with Part for the library and no machine code."""
 
     def compile_extra(self, function: Callable[..., Any]) -> Any:
-        self.state.library = _Part(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library = Part(self.state.targetctx.codegen(), function.__qualname__)
         return super().compile_extra(function)
+
+
+def _parts_folder(function: Callable[..., Any]) -> Path | None:
+    """Where parts of a function's module are kept; None: nowhere."""
+    if not function.__module__.startswith("byway.") or function.__closure__ is not None:
+        return None
+    locator = _Locator(function, "")
+    try:
+        locator.ensure_cache_path()
+    except OSError:
+        return None
+    return Path(locator.get_cache_path())
 
 
 def _building_block(function: Callable[..., Any], inline: bool) -> Any:
@@ -180,6 +184,7 @@ def _building_block(function: Callable[..., Any], inline: bool) -> Any:
         return njit(no_cfunc_wrapper=True, pipeline_class=_EntryCompiler, **OPTIONS)(function)
 
     dispatcher._compiler._customize_flags = linked_only
+    dispatcher._cache = PartCache(function, functools.partial(_parts_folder, function))
     dispatcher.add_overload = keep
     # What this answers is called instead.
     dispatcher._compile_for_args = lambda *args, **kwargs: callable_from_python()

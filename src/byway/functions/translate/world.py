@@ -201,7 +201,7 @@ class World:
             self._fall_off(unit, source)
         number = f"{len(self.kernels)}_" if self._open else ""
         name = f"{function.__name__}_{number}{DIGEST}"
-        inline = "(inline=True)" if len(unit.lines) < 24 or not self._open else ""
+        inline = "(inline=True)" if len(unit.lines) < 7 or not self._open else ""
         self.kernels.append("\n".join([
             f"@kernel{inline}", f"def {name}({', '.join(parameters)}):", *unit.lines]))
         if unit.faulty:
