@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`byway nf list|show|add|remove|set|reload|events`: network functions of a running switch.
+"""`byway nf list|show|add|remove|set|put|reload|events|trace`: functions of a running switch.
 
 Used by nf. Uses byway.client through reach. Paths of functions' files are made absolute here: the
 switch has another working directory.
@@ -10,6 +10,8 @@ import json
 import os
 import re
 import signal
+from itertools import islice
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -188,6 +190,55 @@ def events(
                 return
 
 
+def trace(
+    port: Annotated[str, typer.Argument(metavar="PORT", help="Whose chain it goes through.")],
+    frame: Annotated[str | None, typer.Option(
+        metavar="HEX", help="The frame, as hexadecimal digits.")] = None,
+    pcap: Annotated[str | None, typer.Option(
+        metavar="FILE", help="Or one of a capture.")] = None,
+    number: Annotated[int, typer.Option(min=1, help="With --pcap: which of them.")] = 1,
+    tx: Annotated[bool, typer.Option("--tx", help="As it goes out of the port.")] = False,
+    api: Api = None,
+    as_json: Json = False,
+) -> None:
+    """Tell what each function of a port says of a frame; nothing in the switch sees it."""
+    octets = _frame(frame, pcap, number)
+    with reach(api) as client:
+        found = client.trace(port, octets, "tx" if tx else "rx")
+    if as_json:
+        print_json(found)
+        return
+    for step in found["steps"]:
+        why = step["fault"] or step["reason"]
+        to = f" {step['port']}" if step["port"] >= 0 else ""
+        print(f"{step['name']}: {step['verdict']}{to}" + (f" ({why})" if why else ""))
+        for name, (before, after) in step["changed"].items():
+            print(f"  {name}  {before or 0} -> {after or 0}")
+        for to_port, length in step["copies"]:
+            print(f"  a copy of {length} bytes to port number {to_port}")
+    print(found["frame"])
+
+
+def _frame(written: str | None, pcap: str | None, number: int) -> bytes:
+    """The frame that a command names."""
+    if (written is None) == (pcap is None):
+        raise typer.BadParameter("name a frame, or a capture", param_hint="--frame")
+    if pcap is None:
+        try:
+            return bytes.fromhex(written or "")
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="--frame") from None
+    from byway.packet.pcapfile import read_frames
+
+    try:
+        found = next(islice(read_frames(Path(pcap)), number - 1, None), None)
+    except (OSError, ValueError) as error:
+        raise typer.BadParameter(str(error), param_hint="--pcap") from None
+    if found is None:
+        raise typer.BadParameter(f"{pcap} has no frame {number}", param_hint="--number")
+    return found
+
+
 def listen(name: Name, api: Api = None) -> None:
     """Run the listener of an instance; the switch does that by itself."""
     from byway.cli.nf_listen import run_listener
@@ -251,4 +302,5 @@ def register(app: typer.Typer) -> None:
     app.command()(put)
     app.command()(reload)
     app.command()(events)
+    app.command()(trace)
     app.command(hidden=True)(listen)

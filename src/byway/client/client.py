@@ -177,6 +177,11 @@ class Client:
         """The functions in the ``chain`` (and ``chain_tx``) of a "port" or "network"."""
         return self._object("GET", f"/v1/{kind}s/{_escaped(name)}/chain")
 
+    def trace(self, port: str, frame: bytes, direction: str = "rx") -> Row:
+        """What each function of a port says of a frame; nothing in the switch sees it."""
+        return self._object("POST", "/v1/functions/trace", {
+            "port": port, "frame": frame.hex(), "direction": direction})
+
     def set_chain(self, kind: str, name: str, **chains: Iterable[str]) -> Row:
         """Give a "port" or "network" another ``chain`` (a port: or ``chain_tx``); it goes on."""
         return self._object("PUT", f"/v1/{kind}s/{_escaped(name)}/chain",

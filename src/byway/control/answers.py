@@ -178,6 +178,15 @@ class FunctionAnswer(_Answer):
     copies_lost: int
 
 
+class TraceAnswer(_Answer):
+    """What became of a frame, function by function, up to the one that ended its way; `frame` as
+    it was left, in hexadecimal digits. Each of `steps` has `name`, `verdict`, `reason`, `port`,
+    `fault`, `changed` (fields with the value before and after) and `copies`."""
+
+    steps: list[dict[str, Any]]
+    frame: str
+
+
 class ChainAnswer(_Answer):
     """The network functions that frames go through, as written: of a port, and out of it."""
 

@@ -7,18 +7,20 @@ functions, function_events, function_listeners.
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
 
 from byway.control.function_events import Rings
 from byway.control.function_listeners import Listeners
-from byway.control.function_steps import Placed
+from byway.control.function_steps import Direction, Placed, Way
+from byway.control.function_trace import trace
 from byway.control.functions import Functions
 from byway.control.problem import EngineError, nearest
 from byway.functions.blueprint import Blueprint
 from byway.machine.clock import tsc
 
 _SECOND = 1_000_000_000
+_WAYS: dict[Direction, str] = {"rx": "in", "tx": "out"}
 
 
 class AnsweringFunctions(Functions):
@@ -134,6 +136,25 @@ class AnsweringFunctions(Functions):
         for event, spec in instance.blueprint.states.items():
             if spec["kind"] == "event":
                 yield event, instance.states[event]
+
+    async def trace(self, port: str, frame: bytes, direction: Direction,
+                    where: Mapping[str, Any]) -> dict[str, Any]:
+        """What each function of a port says of a frame of its own network, without the switch
+        seeing it: {"steps", "frame"}. ``where``: numbers of port and network, and its vni."""
+        fitted = next((one for (of, _), one in self._fitted.items() if of == port), None)
+        way = fitted.ways[direction == "tx"] if fitted else Way(direction, ())
+        if not way.placed:
+            raise EngineError(f'port "{port}" has no chain for frames that go {_WAYS[direction]}',
+                              f"add a function with `byway nf add FUNCTION --port {port}`")
+        for one in way.placed:
+            self._ready(one.name)
+        there = [(one.name, self.instances[one.name]) for one in way.placed
+                 if self.library.blueprints[one.use].takes_part(direction, one.own)]
+        named = {str(value) for _, one in there for name, value in one.parameters.items()
+                 if one.blueprint.parameters[name]["kind"] == "port"}
+        return await trace(there, frame, {
+            **where, "direction": direction, "now": int(int(tsc()) * _SECOND / self._hz),
+            "ports": {name: self._number(name) for name in named if name}})
 
     # ------------------------------------------------------------ listeners
     def listen(self, api: str) -> None:

@@ -5,10 +5,11 @@ Used by both; functions.py is it. Uses function_needs and problem.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import Any, Protocol
 
 from byway.control.function_needs import Needs
+from byway.control.function_steps import Direction
 from byway.control.problem import Problem
 
 
@@ -46,6 +47,10 @@ class FunctionDesk(Protocol):
 
     def remove(self, name: str, table: str, key: str | None) -> bool:
         """Remove an entry, or all; -> was there one?"""
+
+    async def trace(self, port: str, frame: bytes, direction: Direction,
+                    where: Mapping[str, Any]) -> dict[str, Any]:
+        """What each function of a port says of a frame, without the switch seeing it."""
 
     def listen(self, api: str) -> None:
         """The API is served at this socket: listeners may run, each in a process of its own."""

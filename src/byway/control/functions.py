@@ -70,6 +70,7 @@ class Functions:
     def __init__(self, loop: asyncio.AbstractEventLoop, number: Callable[[str], int], hz: float,
                  library: Library | None = None) -> None:
         self._loop = loop
+        self._number = number
         self._hz = hz
         self.library = library or Library()
         self.instances = Instances(number, hz)

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from byway.cli.main import app
 from byway.cli.nf_switch import absolute
 from byway.client import Client, ClientError
+from byway.packet.pcapfile import write_frame, write_header
 from tests.unit.control.fake_switch import FakeSwitch
 
 Byway = Callable[..., Result]
@@ -110,6 +111,22 @@ def test_events(byway: Byway, switch: FakeSwitch) -> None:
     assert byway("events", "limits", "noisy", "--count", "1").stdout.splitlines() == [
         '{"event": "noisy", "count": 1}']
     byway("events", "none", status=1)
+
+
+def test_a_trace(byway: Byway, tmp_path: Path) -> None:
+    byway("add", "byway.acl", "--port", "vm1")
+    assert byway("trace", "vm1", "--frame", "ff" * 14).stdout.splitlines() == [
+        "vm1/acl: pass", "  ip_ttl  64 -> 63", "ff" * 14]
+    capture = tmp_path / "frames.pcap"
+    with capture.open("wb") as file:
+        write_header(file)
+        write_frame(file, b"\1" * 60, 0.0)
+    done = byway("trace", "vm1", "--pcap", str(capture), "--tx", "--json")
+    assert json.loads(done.stdout)["frame"] == "01" * 60
+    for wrong in ((), ("--frame", "x"), ("--pcap", str(tmp_path / "none")),
+                  ("--pcap", str(capture), "--number", "2"),
+                  ("--pcap", str(capture), "--frame", "ff")):
+        byway("trace", "vm1", *wrong, status=2)
 
 
 def test_the_client(switch: FakeSwitch) -> None:

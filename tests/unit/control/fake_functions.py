@@ -5,7 +5,7 @@ Used by the tests of control, client and cli. What is built takes as long as ``g
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Any
 
 from byway.control.chains import short_name
@@ -57,6 +57,13 @@ class FakeFunctions:
 
     async def settled(self) -> list[str]:
         return self.said
+
+    async def trace(self, port: str, frame: bytes, direction: str,
+                    where: Mapping[str, Any]) -> dict[str, Any]:
+        names = [name for name, (_, _, ports) in self._every().items() if port in ports]
+        step = {"verdict": "pass", "reason": "", "port": -1, "fault": None, "copies": []}
+        return {"frame": frame.hex(), "steps": [
+            {"name": name, **step, "changed": {"ip_ttl": [64, 63]}} for name in names]}
 
     def listen(self, api: str) -> None:
         self.listening = api

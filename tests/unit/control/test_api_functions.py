@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pydantic import TypeAdapter
 
-from byway.control.answers import ChainAnswer, FunctionAnswer, RowAnswer
+from byway.control.answers import ChainAnswer, FunctionAnswer, RowAnswer, TraceAnswer
 from byway.control.api import make_app
 from byway.control.wanted import Wanted
 from tests.unit.control.fake_engine import FakeEngine
@@ -198,6 +198,18 @@ def test_events_are_lines(call: Call, wanted: Wanted, engine: FakeEngine) -> Non
     answer = asyncio.run(request(wanted, "GET", "/v1/functions/limits/events?event=noisy"))
     assert [json.loads(line) for line in answer.text.split("\n") if line] == [
         {"event": "noisy", "count": 1}, {"event": "noisy", "count": 2}]
+
+
+def test_a_trace(call: Call) -> None:
+    call("PUT", "/v1/ports/vm1/chain", {"chain": [GUARD]})
+    found = call("POST", "/v1/functions/trace", {"port": "vm1", "frame": "ff" * 60})
+    TypeAdapter(TraceAnswer).validate_python(found)
+    assert (found["steps"][0]["name"], found["frame"]) == ("vm1/Guard", "ff" * 60)
+    for body in ({}, {"port": "vm1"}, {"port": "vm1", "frame": "x"}, {"port": 1, "frame": "ff"},
+                 {"port": "vm1", "frame": "ff", "direction": "up"},
+                 {"port": "vm1", "frame": "ff", "more": 1}):
+        call("POST", "/v1/functions/trace", body, status=422)
+    call("POST", "/v1/functions/trace", {"port": "none", "frame": "ff"}, status=404)
 
 
 def test_reload(call: Call, engine: FakeEngine) -> None:

@@ -246,3 +246,34 @@ def test_a_port_that_is_opened_anew_keeps_its_state(lab: Lab) -> None:
     assert lab.show("vm1/Guard")["frames"] == 5
     lab.alter(remove_ports=["vm1"])
     assert lab.names() == []
+
+
+def test_what_each_function_says_of_a_frame(lab: Lab) -> None:
+    limits = FunctionConfig(name="limits", use=lab.use, tables={  # type: ignore[arg-type]
+        "table": {"10.0.0.9": 2}})
+    (lab.folder / "mark.py").write_text("""
+from byway import nf
+
+
+@nf.function
+class Mark:
+    to: nf.Port = nf.Port("vm2")
+
+    def process(self, frame: nf.Frame) -> nf.Verdict:
+        frame.ip_dscp = 10
+        return nf.CLONE(self.to)
+""")
+    lab.start(limits, vm1=(f"{lab.folder}/mark.py", "limits"))
+    functions = lab.switch.engine.functions
+    where = {"port": 0, "network": 1, "vni": 0}
+    number = lab.switch.port("vm2")["index"]
+    frame = tcp("10.0.0.9")
+    found = lab.wait(functions.trace("vm1", frame, "rx", where))
+    assert [(one["name"], one["verdict"], one["reason"], one["changed"], one["copies"])
+            for one in found["steps"]] == [
+        ("vm1/mark", "clone", "", {"ip_dscp": [None, 10]}, [[number, len(frame)]]),
+        ("limits", "drop", "over limit", {}, [])]
+    assert bytes.fromhex(found["frame"])[15] == 10 << 2
+    assert lab.show("limits")["frames"] == 0  # nothing of the switch saw it
+    with pytest.raises(EngineError, match='port "vm2" has no chain for frames that go in'):
+        lab.wait(functions.trace("vm2", frame, "rx", where))

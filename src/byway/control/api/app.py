@@ -30,6 +30,7 @@ from byway.control.answers import (
     ServiceAnswer,
     SwitchAnswer,
     TableAnswer,
+    TraceAnswer,
     UnderlayAnswer,
     WorkerAnswer,
 )
@@ -97,6 +98,7 @@ def _function_routes(api: Api, functions: FunctionsApi) -> list[Route]:
         ("DELETE", table, functions.delete_function_table, None, gone),
         ("GET", f"{one}/events", functions.function_events, None, absent | change),
         ("POST", "/v1/functions/reload", functions.reload_functions, ReloadAnswer, change),
+        ("POST", "/v1/functions/trace", functions.trace_functions, TraceAnswer, change),
         ("GET", one, functions.function, FunctionAnswer, absent),
         ("PUT", one, api.put_function, FunctionAnswer, change | {201: "added"}),
         ("PATCH", one, functions.patch_function, FunctionAnswer, change),

@@ -52,6 +52,10 @@ _CHAIN = {"type": "array", "items": {"type": "string"}}
 _ROWS = {"type": "object", "required": ["rows"], "additionalProperties": False,
          "properties": {"rows": {"type": ["object", "array"]}}}
 _FUNCTION_BODIES: dict[str, dict[str, Any]] = {
+    "trace_functions": {
+        "type": "object", "required": ["port", "frame"], "additionalProperties": False,
+        "properties": {"port": {"type": "string"}, "frame": {"type": "string"},
+                       "direction": {"enum": ["rx", "tx"]}}},
     "reload_functions": {"type": "object", "additionalProperties": False,
                          "properties": {"names": _CHAIN}},
     "patch_function": {

@@ -63,6 +63,26 @@ class FunctionsApi:
             self._show(str(name))
         return JSONResponse({"changed": await self._functions.reload([*map(str, names)])})
 
+    async def trace_functions(self, request: Request) -> Response:
+        """What each function of a port says of a frame, as hexadecimal digits.
+
+        Nothing in the switch sees it. Pauses no worker."""
+        body = await read_body(request)
+        port, direction = body.pop("port", None), body.pop("direction", "rx")
+        try:
+            frame = bytes.fromhex(body.pop("frame", ""))
+        except (ValueError, TypeError):
+            frame = b""
+        if body or not isinstance(port, str) or direction not in ("rx", "tx") or not frame:
+            raise ConfigError([Problem("the body", "names no port, or no frame",
+                                       'write {"port": "vm1", "frame": "ffff...", '
+                                       '"direction": "rx" or "tx"}')])
+        config = self._part("port", port)
+        network = self._part("network", config.network)
+        return JSONResponse(await self._functions.trace(port, frame, direction, {
+            "port": self._wanted.engine.port(port)["index"], "network": 1,
+            "vni": network.vni or 0}))
+
     # ------------------------------------------------------------ chains
     async def port_chain(self, name: str) -> Response:
         """The network functions in a port's chain and chain_tx, as written."""
