@@ -109,7 +109,8 @@ def test_a_fault_in_a_function_of_another_file(tmp_path: Path) -> None:
     (tmp_path / "other.py").write_text("def split(a, b):\n    c = a + 1\n    return c // b\n")
     path = tmp_path / "trial.py"
     path.write_text("from byway import nf\nfrom other import split\n\n\n"
-                    "@nf.function\nclass Trial:\n    none: int = 0\n\n    def process(self, frame):\n"
+                    "@nf.function\nclass Trial:\n    none: int = 0\n\n"
+                    "    def process(self, frame):\n"
                     "        return nf.DROP('x') if split(3, self.none) else nf.PASS\n")
     cls, _ = find(f"{path}:Trial", tmp_path)
     [outcome] = Harness(cls).run(FRAMES[:1])
