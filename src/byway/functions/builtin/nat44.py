@@ -11,10 +11,12 @@ with one state. Where inside hosts are to reach each other by the outside addres
 same instance also stands in the chain of their network: it tells by addresses what is to be done.
 
 A *flow* is source, destination, their ports and the protocol, as a packet shows them when it comes
-here. A record says what they become. Each connection has two: its packets' and its answers'; the
-one is the *twin* of the other, and its key is the other's result turned round. So a packet of a
-known flow costs one look-up. Who has been sent nothing gets nothing through: the filter depends on
-address and port, as does the table (RFC 4787, 5).
+here. An entry says what they become, in one word. Each connection has two: its packets' and its
+answers'; the one is the *twin* of the other, and its key is the other's result turned round. So a
+packet of a known flow costs one look-up, of one cache line. Who has been sent nothing gets nothing
+through: the filter depends on address and port, as does the table (RFC 4787, 5).
+
+An *end* is an address and a port as one number: address | port << 32.
 
 The outside port depends on the inside address and port only (RFC 4787, 4.1): ``bindings`` has it,
 and ``owners`` says whose a port is. It is the inside port, where that is free and allowed, and any
@@ -22,9 +24,9 @@ other one otherwise. ``forwards``, filled from outside, leads ports of the outsi
 servers.
 
 TCP connections that are answered go from the table ``brief`` into ``lasting``, and back when they
-end: what is half open or dead does not hold room for hours. Entries are kept alive by packets of
-either direction: once a second a flow touches its twin and its binding. Where a binding is gone
-before its connection, its port may be taken for others; not for the same peer.
+end: what is half open or dead does not hold room for hours. Once a second the first packet of a
+flow, in either direction, keeps it, its twin and its binding alive. Where a binding is gone before
+its connection, its port may be taken for others; not for the same peer.
 
 ICMP: of queries the identifier is the port. Errors follow the packet that they quote. Fragments
 follow their first one, by ``pieces``; those that come before it are dropped.
@@ -33,26 +35,46 @@ follow their first one, by ``pieces``; those that come before it are dropped.
 from typing import Annotated, Literal
 
 from byway import nf
-from byway.functions.builtin.nat44_packets import (
+from byway.functions.builtin.nat44_flows import (
+    ANSWERS,
     BOTH,
+    CHANGES,
     DESTINATION,
+    ENDS,
+    KEPT,
+    LOW,
+    NOTE,
+    RESULT,
+    SECOND_BITS,
+    SECONDS,
     SOURCE,
+    STATE,
+    TCP,
+    enter,
+    keep,
+    known,
+    pair,
+    port_for,
+    source_after,
+    target_after,
+)
+from byway.functions.builtin.nat44_packets import (
+    ICMP,
+    UDP,
     is_answer,
     is_error,
     is_query,
     quoted_destination_port,
     quoted_source_port,
     quotes_ports,
-    rewrite,
     rewrite_error,
+    rewrite_icmp,
+    source_of,
+    target_of,
 )
 
-ICMP, TCP = 1, 6
-ASKS, ANSWERS, ENDS = 0, 1, 2  # a TCP flow: whose packets it has, or that it ends
-NONE = -1  # no port
-MOST_TRIES = 64  # ports that are looked at for a free one
+FIN_RST = 5  # TCP's flags
 GROUPS = 7  # the first three bits of group addresses, and of some that nobody has
-SECOND_BITS = 30  # nanoseconds of a second, roughly
 
 Number16 = Annotated[int, nf.Range(1, 65535)]
 
@@ -69,12 +91,11 @@ class Nat44:
     established: nf.Seconds = nf.Seconds(7440)  # TCP (RFC 5382, REQ-5)
     unknown: Literal["drop", "pass"] = "drop"  # what comes for the outside address and no flow
 
-    brief = nf.Map(key=("ipv4", "u32", "ipv4", "u8"), capacity=131072, idle="timeout", value={
-        "src": "ipv4", "dst": "ipv4", "sport": "u16", "dport": "u16", "changes": "u8",
-        "state": "u8", "touched": "u64"})
-    lasting = nf.Map(key=("ipv4", "u32", "ipv4", "u8"), capacity=131072, idle="established", value={
-        "src": "ipv4", "dst": "ipv4", "sport": "u16", "dport": "u16", "changes": "u8",
-        "touched": "u64"})
+    brief = nf.Map(key=("ipv4", "u16", "ipv4", "u16", "u8"), value="u64", capacity=131072,
+                   idle="timeout")
+    lasting = nf.Map(key=("ipv4", "u16", "ipv4", "u16", "u8"), value="u64", capacity=131072,
+                     idle="established")
+    hairpins = nf.Map(key=("u64", "u64", "u8"), value="u16", capacity=4096, idle="established")
     bindings = nf.Map(key=("ipv4", "u16", "u8"), value={"port": "u16"}, capacity=65536,
                       idle="timeout")
     owners = nf.Map(key=("u16", "u8"), value={"ip": "ipv4", "port": "u16"}, capacity=65536,
@@ -92,7 +113,19 @@ class Nat44:
             return nf.PASS
         if frame.ipv4_src == self.outside:
             return nf.DROP("spoofed")
-        return self.translate(frame)
+        # Most packets are of flows that were kept in this second: that is all about them.
+        word = 0
+        if frame.is_udp:
+            word = self.brief.get((frame.ipv4_src, frame.l4_src, frame.ipv4_dst, frame.l4_dst, UDP))
+        elif frame.is_tcp and frame.tcp_flags & FIN_RST == 0:
+            word = self.lasting.get((frame.ipv4_src, frame.l4_src, frame.ipv4_dst, frame.l4_dst,
+                                     TCP))
+        if ((word >> KEPT ^ nf.now() >> SECOND_BITS) & SECONDS != 0 or frame.is_fragment
+                or word >> CHANGES & 3 != DESTINATION):
+            return self.translate(frame)
+        frame.ipv4_dst = word
+        frame.l4_dst = word >> 32
+        return nf.PASS
 
     def tx(self, frame):
         """What leaves."""
@@ -100,160 +133,144 @@ class Nat44:
             return nf.PASS
         if frame.ipv4_dst in self.inside:
             return nf.PASS
-        return self.translate(frame)
+        # Most packets are of flows that were kept in this second: that is all about them.
+        word = 0
+        if frame.is_udp:
+            word = self.brief.get((frame.ipv4_src, frame.l4_src, frame.ipv4_dst, frame.l4_dst, UDP))
+        elif frame.is_tcp and frame.tcp_flags & FIN_RST == 0:
+            word = self.lasting.get((frame.ipv4_src, frame.l4_src, frame.ipv4_dst, frame.l4_dst,
+                                     TCP))
+        if ((word >> KEPT ^ nf.now() >> SECOND_BITS) & SECONDS != 0 or frame.is_fragment
+                or word >> CHANGES & 3 != SOURCE):
+            return self.translate(frame)
+        frame.ipv4_src = word
+        frame.l4_src = word >> 32
+        return nf.PASS
 
     def translate(self, frame):
         """Find the flow of a packet, make it if it may be, and do what it says."""
         if frame.is_fragment:
             return self.piece(frame)
-        if is_error(frame):
-            return self.error(frame)
         return self.whole(frame)
 
     def whole(self, frame):
         """A packet that is whole, or the first fragment of one."""
-        sport = frame.l4_src
-        dport = frame.l4_dst
+        source = source_of(frame)
+        target = target_of(frame)
+        if frame.is_udp:
+            return self.go(frame, known(self, source, target, UDP), source, target, UDP)
         if frame.is_tcp:
-            return self.tcp(frame, sport, dport)
-        if not frame.is_udp:
-            if not frame.is_icmp:
-                return nf.DROP("protocol")
-            if is_query(frame.icmp_type):
-                sport = frame.icmp_id
-            elif is_answer(frame.icmp_type):
-                dport = frame.icmp_id
-            else:
-                return nf.DROP("protocol")
-        flow = self.brief.find((frame.ipv4_src, sport << 16 | dport, frame.ipv4_dst,
-                                frame.ip_protocol))
-        if not flow:
-            return self.open(frame, sport, dport)
-        if nf.now() >> SECOND_BITS != flow.touched:
-            flow.touched = nf.now() >> SECOND_BITS
-            self.touch(flow.src, flow.sport, flow.dst, flow.dport, flow.changes, frame.ip_protocol)
-        return rewrite(frame, flow.changes, flow.src, flow.sport, flow.dst, flow.dport)
+            return self.tcp(frame, source, target)
+        if not frame.is_icmp:
+            return nf.DROP("protocol")
+        return self.icmp(frame)
+
+    def go(self, frame, word, source, target, protocol):
+        """A packet of UDP or TCP, with what its flow says; 0: it is not known."""
+        if word == 0:
+            return self.open(frame, source, target, protocol)
+        keep(self, source, target, protocol)
+        return self.both_ends(frame, word, source, target, protocol)
+
+    def both_ends(self, frame, word, source, target, protocol):
+        """Give a packet of UDP or TCP what its flow says."""
+        if word >> CHANGES & SOURCE:
+            new_source = source_after(self, word, source, target, protocol)
+            frame.ipv4_src = new_source
+            frame.l4_src = new_source >> 32
+        if word >> CHANGES & DESTINATION:
+            frame.ipv4_dst = word
+            frame.l4_dst = word >> 32
+        return nf.PASS
 
     # ------------------------------------------------------------ TCP
-    def tcp(self, frame, sport, dport):
-        """A TCP segment: first looked for among the connections that last."""
-        src = frame.ipv4_src
-        dst = frame.ipv4_dst
-        flow = self.lasting.find((src, sport << 16 | dport, dst, TCP))
-        if not flow:
-            return self.tcp_brief(frame, sport, dport)
-        if nf.now() >> SECOND_BITS != flow.touched:
-            flow.touched = nf.now() >> SECOND_BITS
-            self.touch(flow.src, flow.sport, flow.dst, flow.dport, flow.changes, TCP)
-        verdict = rewrite(frame, flow.changes, flow.src, flow.sport, flow.dst, flow.dport)
-        if frame.is_tcp_fin or frame.is_tcp_rst:
-            self.end(src, sport, dst, dport)
-        return verdict
+    def tcp(self, frame, source, target):
+        """A TCP segment: of a connection that lasts, begins, ends, or is not known."""
+        word = self.lasting.get((source, source >> 32, target, target >> 32, TCP))
+        if word != 0:
+            if frame.tcp_flags & FIN_RST != 0:
+                self.end(source, target)
+            return self.go(frame, word, source, target, TCP)
+        word = self.brief.get((source, source >> 32, target, target >> 32, TCP))
+        if word == 0 and frame.is_tcp_rst:
+            return nf.DROP("no flow")
+        state = word >> STATE & 3
+        if state == ENDS and frame.is_tcp_syn:
+            return self.open(frame, source, target, TCP)
+        if word != 0 and state == ANSWERS and frame.tcp_flags & 0x15 == 0x10:
+            self.last(source, target)
+        return self.go(frame, word, source, target, TCP)
 
-    def tcp_brief(self, frame, sport, dport):
-        """A segment of a connection that begins, ends, or is not known."""
-        src = frame.ipv4_src
-        dst = frame.ipv4_dst
-        flow = self.brief.find((src, sport << 16 | dport, dst, TCP))
-        if not flow:
-            if frame.is_tcp_rst:
-                return nf.DROP("no flow")
-            return self.open(frame, sport, dport)
-        if nf.now() >> SECOND_BITS != flow.touched:
-            flow.touched = nf.now() >> SECOND_BITS
-            self.touch(flow.src, flow.sport, flow.dst, flow.dport, flow.changes, TCP)
-        if flow.state == ENDS and frame.is_tcp_syn:
-            return self.open(frame, sport, dport)
-        answered = flow.state == ANSWERS and frame.tcp_flags & 0x15 == 0x10
-        verdict = rewrite(frame, flow.changes, flow.src, flow.sport, flow.dst, flow.dport)
-        if answered:
-            self.last(src, sport, dst, dport)
-        return verdict
-
-    def last(self, src, sport, dst, dport):
+    def last(self, source, target):
         """A connection is answered: it and its twin are kept for long from now on."""
         for _ in range(2):
-            old = self.brief.find((src, sport << 16 | dport, dst, TCP))
-            if not old:
+            word = self.brief.get((source, source >> 32, target, target >> 32, TCP))
+            if word == 0 or not self.lasting.set((source, source >> 32, target, target >> 32, TCP),
+                                                 word):
                 return
-            new = self.lasting.make((src, sport << 16 | dport, dst, TCP))
-            if not new:
-                return
-            new.src = old.src
-            new.dst = old.dst
-            new.sport = old.sport
-            new.dport = old.dport
-            new.changes = old.changes
-            self.brief.delete((src, sport << 16 | dport, dst, TCP))
-            src = new.dst
-            dst = new.src
-            sport = new.dport
-            dport = new.sport
+            self.brief.delete((source, source >> 32, target, target >> 32, TCP))
+            twin = target_after(self, word, target)
+            target = source_after(self, word, source, target, TCP)
+            source = twin
 
-    def end(self, src, sport, dst, dport):
+    def end(self, source, target):
         """A connection ends: it and its twin are kept for a while."""
         for _ in range(2):
-            old = self.lasting.find((src, sport << 16 | dport, dst, TCP))
-            if not old or not self.enter(src, sport, dst, dport, TCP, old.src, old.sport, old.dst,
-                                         old.dport, old.changes, ENDS):
+            word = self.lasting.get((source, source >> 32, target, target >> 32, TCP))
+            if word == 0 or not enter(self, source, target, TCP, word & RESULT | ENDS << STATE):
                 return
-            self.lasting.delete((src, sport << 16 | dport, dst, TCP))
-            twin = self.brief.find((src, sport << 16 | dport, dst, TCP))
-            src = twin.dst
-            dst = twin.src
-            sport = twin.dport
-            dport = twin.sport
+            self.lasting.delete((source, source >> 32, target, target >> 32, TCP))
+            twin = target_after(self, word, target)
+            target = source_after(self, word, source, target, TCP)
+            source = twin
 
     # ------------------------------------------------------------ new flows
-    def open(self, frame, sport, dport):
+    def open(self, frame, source, target, protocol):
         """The first packet of a flow: may it be, and what becomes of it?"""
-        src = frame.ipv4_src
-        dst = frame.ipv4_dst
-        protocol = frame.ip_protocol
-        if dst == self.outside:
-            if frame.is_icmp:
-                return self.stranger()
-            return self.open_in(frame, src, sport, dport, protocol)
-        if frame.is_icmp and is_answer(frame.icmp_type):
-            return nf.DROP("no flow")
-        if dst >> 29 == GROUPS:
+        if frame.ipv4_dst == self.outside:
+            return self.open_in(frame, source, target, protocol)
+        if frame.ipv4_dst >> 29 == GROUPS:
             return nf.PASS
-        port = self.port_for(src, sport, dst, dport, protocol)
+        port = port_for(self, source, target, protocol)
         if port < 0:
             return nf.DROP("no free port")
-        if not self.pair(src, sport, dst, dport, protocol, self.outside, port, dst, dport, SOURCE):
+        word = self.outside | port << 32 | SOURCE << CHANGES
+        if not pair(self, source, target, protocol, word, port):
             return nf.DROP("no room")
-        return rewrite(frame, SOURCE, self.outside, port, dst, dport)
+        if protocol == ICMP:
+            return rewrite_icmp(frame, self.outside | port << 32, target)
+        return self.both_ends(frame, word, source, target, protocol)
 
-    def open_in(self, frame, src, sport, dport, protocol):
+    def open_in(self, frame, source, target, protocol):
         """The first packet of a flow to the outside address: for a forwarded port, or hairpin."""
+        if protocol == ICMP:
+            return self.stranger()
+        dport = target >> 32
         forward = self.forwards.find((protocol, dport))
-        target = forward.ip
-        target_port = forward.port
-        if src not in self.inside:
-            if target == 0:
+        end = forward.ip | forward.port << 32
+        if frame.ipv4_src not in self.inside:
+            if forward.ip == 0:
                 return self.stranger()
-            if not self.pair(src, sport, self.outside, dport, protocol, src, sport, target,
-                             target_port, DESTINATION):
+            word = end | DESTINATION << CHANGES
+            if not pair(self, source, target, protocol, word, 0):
                 return nf.DROP("no room")
-            return rewrite(frame, DESTINATION, src, sport, target, target_port)
-        port = self.port_for(src, sport, self.outside, dport, protocol)
+            return self.both_ends(frame, word, source, target, protocol)
+        port = port_for(self, source, target, protocol)
         if port < 0:
             return nf.DROP("no free port")
-        if target == 0:
-            owner = self.owners.peek((dport, protocol))
+        if forward.ip == 0:
             # Who calls may be called back: the note stands under a key that no packet has.
-            if not self.enter(self.outside, dport, self.outside, port, protocol, 0, 0, 0, 0, 0, 0):
+            if not enter(self, target, self.outside | port << 32, protocol, NOTE << STATE):
                 return nf.DROP("no room")
-            if not owner or port == dport or (self.outside, port << 16 | dport, self.outside,
-                             protocol) not in self.brief:
+            owner = self.owners.peek((dport, protocol))
+            if not owner or port == dport or self.brief.get(
+                    (self.outside, port, self.outside, dport, protocol)) == 0:
                 return self.stranger()
-            target = owner.ip
-            target_port = owner.port
-        if not self.pair(src, sport, self.outside, dport, protocol, self.outside, port, target,
-                         target_port, BOTH):
+            end = owner.ip | owner.port << 32
+        word = end | BOTH << CHANGES
+        if not pair(self, source, target, protocol, word, port):
             return nf.DROP("no room")
-        return rewrite(frame, BOTH, self.outside, port, target, target_port)
+        return self.both_ends(frame, word, source, target, protocol)
 
     def stranger(self):
         """A packet for the outside address that belongs to no flow."""
@@ -261,97 +278,7 @@ class Nat44:
             return nf.PASS
         return nf.DROP("no flow")
 
-    def pair(self, src, sport, dst, dport, protocol, new_src, new_sport, new_dst, new_dport,
-             changes):
-        """Enter a flow and its twin; -> is there room for both, and is the twin no other's?"""
-        if not self.is_free(new_dst, new_dport, new_src, new_sport, protocol, dst, dport, src,
-                            sport):
-            return False
-        back = SOURCE | DESTINATION
-        if changes != BOTH:
-            back = BOTH - changes
-        if not self.enter(src, sport, dst, dport, protocol, new_src, new_sport, new_dst, new_dport,
-                          changes, ASKS):
-            return False
-        if not self.enter(new_dst, new_dport, new_src, new_sport, protocol, dst, dport, src, sport,
-                          back, ANSWERS):
-            self.brief.delete((src, sport << 16 | dport, dst, protocol))
-            return False
-        self.opened.add()
-        return True
-
-    def enter(self, src, sport, dst, dport, protocol, new_src, new_sport, new_dst, new_dport,
-              changes, state):
-        """Enter one record; -> is there room?"""
-        flow = self.brief.make((src, sport << 16 | dport, dst, protocol))
-        if not flow:
-            return False
-        flow.src = new_src
-        flow.dst = new_dst
-        flow.sport = new_sport
-        flow.dport = new_dport
-        flow.changes = changes
-        flow.state = state
-        flow.touched = nf.now() >> SECOND_BITS
-        return True
-
-    def touch(self, src, sport, dst, dport, changes, protocol):
-        """A flow with this result is used: so are its twin and its binding."""
-        if protocol == TCP:
-            self.lasting.find((dst, dport << 16 | sport, src, protocol))
-        self.brief.find((dst, dport << 16 | sport, src, protocol))
-        if changes & SOURCE:
-            owner = self.owners.find((sport, protocol))
-            self.bindings.find((owner.ip, owner.port, protocol))
-        if changes & DESTINATION:
-            binding = self.bindings.find((dst, dport, protocol))
-            self.owners.find((binding.port, protocol))
-
-    # ------------------------------------------------------------ ports
-    def port_for(self, src, sport, peer, peer_port, protocol):
-        """The outside port (or identifier) of an inside one, for a peer; -1: none is free."""
-        binding = self.bindings.find((src, sport, protocol))
-        if binding and self.is_free(peer, peer_port, self.outside, binding.port, protocol, peer,
-                                    peer_port, src, sport):
-            self.owners.find((binding.port, protocol))
-            return binding.port
-        count = self.last_port - self.first_port + 1
-        if count < 1:
-            return NONE
-        port = sport
-        if protocol != ICMP and (port < self.first_port or port > self.last_port):
-            port = self.first_port + nf.random(count)
-        for _ in range(min(MOST_TRIES, count)):
-            if (port, protocol) not in self.owners and (protocol, port) not in self.forwards:
-                if self.is_free(peer, peer_port, self.outside, port, protocol, peer, peer_port,
-                                src, sport):
-                    return self.bind(src, sport, port, protocol)
-            port = self.first_port + nf.random(count)
-        return NONE
-
-    def is_free(self, src, sport, dst, dport, protocol, new_src, new_sport, new_dst, new_dport):
-        """Is no flow known with these ends that has another result?"""
-        flow = self.brief.peek((src, sport << 16 | dport, dst, protocol))
-        if flow and flow.changes != 0:
-            return (flow.src == new_src and flow.sport == new_sport
-                    and flow.dst == new_dst and flow.dport == new_dport)
-        lasting = self.lasting.peek((src, sport << 16 | dport, dst, protocol))
-        return not lasting or (lasting.src == new_src and lasting.sport == new_sport
-                               and lasting.dst == new_dst and lasting.dport == new_dport)
-
-    def bind(self, src, sport, port, protocol):
-        """The outside port belongs to the inside one from now on; -> it, or -1: no room."""
-        owner = self.owners.make((port, protocol))
-        binding = self.bindings.make((src, sport, protocol))
-        if not owner or not binding:
-            self.owners.delete((port, protocol))
-            return NONE
-        owner.ip = src
-        owner.port = sport
-        binding.port = port
-        return port
-
-    # ------------------------------------------------------------ fragments and errors
+    # ------------------------------------------------------------ fragments and ICMP
     def piece(self, frame):
         """A fragment goes where the first one of its datagram went."""
         src = frame.ipv4_src
@@ -367,6 +294,8 @@ class Nat44:
             frame.ipv4_src = known.src
             frame.ipv4_dst = known.dst
             return nf.PASS
+        if is_error(frame):
+            return nf.DROP("protocol")
         verdict = self.whole(frame)
         if frame.ipv4_src != src or frame.ipv4_dst != dst:
             self.pieces.delete((src, dst, number, protocol))
@@ -375,25 +304,41 @@ class Nat44:
             known.dst = frame.ipv4_dst
         return verdict
 
+    def icmp(self, frame):
+        """A query goes by its identifier, an error by the packet that it quotes."""
+        source = frame.ipv4_src
+        target = frame.ipv4_dst
+        if is_query(frame.icmp_type):
+            source |= frame.icmp_id << 32
+        elif is_answer(frame.icmp_type):
+            target |= frame.icmp_id << 32
+        elif is_error(frame):
+            return self.error(frame)
+        else:
+            return nf.DROP("protocol")
+        word = known(self, source, target, ICMP)
+        if word == 0:
+            if is_answer(frame.icmp_type) and frame.ipv4_dst != self.outside:
+                return nf.DROP("no flow")
+            return self.open(frame, source, target, ICMP)
+        keep(self, source, target, ICMP)
+        return rewrite_icmp(frame, source_after(self, word, source, target, ICMP),
+                            target_after(self, word, target))
+
     def error(self, frame):
         """An ICMP error: it goes the way of answers to the packet that it quotes, and keeps nothing
         alive (RFC 5508, 4)."""
         if not quotes_ports(frame):
             return nf.DROP("no flow")
-        src = frame.quoted.ipv4_dst
-        dst = frame.quoted.ipv4_src
+        source = frame.quoted.ipv4_dst | quoted_destination_port(frame) << 32
+        target = frame.quoted.ipv4_src | quoted_source_port(frame) << 32
         protocol = frame.quoted.ip_protocol
-        ports = quoted_destination_port(frame) << 16 | quoted_source_port(frame)
-        inside = frame.ipv4_src == src or frame.ipv4_src in self.inside
-        flow = self.brief.peek((src, ports, dst, protocol))
-        if flow and flow.changes != 0:
-            self.errors.add()
-            return rewrite_error(frame, inside, flow.src, flow.sport, flow.dst, flow.dport)
-        lasting = self.lasting.peek((src, ports, dst, protocol))
-        if lasting:
-            self.errors.add()
-            return rewrite_error(frame, inside, lasting.src, lasting.sport, lasting.dst,
-                                 lasting.dport)
-        if frame.ipv4_dst != self.outside:
-            return nf.DROP("no flow")
-        return self.stranger()
+        word = known(self, source, target, protocol)
+        if word >> CHANGES & 3 == 0:
+            if frame.ipv4_dst != self.outside:
+                return nf.DROP("no flow")
+            return self.stranger()
+        self.errors.add()
+        inside = frame.ipv4_src == source & LOW or frame.ipv4_src in self.inside
+        return rewrite_error(frame, inside, source_after(self, word, source, target, protocol),
+                             target_after(self, word, target))

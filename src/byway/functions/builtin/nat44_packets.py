@@ -7,10 +7,9 @@ Written on the author's page: plain functions of a frame, compiled into the func
 
 from byway import nf
 
+ICMP, UDP = 1, 17
 ECHO_REPLY, ECHO, TIMESTAMP, TIMESTAMP_REPLY = 0, 8, 13, 14
 UNREACHABLE, EXPIRED, PARAMETER_PROBLEM = 3, 11, 12
-# What is rewritten: the source, the destination, or (hairpin) both.
-SOURCE, DESTINATION, BOTH = 1, 2, 3
 
 
 def is_query(kind):
@@ -49,38 +48,41 @@ def quoted_destination_port(frame):
     return frame.quoted.l4_dst
 
 
-def rewrite_error(frame, inside, src, sport, dst, dport):
-    """Translate an error. ``src`` .. ``dport``: what becomes of an answer to the quoted packet;
-    ``inside``: the sender is to be hidden, or is who the quoted packet was for."""
+def rewrite_error(frame, inside, source, target):
+    """Translate an error. ``source`` and ``target``: the ends that an answer to the quoted packet
+    gets; ``inside``: the sender is to be hidden, or is who the quoted packet was for."""
     if frame.quoted.is_icmp:
         if is_query(frame.quoted.icmp_type):
-            frame.quoted.icmp_id = dport
+            frame.quoted.icmp_id = target >> 32
         elif is_answer(frame.quoted.icmp_type):
-            frame.quoted.icmp_id = sport
+            frame.quoted.icmp_id = source >> 32
     else:
-        frame.quoted.l4_src = dport
-        frame.quoted.l4_dst = sport
-    frame.quoted.ipv4_src = dst
-    frame.quoted.ipv4_dst = src
-    frame.ipv4_dst = dst
+        frame.quoted.l4_src = target >> 32
+        frame.quoted.l4_dst = source >> 32
+    frame.quoted.ipv4_src = target
+    frame.quoted.ipv4_dst = source
+    frame.ipv4_dst = target
     if inside:
-        frame.ipv4_src = src
+        frame.ipv4_src = source
     return nf.PASS
 
-def rewrite(frame, changes, src, sport, dst, dport):
-    """Give a packet the addresses and ports of its flow's result."""
-    if changes & SOURCE:
-        frame.ipv4_src = src
-        if frame.is_icmp:
-            if is_query(frame.icmp_type):
-                frame.icmp_id = sport
-        else:
-            frame.l4_src = sport
-    if changes & DESTINATION:
-        frame.ipv4_dst = dst
-        if frame.is_icmp:
-            if is_answer(frame.icmp_type):
-                frame.icmp_id = dport
-        else:
-            frame.l4_dst = dport
+
+def rewrite_icmp(frame, source, target):
+    """Give a query or an answer these ends."""
+    if is_query(frame.icmp_type):
+        frame.icmp_id = source >> 32
+    else:
+        frame.icmp_id = target >> 32
+    frame.ipv4_src = source
+    frame.ipv4_dst = target
     return nf.PASS
+
+
+def source_of(frame):
+    """The end that a packet of TCP or UDP comes from."""
+    return frame.ipv4_src | frame.l4_src << 32
+
+
+def target_of(frame):
+    """The end that it is for."""
+    return frame.ipv4_dst | frame.l4_dst << 32
