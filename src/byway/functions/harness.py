@@ -54,6 +54,8 @@ class Harness:
             for cls, given in pairs]
         for one in self.instances:
             one.record[I.random // 8] = seed
+            for state in one.states.values():
+                state.strict()
         self._chains: dict[str, Chain] = {}
         self.batch = Batch()
         self._selected = alloc(_WORD, ROWS, CACHE_LINE)

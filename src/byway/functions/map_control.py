@@ -7,9 +7,10 @@ Nothing here takes long: what is a lot (a copy of a map, a sweep) is done in por
 """
 
 from byway.functions.apply import hold
-from byway.functions.map_kernels import M, leave, map_delete, obtain, young
+from byway.functions.map_kernels import M, obtain, sweep
+from byway.functions.map_methods import map_delete
 from byway.machine.jit import kernel
-from byway.machine.mem import ld8, ld64, st64, st64_rel
+from byway.machine.mem import ld64, st64, st64_rel
 
 
 @kernel
@@ -46,15 +47,9 @@ def map_remove(lock, state, now, shape, given):
 def map_sweep(lock, state, now, shape, first, n):
     """Remove the entries that have aged out of n buckets from number ``first`` on; -> how many."""
     hold(lock)
-    removed = 0
-    size = (shape >> 24 & 255) << 6
-    bucket = ld64(state + M.buckets) + first * size
-    for _ in range(n):
-        for way in range(shape >> 4 & 15):
-            if ld8(bucket + way) != 0 and not young(state, shape, bucket + way, now):
-                leave(state, shape, bucket + way)
-                removed += 1
-        bucket += size
+    before = ld64(state + M.count)
+    sweep(state, shape, now, first, n)
+    removed = before - ld64(state + M.count)
     st64_rel(lock, 0)
     return removed
 

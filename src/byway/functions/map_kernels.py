@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Maps as compiled functions use them: entries by key, in memory of a fixed size, which age out.
 
-Used by translated functions, by map_control.py and by map_memory.py, which makes the memory. Uses
-machine. What maps
+Used by map_methods.py (what functions call), map_control.py and map_memory.py, which makes the
+memory. Uses machine. What maps
 mean is said by nf.maps, which is the oracle.
 
 Theory of operation
@@ -25,9 +25,10 @@ A count that reached 255 stays so: searches may look further than they must.
 *Capacity.* Buckets are as many as keep them at most so full (FULL) at capacity that a run of more
 than WINDOW full ones, which would refuse an entry, is out of reach of chance (for 65,536 entries
 below 1 in 10^9). Where entries do not age, capacity is exact: one more is refused. Where they do,
-room is all that counts: whoever finds no free place in a bucket takes that of an entry that has
-aged out. Nothing is scanned; nobody knows how many are still young, so there may be more of them
-than capacity says.
+whoever finds no free place in a bucket takes that of an entry that has aged out. In large tables
+nothing is scanned: nobody knows how many entries are still young, room is all that counts, and
+there may be more of them than capacity says. Small tables (``strict``) are exact: when they are
+full they are swept, but not before the oldest entry can have aged out, so at most once a tick.
 
 *Ages* are counted in ticks of 2^20 ns, modulo 2^32 of them: control sweeps now and then
 (map_control.py), or an entry that nobody asked for in 26 days would be young again.
@@ -70,10 +71,11 @@ AGED, USED = 1 << 40, 1 << 41  # entries age; use makes them young again
 # key: of the entry that is asked for. seeds: secret numbers. buckets: address. count: entries,
 # those too that have aged out and whose place nobody took. n: how many buckets an entry can be at
 # home in. age: address of the word that has it, in nanoseconds (own_age, or a parameter). full: how
-# often there was no room. spare: a record for whoever finds none.
+# often there was no room. strict: is capacity exact (below)? oldest: a tick before which no entry
+# was made or used. spare: a record for whoever finds none.
 MAP, map_at, M = record("map", [
     ("key", "<i8", (MOST_WORDS,)), ("seeds", "<i8", (2 + MOST_WORDS,)), "buckets", "count", "n",
-    "age", "own_age", "capacity", "full", ("spare", "<i8", (MOST_FIELDS,))])
+    "age", "own_age", "capacity", "full", "strict", "oldest", ("spare", "<i8", (MOST_FIELDS,))])
 KEY, SPARE = M.key, M.spare
 
 
@@ -195,17 +197,29 @@ def place_of(state, shape, h):
     return place
 
 
-@kernel(inline=True)
-def young(state, shape, place, now):
-    """Has an entry not aged out?"""
-    if shape & AGED == 0:
-        return True
+@formula
+def ticks_since(now, stamp):
+    """Ticks since a stamp."""
+    return (now >> TICK_BITS) - stamp & LOW
+
+
+@kernel
+def limit_of(state):
+    """How old an entry may be, in ticks."""
     age = ld64(ld64(state + M.age)) + (1 << TICK_BITS) - 1 >> TICK_BITS
     if age < 1:
         age = 1
     elif age > LONGEST:
         age = LONGEST
-    return (now >> TICK_BITS) - ld32(stamp_at(shape, place)) & LOW < age
+    return age
+
+
+@kernel(inline=True)
+def young(state, shape, place, now):
+    """Has an entry not aged out?"""
+    if shape & AGED == 0:
+        return True
+    return ticks_since(now, ld32(stamp_at(shape, place))) < limit_of(state)
 
 
 @kernel(inline=True)
@@ -239,12 +253,45 @@ def leave(state, shape, place):
 
 
 @kernel
+def sweep(state, shape, now, first, n):
+    """Remove the entries that have aged out of n buckets from number ``first`` on; -> how old the
+    oldest is that is left, in ticks."""
+    oldest = 0
+    limit = limit_of(state)
+    size = (shape >> 24 & 255) << 6
+    bucket = ld64(state + M.buckets) + first * size
+    for _ in range(n):
+        for way in range(shape >> 4 & 15):
+            if ld8(bucket + way) != 0:
+                age = ticks_since(now, ld32(stamp_at(shape, bucket + way)))
+                if age >= limit:
+                    leave(state, shape, bucket + way)
+                elif age > oldest:
+                    oldest = age
+        bucket += size
+    return oldest
+
+
+@kernel
+def has_room(state, shape, now):
+    """May there be one entry more?"""
+    if ld64(state + M.count) < ld64(state + M.capacity):
+        return True
+    if shape & AGED != 0 and ld64(state + M.strict) == 0:
+        return True
+    if shape & AGED != 0 and ticks_since(now, ld64(state + M.oldest)) >= limit_of(state):
+        oldest = sweep(state, shape, now, 0, ld64(state + M.n) + WINDOW)
+        st64(state + M.oldest, (now >> TICK_BITS) - oldest)
+    return ld64(state + M.count) < ld64(state + M.capacity)
+
+
+@kernel
 def insert(state, shape, now, h, place):
     """An entry with the key that is asked for and zeros, at ``place`` where one is that has aged
     out, else (0) where there is room; -> where its value is, 0: nowhere."""
     if place == 0:
         bucket = home_of(state, shape, h)
-        if shape & AGED != 0 or ld64(state + M.count) < ld64(state + M.capacity):
+        if has_room(state, shape, now):
             for _ in range(WINDOW + 1):
                 ways = ~ld64(bucket) & ways_of(shape)
                 if ways != 0:
@@ -289,89 +336,3 @@ def obtain(state, shape, now):
 def cut(value, bits):
     """A number as a field of so many bits keeps it."""
     return value & (2 << bits - 1) - 1
-
-
-# ---------------------------------------------------------------- as functions ask
-@kernel(inline=True)
-def map_get(state, now, shape, default):
-    """The number under the key, or ``default``."""
-    place = found(state, shape, now)
-    value = default
-    if place != 0:
-        value = ld64(value_at(shape, place))
-    return value
-
-
-@kernel(inline=True)
-def map_has(state, now, shape):
-    """Is there an entry with the key?"""
-    return found(state, shape, now) != 0
-
-
-@kernel(inline=True)
-def map_set(state, now, shape, value):
-    """Put a number under the key; -> False: there was no room."""
-    at = obtain(state, shape, now)
-    if likely(at != 0):
-        st64(at, cut(value, shape >> 32 & 127))
-    return at != 0
-
-
-@kernel(inline=True)
-def map_add(state, now, shape, n):
-    """Add to the number under the key; -> the sum, or n where there was no room."""
-    at = obtain(state, shape, now)
-    total = cut(n, shape >> 32 & 127)
-    if likely(at != 0):
-        total = cut(wadd64(ld64(at), n), shape >> 32 & 127)
-        st64(at, total)
-    return total
-
-
-@kernel
-def map_delete(state, now, shape):
-    """Remove what is under the key; -> was there something young?"""
-    place = place_of(state, shape, key_hash(state, shape, state + M.key))
-    there = False
-    if place != 0:
-        there = young(state, shape, place, now)
-        leave(state, shape, place)
-    return there
-
-
-@kernel
-def spare_record(state, shape):
-    """-> the record of whoever finds none: zeros."""
-    for k in range((shape >> 8 & 1023) - 8 * (shape & 15) >> 3):
-        st64(state + M.spare + 8 * k, 0)
-    return state + M.spare
-
-
-@kernel(inline=True)
-def map_find(state, now, shape):
-    """The record under the key, or the spare one."""
-    place = found(state, shape, now)
-    if likely(place != 0):
-        if shape & USED != 0:
-            st32(stamp_at(shape, place), now >> TICK_BITS)
-        return value_at(shape, place)
-    return spare_record(state, shape)
-
-
-@kernel(inline=True)
-def map_peek(state, now, shape):
-    """As ``map_find``; it does not count as use."""
-    place = found(state, shape, now)
-    if likely(place != 0):
-        return value_at(shape, place)
-    return spare_record(state, shape)
-
-
-@kernel(inline=True)
-def map_make(state, now, shape):
-    """The record under the key, a new one where there is none, or the spare one where there is no
-    room."""
-    at = obtain(state, shape, now)
-    if unlikely(at == 0):
-        at = spare_record(state, shape)
-    return at

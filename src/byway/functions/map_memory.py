@@ -21,6 +21,7 @@ from byway.nf.maps import Map
 from byway.nf.states import LONGEST, SECOND, TICK_BITS, given_value, shown_value
 
 LINE = 64
+SMALL = 1024  # buckets that can be swept while frames wait: some microseconds, at most each tick
 # By ways: how full the buckets are where all entries are there.
 FULL = {2: 0.5, 3: 0.6, 4: 0.65, 5: 0.7, 6: 0.72, 7: 0.75}
 
@@ -85,9 +86,13 @@ class MapMemory(StateMemory):
         row["seeds"] = [signed(draw.getrandbits(64) | (k == 1))
                         for k in range(len(row["seeds"]))]
         row["n"], row["capacity"] = self.homes, spec["capacity"]
+        row["strict"] = self.homes <= SMALL
         self.bind(around.lock, around.parameter)
         self.buckets = self._new_buckets()
         row["buckets"] = address_of(self.buckets)
+
+    def strict(self) -> None:
+        self.record["strict"] = 1
 
     @property
     def _bucket_words(self) -> int:

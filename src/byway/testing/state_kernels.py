@@ -7,8 +7,9 @@ See the function that each one calls. A key is stored by the caller (MapMemory.r
 from byway.functions.apply import hold
 from byway.functions.event_kernels import event_begin, event_bytes, event_end, event_number
 from byway.functions.fields import parse
-from byway.functions.map_kernels import (
-    KEY,
+from byway.functions.map_kernels import KEY
+from byway.functions.map_memory import map_shape
+from byway.functions.map_methods import (
     map_add,
     map_delete,
     map_find,
@@ -18,7 +19,6 @@ from byway.functions.map_kernels import (
     map_peek,
     map_set,
 )
-from byway.functions.map_memory import map_shape
 from byway.functions.states_kernels import (
     array_get,
     array_set,
