@@ -203,7 +203,7 @@ def ticks_since(now, stamp):
     return (now >> TICK_BITS) - stamp & LOW
 
 
-@kernel
+@kernel(inline=True)
 def limit_of(state):
     """How old an entry may be, in ticks."""
     age = ld64(ld64(state + M.age)) + (1 << TICK_BITS) - 1 >> TICK_BITS
