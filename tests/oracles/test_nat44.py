@@ -158,7 +158,7 @@ def test_it_does_what_the_plain_one_does() -> None:
     traffic = Traffic(1)
     now = STEP
     seen = dict.fromkeys(("passed", "translated", "no flow", "spoofed", "protocol",
-                          "fragment before its first", "no room"), 0)
+                          "fragment before its first"), 0)
     for way, frame in traffic.packets(frames_wanted()):
         now += traffic.rng.choice((0, 0, 0, 0, 0, STEP, 8 * STEP) if traffic.rng.random() < 0.3
                                   else (0,))
@@ -166,13 +166,30 @@ def test_it_does_what_the_plain_one_does() -> None:
         told = said(plain, frame[IP:], way, now, both)
         if isinstance(told, Refused):
             assert (outcome.verdict.kind, outcome.reason) == ("drop", str(told)), frame.hex()
-            seen[str(told)] += 1
+            seen[str(told)] = seen.get(str(told), 0) + 1
             continue
         assert outcome.verdict.kind == "pass", (frame.hex(), outcome)
         assert outcome.frame == frame[:IP] + told + frame[IP + len(told):], frame.hex()
         seen["translated" if outcome.frame != frame else "passed"] += 1
         traffic.note(way, outcome.frame)
     assert all(seen.values()), seen
+
+
+def test_two_flows_that_would_look_the_same_inside() -> None:
+    both = Both(Nat44, **PARAMETERS)
+    both.put("forwards", [((6, 8080), {"ip": INSIDE[2], "port": 80})])
+    assert both.one(tcp(INSIDE[2], PEERS[0], 80, 53), direction="tx").verdict.kind == "pass"
+    assert both.one(tcp(PEERS[0], OUTSIDE, 53, 8080, "S")).reason == "no room"
+    assert both.one(tcp(PEERS[1], OUTSIDE, 53, 8080, "S")).verdict.kind == "pass"
+
+
+def test_all_ports_are_taken() -> None:
+    both = Both(Nat44, **{**PARAMETERS, "last_port": 1025})
+    for port in (80, 81):
+        assert both.one(udp(INSIDE[0], PEERS[0], port, 53), direction="tx").verdict.kind == "pass"
+    assert both.one(udp(INSIDE[0], PEERS[0], 82, 53), direction="tx").reason == "no free port"
+    both.set("last_port", 1023)
+    assert both.one(udp(INSIDE[0], PEERS[0], 83, 53), direction="tx").reason == "no free port"
 
 
 def test_translated_and_plain_agree_on_any_frame() -> None:
