@@ -3,9 +3,9 @@
 
 Used by plain.py; uses function.py.
 
-The methods, and the functions of their file that they call, are compiled once more from their
-source with a call at the head of each loop's body. Everything else is the author's: names, line
-numbers, constants. Without source (a shell's input) the class is taken as it is.
+The methods, and the functions that they call by name, are compiled once more from their source with
+a call at the head of each loop's body. Everything else is the author's: names, line numbers,
+constants. Without source (a shell's input) the class is taken as it is.
 """
 
 import ast
@@ -39,28 +39,28 @@ class _Rounds(ast.NodeTransformer):
 
 def counted(cls: type, spend: Callable[[], None]) -> type:
     """The class, with ``spend`` called once for each round of its loops."""
-    made: dict[str, Any] = {}
     worlds: dict[str, dict[str, Any]] = {}
-    for name, value in vars(cls).items():
-        if isinstance(value, types.FunctionType) and not name.startswith("__"):
-            made[name] = _counted_function(value, spend, worlds)
+    made = {name: _counted(value, spend, worlds) for name, value in vars(cls).items()
+            if isinstance(value, types.FunctionType) and not name.startswith("__")}
     return type(cls.__name__, (cls,), made)
 
 
-def _counted_function(function: types.FunctionType, spend: Callable[[], None],
-                      worlds: dict[str, dict[str, Any]]) -> types.FunctionType:
+def _counted(function: types.FunctionType, spend: Callable[[], None],
+             worlds: dict[str, dict[str, Any]]) -> types.FunctionType:
+    """The function, counted; ``worlds``: by file, what its functions see."""
     file = function.__code__.co_filename
-    if file not in worlds:
-        worlds[file] = {**function.__globals__, _SPEND: spend}
-        for name, value in list(worlds[file].items()):
-            if isinstance(value, types.FunctionType) and value.__code__.co_filename == file:
-                worlds[file][name] = _counted_function(value, spend, worlds)
     node = function_node(function.__code__)
-    if node is None or function.__closure__:
+    if node is None or function.__closure__ or node.decorator_list:
         return function
+    world = worlds.setdefault(file, {**function.__globals__, _SPEND: spend})
+    for name in function.__code__.co_names:
+        called = world.get(name)
+        if called is function.__globals__.get(name) and isinstance(called, types.FunctionType) \
+                and called is not function and not called.__module__.startswith("byway.nf"):
+            world[name] = None  # in the making: whoever calls itself comes back to it
+            world[name] = _counted(called, spend, worlds)
     tree = ast.Module([_Rounds().visit(copy.deepcopy(node))], [])
     found: dict[str, Any] = {}
-    exec(compile(tree, file, "exec"), worlds[file], found)
-    made = found[function.__name__]
-    assert isinstance(made, types.FunctionType)
+    exec(compile(tree, file, "exec"), world, found)
+    made: types.FunctionType = found[function.__name__]
     return made

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Functions as they stand, in plain Python: verdicts, copies, faults, time, chains."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from byway import nf
+from byway.functions.finding import find
 from byway.testing import builders
 
 _FRAME = builders.tcp("10.0.0.1", "10.0.0.2", 1000, 80, flags="S")
@@ -123,6 +125,19 @@ def test_as_many_rounds_as_the_budget_has_are_allowed() -> None:
     plain = nf.Plain(Faulty, what=5)
     assert [one.verdict for one in plain.run([_FRAME] * 2)] == [nf.PASS] * 2
     assert plain.instances[0].sums[1] == 90
+
+
+def test_rounds_in_functions_of_other_files_count(tmp_path: Path) -> None:
+    (tmp_path / "counting.py").write_text(
+        "def total(n):\n    k = 0\n    for i in range(n):\n        k += i\n    return k\n")
+    (tmp_path / "guard.py").write_text(
+        "from byway import nf\nfrom counting import total\n\n\n@nf.function\nclass Guard:\n"
+        "    rounds: int = 5\n    budget = 5\n\n    def process(self, frame):\n"
+        "        return nf.PASS if total(self.rounds) else nf.REPLY\n")
+    cls, _ = find(f"{tmp_path}/guard.py:Guard", tmp_path)
+    assert nf.Plain(cls).run([_FRAME])[0].fault is None
+    [outcome] = nf.Plain(cls, rounds=6).run([_FRAME])
+    assert outcome.fault == nf.Fault("work budget used up", str(tmp_path / "counting.py"), 3)
 
 
 def test_a_chain_ends_with_the_first_that_does_not_pass() -> None:
