@@ -21,6 +21,7 @@ from byway.machine.jit import INTERPRETED
 from byway.machine.layout import address_of, alloc
 from byway.nf import calls
 from byway.nf.events import Event
+from byway.nf.frame import Frame
 from byway.nf.keys import BITS, flow_words, signed
 from byway.nf.maps import Buckets, Lpm
 from byway.nf.running import RUN, Run
@@ -216,8 +217,6 @@ def test_a_hash_is_the_same_for_ever() -> None:
 
 def test_flows_are_keys() -> None:
     """What a kernel stores is what plain Python's frame.flow is in words."""
-    from byway.nf.frame import Frame
-
     batch, state = Batch(), alloc(MAP, 1, 64)
     row, head = batch.rows[0], np.zeros(65536, np.uint8)
     seen = set()
