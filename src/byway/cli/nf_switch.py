@@ -198,10 +198,18 @@ def trace(
         metavar="FILE", help="Or one of a capture.")] = None,
     number: Annotated[int, typer.Option(min=1, help="With --pcap: which of them.")] = 1,
     tx: Annotated[bool, typer.Option("--tx", help="As it goes out of the port.")] = False,
+    frames: Annotated[int | None, typer.Option(
+        min=1, max=1000, help="Instead: so many of those that come, on their way.")] = None,
+    seconds: Annotated[float, typer.Option(
+        min=0.1, max=3600, help="With --frames: end after so long.")] = 10.0,
     api: Api = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what each function of a port says of a frame; nothing in the switch sees it."""
+    """Tell what each function of a port says of a frame, which nothing in the switch sees; or, with
+    --frames, of those that come."""
+    if frames is not None:
+        _watch(api, port, "tx" if tx else "rx", frames, seconds, as_json)
+        return
     octets = _frame(frame, pcap, number)
     with reach(api) as client:
         found = client.trace(port, octets, "tx" if tx else "rx")
@@ -217,6 +225,23 @@ def trace(
         for to_port, length in step["copies"]:
             print(f"  a copy of {length} bytes to port number {to_port}")
     print(found["frame"])
+
+
+def _watch(api: str | None, port: str, direction: str, frames: int, seconds: float,
+           as_json: bool) -> None:
+    with reach(api) as client:
+        found = client.watch(port, direction, frames, seconds)
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        print(f"{one['length']} bytes  {_pairs_text(one['headers'])}")
+        for step in one["steps"]:
+            print(f"  {step['function']}: {step['verdict']}")
+            for name, (before, after) in step["changed"].items():
+                print(f"    {name}  {before or 0} -> {after or 0}")
+    if not found:
+        print(f"no frame came within {seconds:g} seconds")
 
 
 def _frame(written: str | None, pcap: str | None, number: int) -> bytes:

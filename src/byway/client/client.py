@@ -182,6 +182,14 @@ class Client:
         return self._object("POST", "/v1/functions/trace", {
             "port": port, "frame": frame.hex(), "direction": direction})
 
+    def watch(self, port: str, direction: str = "rx", frames: int = 5,
+              seconds: float = 10.0) -> list[Row]:
+        """What each function of a port makes of its next frames, at most so many or so long."""
+        path = f"/v1/ports/{_escaped(port)}/chain/frames"
+        query = f"?direction={direction}&frames={frames}&seconds={seconds}"
+        rows: list[Row] = self._call("GET", path + query, timeout=seconds + self._timeout).json()
+        return rows
+
     def set_chain(self, kind: str, name: str, **chains: Iterable[str]) -> Row:
         """Give a "port" or "network" another ``chain`` (a port: or ``chain_tx``); it goes on."""
         return self._object("PUT", f"/v1/{kind}s/{_escaped(name)}/chain",
@@ -319,13 +327,15 @@ class Client:
         return found
 
     def _call(
-        self, method: str, path: str, body: Mapping[str, Any] | None = None
+        self, method: str, path: str, body: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
     ) -> "httpx.Response":
         import httpx
 
         try:
             answer = self._connection().request(
-                method, path, json=None if body is None else dict(body))
+                method, path, json=None if body is None else dict(body),
+                timeout=timeout or self._timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotReachable(
                 f"no switch answers at {self.path} ({error})",

@@ -187,6 +187,15 @@ class TraceAnswer(_Answer):
     frame: str
 
 
+class WatchedAnswer(_Answer):
+    """A frame that went through a chain: its `headers` as it came, and `steps`, each with the
+    `function`, its `verdict`, and what it `changed`: the headers before and after."""
+
+    length: int
+    headers: dict[str, Any]
+    steps: list[dict[str, Any]]
+
+
 class ChainAnswer(_Answer):
     """The network functions that frames go through, as written: of a port, and out of it."""
 

@@ -5,21 +5,24 @@ Used by policy (which makes it) and, as a FunctionDesk, by wanted, the API and t
 functions, function_events, function_listeners.
 """
 
+import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from byway.control.function_events import Rings
 from byway.control.function_listeners import Listeners
 from byway.control.function_steps import Direction, Placed, Way
 from byway.control.function_trace import trace
-from byway.control.functions import Functions
-from byway.control.problem import EngineError, nearest
+from byway.control.functions import Functions, Place
+from byway.control.problem import ConfigError, EngineError, nearest
 from byway.functions.blueprint import Blueprint
 from byway.machine.clock import tsc
 
 _SECOND = 1_000_000_000
+LOOK_SECONDS = 0.05  # between two looks whether enough frames have come
 _WAYS: dict[Direction, str] = {"rx": "in", "tx": "out"}
 
 
@@ -141,20 +144,59 @@ class AnsweringFunctions(Functions):
                     where: Mapping[str, Any]) -> dict[str, Any]:
         """What each function of a port says of a frame of its own network, without the switch
         seeing it: {"steps", "frame"}. ``where``: numbers of port and network, and its vni."""
-        fitted = next((one for (of, _), one in self._fitted.items() if of == port), None)
-        way = fitted.ways[direction == "tx"] if fitted else Way(direction, ())
-        if not way.placed:
-            raise EngineError(f'port "{port}" has no chain for frames that go {_WAYS[direction]}',
-                              f"add a function with `byway nf add FUNCTION --port {port}`")
-        for one in way.placed:
-            self._ready(one.name)
+        _, way = self._way(port, direction)
         there = [(one.name, self.instances[one.name]) for one in way.placed
-                 if self.library.blueprints[one.use].takes_part(direction, one.own)]
+                 if self._takes_part(one, direction)]
         named = {str(value) for _, one in there for name, value in one.parameters.items()
                  if one.blueprint.parameters[name]["kind"] == "port"}
         return await trace(there, frame, {
             **where, "direction": direction, "now": int(int(tsc()) * _SECOND / self._hz),
             "ports": {name: self._number(name) for name in named if name}})
+
+    async def watch(self, port: str, direction: Direction, frames: int,
+                    seconds: float) -> list[dict[str, Any]]:
+        """What each function of a port makes of the next frames of its own network, at most so
+        many, or in so long. Workers go on; state and counters are those of the instances."""
+        from byway.functions.trace import Trace
+
+        place, way = self._way(port, direction)
+        traced = way.order._replace(traced=True)
+        async with self.changing:
+            if self.library.lacks(traced):
+                built = await self.library.build([traced], ())
+                if problems := built.every_problem():
+                    raise ConfigError(problems)
+                self._take(built)
+        self._way(port, direction)
+        there = [way.placed[number] for number in self.library.code(traced).places]
+        trace = self._traced[place, way.order] = Trace(frames, len(there))
+        reasons = [self.library.blueprints[one.use].reasons for one in there]
+        try:
+            self.refit([port])
+            end = self._loop.time() + seconds
+            while not trace.complete and self._loop.time() < end:
+                await asyncio.sleep(LOOK_SECONDS)
+        finally:
+            del self._traced[place, way.order]
+            self.refit([port])
+        return [asdict(one) for one in trace.frames(
+            [one.name for one in there], reasons, direction)]
+
+    def _way(self, port: str, direction: Direction) -> tuple[Place, Way]:
+        """The functions for frames of a port's own network. EngineError: there are none, or they
+        are not there yet."""
+        place = next((place for place in self._fitted if place[0] == port), None)
+        way = self._fitted[place].ways[direction == "tx"] if place else Way(direction, ())
+        if place is None or not any(self._takes_part(one, direction) for one in way.placed):
+            raise EngineError(f'port "{port}" has no chain for frames that go {_WAYS[direction]}',
+                              f"add a function with `byway nf add FUNCTION --port {port}`")
+        for one in way.placed:
+            self._ready(one.name)
+        return place, way
+
+    def _takes_part(self, one: Placed, direction: Direction) -> bool:
+        blueprint = self.library.blueprints.get(one.use)
+        return blueprint is None or blueprint.takes_part(direction, one.own)
 
     # ------------------------------------------------------------ listeners
     def listen(self, api: str) -> None:

@@ -52,6 +52,10 @@ class FunctionDesk(Protocol):
                     where: Mapping[str, Any]) -> dict[str, Any]:
         """What each function of a port says of a frame, without the switch seeing it."""
 
+    async def watch(self, port: str, direction: Direction, frames: int,
+                    seconds: float) -> list[dict[str, Any]]:
+        """What each function of a port makes of its next frames, at most so many or so long."""
+
     def listen(self, api: str) -> None:
         """The API is served at this socket: listeners may run, each in a process of its own."""
 

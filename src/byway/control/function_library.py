@@ -84,7 +84,7 @@ class Library:
         if not places:
             return NOTHING
         parts = [blueprints[order.steps[place][0]] for place in places]
-        return Code(compose(parts, order.direction), places)
+        return Code(compose(parts, order.direction, traced=order.traced), places)
 
     async def build(self, orders: Collection[Order], uses: Collection[str]) -> Built:
         """Have these in the cache, of files as they are now. Nothing of the switch changes yet.
@@ -96,7 +96,8 @@ class Library:
         answer = await ask(self._builder, {
             "functions": dict.fromkeys(wanted, FOLDER),
             "chains": [{"direction": order.direction, "uses": [use for use, _ in order.steps],
-                        "own": [own for _, own in order.steps]} for order in orders]},
+                        "own": [own for _, own in order.steps], "traced": order.traced}
+                       for order in orders]},
             f"building {', '.join(wanted)}", BUILD_SECONDS)
         return Built(
             tuple(orders), {use: Blueprint.from_json(json.dumps(one))

@@ -36,10 +36,11 @@ class Placed(NamedTuple):
 
 class Order(NamedTuple):
     """What one piece of machine code is made of: the direction, and for each function its use and
-    ``own`` (see Placed)."""
+    ``own`` (see Placed). ``traced``: it notes what each does."""
 
     direction: Direction
     steps: tuple[tuple[str, bool], ...]
+    traced: bool = False
 
 
 class Way(NamedTuple):

@@ -82,6 +82,7 @@ class Functions:
         self._loose: set[str] = set()  # instances that may be wanted no longer
         self._wrong: dict[str, str] = {}  # what could not be had, and why
         self._seconds = 0
+        self._traced: dict[tuple[Place, Order], Any] = {}  # a Trace, while somebody looks
         self.changing = asyncio.Lock()
         self.refit: Callable[[Iterable[str]], None] = lambda ports: None
         self.settle: Callable[[], None] = lambda: None
@@ -96,7 +97,7 @@ class Functions:
         before = self._fitted.get(place)
         if before is None and not any(way.placed for way in wanted):
             return {}
-        fitted = self._fit(wanted, before)
+        fitted = self._fit(place, wanted, before)
         self._stand(place, before, fitted)
         rx, tx = fitted.chains
         kept += [chain for chain in fitted.chains if chain]
@@ -105,7 +106,7 @@ class Functions:
     def _use_of(self, name: str) -> str:
         return self.named[name].use
 
-    def _fit(self, wanted: tuple[Way, Way], before: _Fitted | None) -> _Fitted:
+    def _fit(self, place: Place, wanted: tuple[Way, Way], before: _Fitted | None) -> _Fitted:
         old = before.chains if before else (None, None)
         kept = before.names if before else ()
         lacking = [way.order for way in wanted if way.placed and self.library.lacks(way.order)]
@@ -113,22 +114,22 @@ class Functions:
             self._lack(lacking)
             return _Fitted(wanted, old, complete=False, kept=kept)
         try:
-            made = self._chain(wanted[0], old[0]), self._chain(wanted[1], old[1])
+            made = (self._chain(place, wanted[0], old[0]), self._chain(place, wanted[1], old[1]))
         except EngineError as error:
             return _Fitted(wanted, old, complete=False, kept=kept, problem=str(error))
         return _Fitted(wanted, made, complete=True)
 
-    def _chain(self, way: Way, old: "Chain | None") -> "Chain | None":
+    def _chain(self, place: Place, way: Way, old: "Chain | None") -> "Chain | None":
         from byway.functions.memory import Chain
 
         code = self.library.code(way.order) if way.placed else None
         if code is None or not code.places:
             return None
-        instances = [self._instance(way.placed[place]) for place in code.places]
-        if old and all(a is b for a, b in zip(old.instances, instances, strict=False)) \
-                and len(old.instances) == len(instances):
+        instances = [self._instance(way.placed[number]) for number in code.places]
+        trace = self._traced.get((place, way.order))
+        if old and old.trace is trace and [*map(id, old.instances)] == [*map(id, instances)]:
             return old
-        return Chain(instances, way.direction, self._hz)
+        return Chain(instances, way.direction, self._hz, trace)
 
     def _instance(self, placed: Placed) -> Any:
         config = self.named[placed.name] if placed.given is None else None

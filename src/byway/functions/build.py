@@ -8,7 +8,7 @@ process. The compiler works here as well, where it takes nobody's interpreter lo
 lies in the cache, from which the switch takes it. Both texts are JSON:
 
     order:  {"functions": {use: folder}, "chains": [{"direction": "rx", "uses": [use, ...],
-             "own": [false, ...]}]}
+             "own": [false, ...], "traced": false}]}
     answer: {"blueprints": {use: blueprint}, "problems": {use: [{file, line, message, fix}]}}
 
 A chain is compiled where all its functions have blueprints; those that take no part in it (``own``:
@@ -70,7 +70,8 @@ def _compile(chain: Mapping[str, Any], blueprints: Mapping[str, Blueprint],
     parts = [blueprints[use] for use, own in zip(chain["uses"], owns, strict=True)
              if blueprints[use].takes_part(direction, own)]
     try:
-        assert not parts or native(compose(parts, direction)).address
+        traced = bool(chain.get("traced"))
+        assert not parts or native(compose(parts, direction, traced=traced)).address
     except Exception as error:
         last = chain["uses"][-1]
         problems.setdefault(last, []).append(asdict(Problem(

@@ -129,6 +129,16 @@ def test_a_trace(byway: Byway, tmp_path: Path) -> None:
         byway("trace", "vm1", *wrong, status=2)
 
 
+def test_frames_on_their_way(byway: Byway) -> None:
+    done = byway("trace", "vm1", "--frames", "2", "--tx")
+    assert done.stdout.splitlines() == [
+        "60 bytes  eth_type=0x0800", "  vm1/Guard: pass", "    ip_ttl  64 -> 63"]
+    assert byway("trace", "vm1", "--frames", "1", "--seconds", "0.5").stdout == \
+        "no frame came within 0.5 seconds\n"
+    assert len(json.loads(byway("trace", "vm1", "--frames", "3", "--json").stdout)) == 2
+    byway("trace", "none", "--frames", "1", status=1)
+
+
 def test_the_client(switch: FakeSwitch) -> None:
     with Client(switch.path) as client:
         assert client.set_chain("port", "vm1", chain=["byway.acl"])["chain"] == ["byway.acl"]

@@ -65,6 +65,11 @@ class FakeFunctions:
         return {"frame": frame.hex(), "steps": [
             {"name": name, **step, "changed": {"ip_ttl": [64, 63]}} for name in names]}
 
+    async def watch(self, port: str, direction: str, frames: int,
+                    seconds: float) -> list[dict[str, Any]]:
+        step = {"function": f"{port}/Guard", "verdict": "pass", "changed": {"ip_ttl": (64, 63)}}
+        return [{"length": 60, "headers": {"eth_type": "0x0800"}, "steps": [step]}] * (frames - 1)
+
     def listen(self, api: str) -> None:
         self.listening = api
 

@@ -316,7 +316,7 @@ def test_the_description_is_complete(call: Call, app: FastAPI) -> None:
     document = call("GET", "/openapi.json").json()
     operations = [
         operation for path in document["paths"].values() for operation in path.values()]
-    assert len(operations) == 59
+    assert len(operations) == 60
     assert len({operation["operationId"] for operation in operations}) == len(operations)
     for path in document["paths"].values():
         for method, operation in path.items():

@@ -278,3 +278,23 @@ class Mark:
     assert lab.show("limits")["frames"] == 0  # nothing of the switch saw it
     with pytest.raises(EngineError, match='port "vm2" has no chain for frames that go in'):
         lab.wait(functions.trace("vm2", frame, "rx", where))
+
+
+def test_frames_are_watched_on_their_way(lab: Lab) -> None:
+    lab.start(vm1=(f"{lab.use}(limit=1)",))
+    lab.connect()
+    functions = lab.switch.engine.functions
+    assert lab.send(1) == 1
+    watching = asyncio.run_coroutine_threadsafe(
+        functions.watch("vm1", "rx", 2, SECONDS), lab.switch.loop)
+    lab.switch.until(lambda: bool(functions._traced))
+    assert lab.send(1, "10.0.0.2") == 1
+    assert lab.send(2) == 0
+    found = watching.result(SECONDS)
+    assert [[(step["function"], step["verdict"]) for step in one["steps"]] for one in found] == [
+        [("vm1/Guard", "pass")], [("vm1/Guard", "drop: over limit")]]
+    assert found[0]["headers"]["ipv4_src"] == "10.0.0.2"
+    assert lab.show("vm1/Guard")["frames"] == 4
+    assert not functions._traced
+    assert lab.wait(functions.watch("vm1", "rx", 2, 0.01)) == []
+    assert lab.send(1, "10.0.0.3") == 1

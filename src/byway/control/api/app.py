@@ -32,6 +32,7 @@ from byway.control.answers import (
     TableAnswer,
     TraceAnswer,
     UnderlayAnswer,
+    WatchedAnswer,
     WorkerAnswer,
 )
 from byway.control.api.bodies import request_bodies
@@ -103,6 +104,8 @@ def _function_routes(api: Api, functions: FunctionsApi) -> list[Route]:
         ("PUT", one, api.put_function, FunctionAnswer, change | {201: "added"}),
         ("PATCH", one, functions.patch_function, FunctionAnswer, change),
         ("DELETE", one, functions.delete_function, None, change | {204: "removed"}),
+        ("GET", "/v1/ports/{name}/chain/frames", functions.watch_functions,
+         list[WatchedAnswer], absent | change),
         ("GET", "/v1/ports/{name}/chain", functions.port_chain, ChainAnswer, absent),
         ("PUT", "/v1/ports/{name}/chain", functions.put_port_chain, ChainAnswer, change),
         ("POST", "/v1/ports/{name}/chain", functions.post_port_chain, ChainAnswer, change),

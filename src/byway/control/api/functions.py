@@ -7,7 +7,7 @@ until another process has built it; other calls go on meanwhile. No call pauses 
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -21,6 +21,9 @@ from byway.control.wanted import Wanted
 
 _Limit = Annotated[int, Query(ge=1, le=1_000_000, description="at most so many")]
 _Event = Annotated[str | None, Query(description="only this event")]
+_Direction = Literal["rx", "tx"]
+_Frames = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
+_Seconds = Annotated[float, Query(gt=0, le=3600, description="at most so long")]
 _EntryKey = Annotated[str | None, Query(alias="key", description="only this entry")]
 
 
@@ -82,6 +85,12 @@ class FunctionsApi:
         return JSONResponse(await self._functions.trace(port, frame, direction, {
             "port": self._wanted.engine.port(port)["index"], "network": 1,
             "vni": network.vni or 0}))
+
+    async def watch_functions(self, name: str, direction: _Direction = "rx", frames: _Frames = 5,
+                              seconds: _Seconds = 10.0) -> Response:
+        """What each function of a port makes of its next frames, while they go on their way."""
+        self._part("port", name)
+        return JSONResponse(await self._functions.watch(name, direction, frames, seconds))
 
     # ------------------------------------------------------------ chains
     async def port_chain(self, name: str) -> Response:
