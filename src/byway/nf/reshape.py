@@ -67,12 +67,12 @@ def replace_l3(frame: "Frame", n: int, m: int, eth_type: int) -> bool:
         return False
     if end - n + m > MAX_FRAME:
         return False
-    del frame.data[end:]
     if found.version and l3 + n == found.l4 and m > 0 and found.protocol in (TCP, UDP):
         place, size = (l3 + 12, 8) if found.version == 4 else (l3 + 8, 32)
         if found.checksum:
             before = bytes(frame.data[place : place + size])
             frame.add_to_sum(found, before, bytes(size), covers=False)
+    del frame.data[end:]
     if m > n:
         _grow(frame, l3, m - n)
     elif n > m:
