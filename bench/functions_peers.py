@@ -6,8 +6,8 @@
 The guest is one testpmd with two virtio_user ports that sends back what it gets, with MAC and IP
 addresses and ports exchanged (5tswap), 32 frames of 64 bytes in flight, each a flow of its own (but
 one flow for nat44, as testpmd varies source addresses within the destination's network). Measured
-are the cycles a frame costs the switch, empty polls left out, by each switch's own count; both directions
-are frames. Cases:
+are the cycles a frame costs the switch, empty polls left out, by each switch's own count; both
+directions are frames. Cases:
 
 * none: the switch alone (Open vSwitch: one NORMAL flow);
 * acl 1000, acl 10000: as many rules that match other frames, and a last one that lets all pass
