@@ -30,6 +30,10 @@ _SERVICE_COUNTERS = {
     "bypassed": "Frames that went on without the service, as no appliance worked.",
     "blocked": "Frames that were dropped, as no appliance worked.",
 }
+_FUNCTION_COUNTERS = {
+    "frames": "Frames that came to the network function.",
+    "faults": "Frames dropped because something went wrong in the network function.",
+}
 _WORKER_COUNTERS = {
     "passes": "Passes of the worker's loop.",
     "busy_passes": "Passes that moved frames.",
@@ -55,11 +59,12 @@ class _EngineCollector(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        """One family a counter, a sample a port, network, host, service or worker."""
+        """One family a counter, a sample a port, network, host, service, function or worker."""
         yield from self._port_families()
         yield from self._network_families()
         yield from self._host_families()
         yield from self._service_families()
+        yield from self._function_families()
         yield from self._worker_families()
 
     def _port_families(self) -> Iterable[Metric]:
@@ -119,6 +124,21 @@ class _EngineCollector(Collector):
             for service in services:
                 family.add_metric([service["name"]], service[key])
             yield family
+
+    def _function_families(self) -> Iterable[Metric]:
+        instances = self._engine.functions.shown()
+        for key, text in _FUNCTION_COUNTERS.items():
+            family = CounterMetricFamily(f"byway_function_{key}", text, labels=["instance"])
+            for one in instances:
+                family.add_metric([one["name"]], one[key])
+            yield family
+        drops = CounterMetricFamily(
+            "byway_function_drops", "Frames that a network function dropped, by its reasons.",
+            labels=["instance", "reason"])
+        for one in instances:
+            for reason, count in one["drops"].items():
+                drops.add_metric([one["name"], reason], count)
+        yield drops
 
     def _worker_families(self) -> Iterable[Metric]:
         workers = self._engine.workers()

@@ -212,6 +212,13 @@ def test_a_trace(call: Call) -> None:
     call("POST", "/v1/functions/trace", {"port": "none", "frame": "ff"}, status=404)
 
 
+def test_metrics(call: Call, wanted: Wanted) -> None:
+    call("PUT", "/v1/ports/vm1/chain", {"chain": [GUARD]})
+    text = asyncio.run(request(wanted, "GET", "/metrics")).text
+    assert 'byway_function_frames_total{instance="vm1/Guard"} 7.0' in text
+    assert 'byway_function_drops_total{instance="vm1/Guard",reason="over limit"} 2.0' in text
+
+
 def test_reload(call: Call, engine: FakeEngine) -> None:
     call("PUT", "/v1/functions/limits", {"use": GUARD}, status=201)
     assert call("POST", "/v1/functions/reload", {}) == {"changed": [GUARD]}

@@ -9,6 +9,7 @@ import pytest
 
 from byway.control.actions import (
     Action,
+    AddFunction,
     AddGroup,
     AddNetwork,
     AddPort,
@@ -20,6 +21,7 @@ from byway.control.actions import (
 from byway.control.diff import actions
 from byway.control.model import (
     EntryConfig,
+    FunctionConfig,
     GroupConfig,
     HostConfig,
     NetworkConfig,
@@ -195,6 +197,18 @@ def test_every_kind_is_kept_and_comes_back_in_an_order_that_works(path: str) -> 
 def test_the_underlay_is_a_matter_of_the_configuration_file(path: str) -> None:
     kept(path, SetUnderlay(UnderlayConfig(address="192.0.2.1")))
     assert found(path) == []
+
+
+def test_network_functions_are_kept(path: str) -> None:
+    use = "/etc/guard.py:Guard"
+    limits = FunctionConfig.model_validate({
+        "name": "limits", "use": use, "parameters": {"limit": 3},
+        "tables": {"rules": [{"value": "drop"}]}})
+    port = VM1.model_copy(update={"chain": ("limits", f"{use}(limit=5)")})
+    kept(path, AddFunction(limits), AddNetwork(BLUE), AddPort(port))
+    store = Store(path)
+    assert store.load() == ([limits, BLUE, port], [])
+    store.close()
 
 
 def test_a_file_of_version_1_becomes_one_of_this_version(path: str) -> None:

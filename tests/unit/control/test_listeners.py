@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Listeners of network functions: their processes come, go, and are started again."""
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from byway.control import function_listeners
+from byway.control.function_listeners import Listeners
+
+SECONDS = 30.0
+
+
+def command(folder: Path, text: str) -> tuple[str, ...]:
+    """What writes a line into a file for each start, then runs ``text``."""
+    file = str(folder / "starts")
+    said = f"import sys; open({file!r}, 'a').write(' '.join(sys.argv[1:]) + chr(10))"
+    return sys.executable, "-c", f"{said}\n{text}"
+
+
+def starts(folder: Path) -> list[str]:
+    file = folder / "starts"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not true():
+            await asyncio.sleep(0)
+
+
+def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(test())
+
+
+def test_one_for_each_instance(tmp_path: Path) -> None:
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+                              command(tmp_path, "import time; time.sleep(60)"))
+        listeners.follow({"a": 1, "vm1/b": 1})
+        await until(lambda: len(starts(tmp_path)) == 2)
+        assert sorted(starts(tmp_path)) == [
+            "a --api /run/api.sock", "vm1/b --api /run/api.sock"]
+        assert listeners.shown["a"]["state"] == "running"
+        pid = listeners.shown["a"]["pid"]
+        listeners.follow({"a": 1, "vm1/b": 2})  # only this one is another now
+        await until(lambda: len(starts(tmp_path)) == 3)
+        assert listeners.shown["a"]["pid"] == pid
+        listeners.follow({"vm1/b": 2})
+        await until(lambda: not Path(f"/proc/{pid}").exists())
+        assert list(listeners.shown) == ["vm1/b"]
+        await listeners.close()
+        assert listeners.shown == {}
+
+    run(go)
+
+
+def test_one_that_ends_is_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_listeners, "FIRST_WAIT", 0.01)
+
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+                              command(tmp_path, "sys.exit(3)"))
+        listeners.follow({"a": 1})
+        await until(lambda: len(starts(tmp_path)) == 3)
+        assert listeners.shown["a"]["last"] == "ended with status 3"
+        assert listeners.shown["a"]["starts"] >= 3
+        await listeners.close()
+
+    run(go)
+
+
+def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_listeners, "END_SECONDS", 0.05)
+
+    async def go() -> None:
+        stubborn = ("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+                    f"open({str(tmp_path / 'deaf')!r}, 'w').close(); time.sleep(60)")
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+                              command(tmp_path, stubborn))
+        listeners.follow({"a": 1})
+        await until((tmp_path / "deaf").exists)
+        pid = listeners.shown["a"]["pid"]
+        await listeners.close()
+        assert not Path(f"/proc/{pid}").exists()
+
+    run(go)
+
+
+def test_a_command_that_is_not_there(tmp_path: Path) -> None:
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+                              (str(tmp_path / "none"),))
+        listeners.follow({"a": 1})
+        await until(lambda: listeners.shown["a"]["last"] is not None)
+        assert "could not be started: No such file" in listeners.shown["a"]["last"]
+        await listeners.close()
+
+    run(go)
