@@ -285,6 +285,7 @@ def test_frames_are_watched_on_their_way(lab: Lab) -> None:
     lab.connect()
     functions = lab.switch.engine.functions
     assert lab.send(1) == 1
+    assert lab.wait(functions.watch("vm1", "rx", 2, 0.01)) == []  # what notes is built by now
     watching = asyncio.run_coroutine_threadsafe(
         functions.watch("vm1", "rx", 2, SECONDS), lab.switch.loop)
     lab.switch.until(lambda: bool(functions._traced))
@@ -296,5 +297,4 @@ def test_frames_are_watched_on_their_way(lab: Lab) -> None:
     assert found[0]["headers"]["ipv4_src"] == "10.0.0.2"
     assert lab.show("vm1/Guard")["frames"] == 4
     assert not functions._traced
-    assert lab.wait(functions.watch("vm1", "rx", 2, 0.01)) == []
     assert lab.send(1, "10.0.0.3") == 1
