@@ -21,7 +21,7 @@ from byway.functions.built import COMMAND, known
 from byway.functions.code import native
 from byway.functions.compose import Composed, compose
 
-BUILD_SECONDS = 60.0
+BUILD_SECONDS, MORE_SECONDS = 60.0, 30.0  # for one function, and for each other one
 FOLDER = "/"  # the paths of files are absolute
 
 
@@ -98,7 +98,7 @@ class Library:
             "chains": [{"direction": order.direction, "uses": [use for use, _ in order.steps],
                         "own": [own for _, own in order.steps], "traced": order.traced}
                        for order in orders]},
-            f"building {', '.join(wanted)}", BUILD_SECONDS)
+            f"building {', '.join(wanted)}", BUILD_SECONDS + MORE_SECONDS * (len(wanted) - 1))
         return Built(
             tuple(orders), {use: Blueprint.from_json(json.dumps(one))
              for use, one in answer["blueprints"].items()},

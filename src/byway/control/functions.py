@@ -43,6 +43,7 @@ from byway.control.problem import ConfigError, EngineError, Problem
 if TYPE_CHECKING:
     from byway.functions.memory import Chain
 
+TRIES = 3  # of building what nobody waits for
 EXPIRE_SECONDS = 60  # between two looks at what has aged out
 Place = tuple[str, str]  # a port and a network of it, by name
 
@@ -309,12 +310,14 @@ class Functions:
     async def _built(self, wanted: Mapping[Order | str, None]) -> Built:
         orders = [one for one in wanted if isinstance(one, Order)]
         uses = {one for one in wanted if isinstance(one, str)}
-        try:
-            return await self.library.build(orders, uses)
-        except EngineError as error:
-            uses |= {use for order in orders for use, _ in order.steps}
-            problem = Problem("", error.problem, error.fix)
-            return Built((), {}, dict.fromkeys(uses, (problem,)))
+        every = {*uses, *(use for order in orders for use, _ in order.steps)}
+        problems: dict[str, tuple[Problem, ...]] = {}
+        for _ in range(TRIES):  # what one has compiled is there for the next one
+            try:
+                return await self.library.build(orders, uses)
+            except EngineError as error:
+                problems = {use: (Problem(use, error.problem, error.fix),) for use in every}
+        return Built((), {}, problems)
 
     async def settled(self) -> list[str]:
         """Returns when nothing is being built; -> sentences: what could not be had."""

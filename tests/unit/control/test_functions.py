@@ -3,6 +3,7 @@
 go on."""
 
 import asyncio
+import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,8 +11,10 @@ from typing import Any, TypeVar
 
 import pytest
 
+from byway.control import function_library
 from byway.control.diff import Change
 from byway.control.function_edits import with_given, without
+from byway.control.function_library import Library
 from byway.control.model import Config, FunctionConfig, NetworkConfig, SwitchConfig
 from byway.control.problem import ConfigError, EngineError
 from byway.control.wanted import Wanted
@@ -298,3 +301,22 @@ def test_frames_are_watched_on_their_way(lab: Lab) -> None:
     assert lab.show("vm1/Guard")["frames"] == 4
     assert not functions._traced
     assert lab.send(1, "10.0.0.3") == 1
+
+
+def test_a_builder_that_does_not_work(lab: Lab) -> None:
+    lab.switch.engine.functions.library = Library(
+        (sys.executable, "-c", "import sys; sys.exit('no room')"))
+    (said,) = lab.start(vm1=(lab.use,))
+    assert said == (f"{lab.use}: building {lab.use} ended with status 1: no room;"
+                    " try `byway nf check` on the files")
+    assert lab.switch.port("vm1")["state"] == "down"
+    with pytest.raises(EngineError, match="ended with status 1"):
+        lab.chain("vm2", lab.use)
+
+
+def test_a_builder_that_does_not_end(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_library, "BUILD_SECONDS", 0.05)
+    lab.switch.engine.functions.library = Library(
+        (sys.executable, "-c", "import time; time.sleep(60)"))
+    (said,) = lab.start(vm1=(lab.use,))
+    assert "took longer than" in said
