@@ -29,8 +29,9 @@ from byway.functions.built import keep
 from byway.functions.code import native
 from byway.functions.compose import compose
 from byway.functions.entries import ENTRIES
-from byway.functions.finding import find
+from byway.functions.finding import find, is_builtin
 from byway.functions.translate import translate
+from byway.functions.trial import problem_of
 from byway.machine.jit import prepare
 from byway.nf.function import definition
 from byway.nf.problem import FunctionError, Problem
@@ -42,13 +43,22 @@ def blueprint_of(use: str, folder: Path) -> Blueprint:
     return translate(definition(cls), use, files)
 
 
+def _tried(use: str, folder: Path) -> Blueprint:
+    """As ``blueprint_of``; one that uses up its work budget is refused."""
+    cls, files = find(use, folder)
+    blueprint = translate(definition(cls), use, files)
+    if not is_builtin(use) and (problem := problem_of(cls, blueprint)):
+        raise FunctionError([problem])
+    return blueprint
+
+
 def build(order: Mapping[str, Any]) -> dict[str, Any]:
     """Carry out an order; -> the answer."""
     blueprints: dict[str, Blueprint] = {}
     problems: dict[str, list[dict[str, Any]]] = {}
     for use, folder in order["functions"].items():
         try:
-            blueprints[use] = blueprint_of(use, Path(folder))
+            blueprints[use] = _tried(use, Path(folder))
         except FunctionError as error:
             problems[use] = [asdict(problem) for problem in error.problems]
     prepare(ENTRIES)
