@@ -180,7 +180,9 @@ def test_a_full_table_refuses_another_rule() -> None:
         assert rules.put(2, {"value": 4})
     assert memory.put_all({1: {"value": 5}, 7: {"value": 7}}) == [7]
     assert not memory.fill({k: {"value": k} for k in range(3)})
-    assert [row["key"] for row in memory.dump()] == [0, 1]
+    with pytest.raises(ValueError, match="no rule"):
+        memory.fill({1: {"value": 9}, 2: "no rule"})
+    assert [(row["key"], row["value"]["value"]) for row in memory.dump()] == [(1, 1), (2, 4)]
 
 
 def test_members_in_memory_are_those_of_the_plain_table() -> None:
