@@ -8,7 +8,7 @@ an instance are added to atomically: a chain without state has no lock.
 """
 
 from byway.functions.instance import VERDICT, I
-from byway.functions.verdicts import CLONE, DROP, MIRROR, REDIRECT, kind_of, value_of
+from byway.functions.verdicts import CLONE, DROP, REDIRECT, kind_of, value_of
 from byway.machine.jit import kernel
 from byway.machine.mem import (
     add64,
@@ -16,6 +16,7 @@ from byway.machine.mem import (
     ld16be,
     ld32be,
     ld64,
+    ld64be,
     likely,
     st16be,
     st32be,
@@ -26,6 +27,7 @@ from byway.machine.mem import (
 from byway.machine.system import SYS_SCHED_YIELD, pause, syscall0
 from byway.packet.batch import (
     BUFFER,
+    CLONES,
     ROWS,
     UNDECIDED,
     R,
@@ -37,6 +39,7 @@ from byway.packet.batch import (
 from byway.packet.offload import checked
 from byway.packet.reason import Reason
 from byway.switch.chain import SCALE_SHIFT, C
+from byway.switch.decide import MAC_MASK, learn_source
 from byway.switch.fdb import MAX_PORTS
 
 _PORT_DOWN = int(Reason.PORT_DOWN)
@@ -103,6 +106,12 @@ def went_wrong(instance):
 
 
 @kernel
+def source_of(row):
+    """The address that a frame comes from (MAC << 16)."""
+    return ld64be(ld64(row + R.head) + 6) & MAC_MASK
+
+
+@kernel
 def turn_round(row):
     """Have the frame go back to its sender: its MAC addresses change places."""
     head = ld64(row + R.head)
@@ -130,7 +139,7 @@ def to_port(instance, number):
 def clone(instance, batch, row, number):
     """Have a port get a copy of the frame as it is now; -> the copy, 0 where there is no room."""
     b = batch_at(batch)
-    if unlikely(b.nclones >= ROWS or number < 0 or number >= MAX_PORTS):
+    if unlikely(b.nclones >= CLONES or number < 0 or number >= MAX_PORTS):
         add64(instance + I.lost, 1)
         return 0
     copy = b.clones + 64 * b.nclones
@@ -147,9 +156,10 @@ def clone(instance, batch, row, number):
 
 
 @kernel
-def settle_rx(instance, reasons, batch, k, row, word):
-    """Carry out a verdict that is not PASS on row number k, which came in; -> what is to stand in
-    R.out, UNDECIDED where the frame goes on. ``reasons``: bytes to the counter of the first one."""
+def settle_rx(instance, reasons, batch, row, word, source):
+    """Carry out a verdict on a row that came in; -> what is to stand in R.out, UNDECIDED where the
+    frame goes on. ``reasons``: bytes to the counter of the first one; ``source``: the address that
+    the frame came with (MAC << 16), which is learned here where decide does not see it."""
     kind, value = kind_of(word), value_of(word)
     out = UNDECIDED
     if kind == DROP:
@@ -157,16 +167,13 @@ def settle_rx(instance, reasons, batch, k, row, word):
         out = DROPPED
     elif kind == REDIRECT:
         out = to_port(instance, value)
-    elif kind == MIRROR:
-        if value >= 0 and value < MAX_PORTS:
-            st64(batch_at(batch).mirrors + 8 * k, value + 1)
-        else:
-            add64(instance + I.lost, 1)
     elif kind == CLONE:
         clone(instance, batch, row, value)
     else:
         turn_round(row)
         out = batch_at(batch).origin
+    if out >= 0:
+        learn_source(batch, source)
     return out
 
 
@@ -178,8 +185,6 @@ def settle_tx(instance, reasons, batch, row, word):
     out = UNDECIDED
     if kind == CLONE:
         clone(instance, batch, row, value)
-    elif kind == MIRROR:
-        out = UNDECIDED  # the chain does it, at its end
     elif kind == DROP:
         add64(instance + reasons + 8 * value, 1)
         out = DROPPED

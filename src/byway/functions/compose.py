@@ -23,7 +23,6 @@ found in the cache by the source's digest.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from textwrap import indent
 from typing import Literal, TypeAlias
 
 from byway.functions import blueprint as does
@@ -35,10 +34,10 @@ Direction: TypeAlias = Literal["rx", "tx"]
 _IMPORTS = """
 from byway.functions.apply import (
     FAULT, LEFT_OUT, UNFIT, clone, hold_all, own_row, refit, release_all, settle_rx, settle_tx,
-    time_of, went_wrong)
+    source_of, time_of, went_wrong)
 from byway.functions.fields import parse, parse_again, parse_out
 from byway.functions.instance import I
-from byway.functions.verdicts import MIRROR, PASS, kind_of, value_of
+from byway.functions.verdicts import MIRROR, PASS, REDIRECT, REPLY, kind_of, value_of
 from byway.machine.mem import add64, ld64, st64
 from byway.packet.batch import MIN_FRAME, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
@@ -60,8 +59,10 @@ def chain(chain, batch):
         if ld64(row + R.out) != UNDECIDED or ld64(row + R.len) < MIN_FRAME:
             continue
         frame = parse(row)
-        {begin}
+        source = {source}
+{before}
 {steps}
+{after}
 {counted}
     release_all(chain)
     return 0
@@ -81,12 +82,9 @@ def chain(chain, batch, selected, n, counters):
         row = ld64(selected + 8 * k)
         row = {own}
         frame = parse_out(row)
-        mirror = -1
-        mirrored = 0
-        {begin}
+{before}
 {steps}
-        if mirror >= 0:
-            clone(mirrored, batch, row, mirror)
+{after}
         st64(selected + 8 * kept, row)
         kept += 1
 {counted}
@@ -122,8 +120,11 @@ def compose(functions: Sequence[Blueprint], direction: Direction, *,
         zero="\n".join(f"    n{step.place} = 0" for step in steps),
         now="time_of(chain, b.ticks)" if does.TIMED in flags else "0",
         own="own_row(batch, row, k)" if does.WRITES in flags else "row",
-        begin=_note(-1, "0") if traced else "",
-        steps=indent("\n".join(step.source(direction, steps) for step in steps), " " * 8),
+        source="source_of(row)" if does.SETTLES in flags else "0",
+        before=_lines(([_note(-1, "0")] if traced else []) + [
+            f"m{place} = UNDECIDED" for place in _mirroring(steps)]),
+        steps=_lines([line for step in steps for line in step.lines(direction, steps)]),
+        after=_lines(_mirrors(steps)),
         counted="\n".join(f"    add64(i{s.place} + I.seen, n{s.place})" for s in steps))
     sources = dict.fromkeys(step.method.source.strip() for step in steps)
     imports = _IMPORTS.strip() + ("\n" + _TRACING if traced else "")
@@ -140,7 +141,7 @@ class _Step:
     method: Method
     traced: bool
 
-    def source(self, direction: Direction, steps: Sequence["_Step"]) -> str:
+    def lines(self, direction: Direction, steps: Sequence["_Step"]) -> list[str]:
         """The lines for one frame."""
         flags, at = self.method.flags, self.place
         lines = [f"n{at} += 1"]
@@ -150,23 +151,45 @@ class _Step:
         if does.FAULTY in flags or does.LOOPS in flags:
             lines.append(f"if went_wrong(i{at}):")
             lines += ["    " + _note(at, "WENT_WRONG")] if self.traced else []
-            lines += _settled(direction, "FAULT")
+            lines += indented(_dropped(direction, "FAULT"))
         lines += [_note(at, "word")] if self.traced else []
         if does.RESHAPES in flags:
-            lines += ["if ld64(row + R.offload) != 0 and not refit(row):",
-                      *_settled(direction, "UNFIT")]
-        reasons = self.function.place_of_reasons
-        call = (f"settle_rx(i{at}, {reasons}, batch, k, row, word)" if direction == "rx" else
-                f"settle_tx(i{at}, {reasons}, batch, row, word)")
-        lines.append("if word != PASS:")
-        if direction == "tx" and does.COPIES in flags:  # of what leaves the chain
-            lines += ["    if kind_of(word) == MIRROR:", "        mirror = value_of(word)",
-                      f"        mirrored = i{at}"]
-        lines += [f"    out = {call}", "    if out != UNDECIDED:",
-                  *("    " + line for line in _settled(direction, "out"))]
+            lines.append("if ld64(row + R.offload) != 0 and not refit(row):")
+            lines += indented(_dropped(direction, "UNFIT"))
+        lines += self._verdict(direction, _mirrors(steps[:at]))
         if does.RESHAPES in flags and self is not steps[-1]:
             lines.append("frame = parse_again(row, frame)")
-        return "\n".join(lines)
+        return lines
+
+    def _verdict(self, direction: Direction, mirrors: list[str]) -> list[str]:
+        """What is done for a verdict that is not PASS. ``mirrors``: the lines for those before."""
+        at, reasons = self.place, self.function.place_of_reasons
+        lines = ["if word != PASS:"]
+        if does.COPIES in self.method.flags:  # of what leaves the chain
+            lines += ["    if kind_of(word) == MIRROR:", f"        m{at} = value_of(word)",
+                      "        word = PASS", "if word != PASS:"]
+        if direction == "rx":
+            return [*lines, f"    out = settle_rx(i{at}, {reasons}, batch, row, word, source)",
+                    "    if out != UNDECIDED:", "        st64(row + R.out, out)",
+                    *(["        if out >= 0:", *indented(mirrors, 3)] if mirrors else []),
+                    "        continue"]
+        elsewhere = "    if kind_of(word) == REDIRECT or kind_of(word) == REPLY:"
+        return [*lines, *([elsewhere, *indented(mirrors, 2)] if mirrors else []),
+                f"    out = settle_tx(i{at}, {reasons}, batch, row, word)",
+                "    if out != UNDECIDED:",
+                "        if out != LEFT_OUT:",
+                "            count_drops(counters, dropped(out), 1)", "        continue"]
+
+
+def _mirroring(steps: Sequence[_Step]) -> list[int]:
+    """The places of functions that may have others get copies."""
+    return [step.place for step in steps if does.COPIES in step.method.flags]
+
+
+def _mirrors(steps: Sequence[_Step]) -> list[str]:
+    """Lines that make the copies of a frame that leaves the chain."""
+    return [line for at in _mirroring(steps) for line in (
+        f"if m{at} != UNDECIDED:", f"    clone(i{at}, batch, row, m{at})")]
 
 
 def _note(step: int, word: str) -> str:
@@ -174,9 +197,18 @@ def _note(step: int, word: str) -> str:
     return f"note(chain, {step}, row, {word})"
 
 
-def _settled(direction: Direction, out: str) -> list[str]:
-    """What is done with a row that no further function sees."""
+def _dropped(direction: Direction, out: str) -> list[str]:
+    """What is done with a row that a function goes wrong with."""
     if direction == "rx":
-        return [f"    st64(row + R.out, {out})", "    continue"]
-    return [f"    if {out} != LEFT_OUT:", f"        count_drops(counters, dropped({out}), 1)",
-            "    elif mirror >= 0:", "        clone(mirrored, batch, row, mirror)", "    continue"]
+        return [f"st64(row + R.out, {out})", "continue"]
+    return [f"count_drops(counters, dropped({out}), 1)", "continue"]
+
+
+def indented(lines: Sequence[str], depth: int = 1) -> list[str]:
+    """Lines, further to the right."""
+    return ["    " * depth + line for line in lines]
+
+
+def _lines(lines: Sequence[str]) -> str:
+    """Lines of what is done for each frame."""
+    return "\n".join(indented(lines, 2))

@@ -157,9 +157,6 @@ class Harness:
         """What CLONE and MIRROR made of a frame, without the ``taken`` last ones."""
         clones = int(self.batch.record[0]["nclones"]) - taken
         made = [(int(one["out"]), self._bytes(one)) for one in self.batch.clones[:clones]]
-        mirror = int(self.batch.mirrors[0])
-        if mirror and (goes_on or int(row["out"]) >= 0):
-            made.append((mirror - 1, self._bytes(row)))
         return tuple(made)
 
     def _bytes(self, row: Any) -> bytes:

@@ -8,7 +8,7 @@ from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
 from byway.machine.system import call2, call5, rdtsc
 from byway.packet.batch import ROWS, R, batch_at, copy_whole, look
-from byway.switch.chain import C, no_mirrors
+from byway.switch.chain import C
 
 
 @kernel
@@ -19,7 +19,6 @@ def begin(batch, now):
     b.npayloads = 0
     b.nclones = 0
     look(batch)
-    no_mirrors(batch)
 
 
 @kernel(entry=True)

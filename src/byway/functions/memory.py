@@ -30,7 +30,7 @@ from byway.machine.clock import tsc
 from byway.machine.dual import signed
 from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.nf.parameters import Parameter, from_description, values
-from byway.switch.chain import CHAIN, COPIES, SCALE_SHIFT, SETTLES
+from byway.switch.chain import CHAIN, SCALE_SHIFT
 
 _WORD = np.dtype("<i8")
 _NANOSECONDS = 1_000_000_000
@@ -158,7 +158,6 @@ class Chain:
         self.composed: Composed = compose(
             [one.blueprint for one in instances], direction, traced=trace is not None)
         self._code = native(self.composed)
-        flags = self.composed.flags
         locked = {address_of(one.lock) for one in instances
                   if does.STATEFUL in _flags(one, direction)}
         if trace:
@@ -168,8 +167,6 @@ class Chain:
         self.record = alloc(CHAIN, 1, CACHE_LINE)
         row = self.record[0]
         row["code"] = self._code.address
-        row["flags"] = (SETTLES if does.SETTLES in flags else 0) | (
-            COPIES if does.COPIES in flags else 0)
         row["instances"], row["locks"] = address_of(self._addresses), address_of(self._locks)
         row["nlocks"] = len(locked)
         row["trace"] = trace.address if trace else 0

@@ -55,9 +55,9 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # because of where it came from, port number + 1; 0: nobody. ``returned``: the RETURNED flag of the
 # rows at hand, or 0.
 # For network functions: ``ticks``: of the time stamp counter, at the beginning of the pass.
-# ``clones``: ROW[ROWS] with heads of their own, copies of frames that are on their way to the port
+# ``clones``: ROW[CLONES] with heads of their own, copies of frames that are on their way to the port
 # in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``altered``: ROW[ROWS] alike, for
-# rows that a chain changes for one destination. ``payloads``: 3 * ROWS places of BUFFER bytes, for
+# rows that a chain changes for one destination. ``payloads``: PLACES places of BUFFER bytes, for
 # whole frames that a function looks into; the next one is number ``npayloads``. What came in has
 # the first ROWS of them, what goes out the next ones, copies the last.
 BATCH, batch_at, B = record("batch", [
@@ -65,6 +65,8 @@ BATCH, batch_at, B = record("batch", [
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
     "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered",
     "payloads", "npayloads", "clone", "returned"])
+CLONES = 4 * ROWS  # copies that functions may make of a batch's frames
+PLACES = 2 * ROWS + CLONES
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
 
 # row.out: an output port (>= 0) or one of these; a drop is dropped(reason).
@@ -207,10 +209,10 @@ class Batch:
         self.record["spread"] = address_of(self._spread)
         self._buffers = alloc(_BYTE, ROWS * BUFFER)  # 4 MiB, of which only what is used is there
         self.record["buffers"] = address_of(self._buffers)
-        self._payloads = alloc(_BYTE, 3 * ROWS * BUFFER)  # 12 MiB, likewise
+        self._payloads = alloc(_BYTE, PLACES * BUFFER)  # 24 MiB, likewise
         self.record["payloads"] = address_of(self._payloads)
         self.copies, self._copied_heads = _rows_with_heads()
-        self.clones, self._cloned_heads = _rows_with_heads()
+        self.clones, self._cloned_heads = _rows_with_heads(CLONES)
         self.altered, self._altered_heads = _rows_with_heads()
         for name in ("copies", "clones", "altered"):
             self.record[name] = address_of(getattr(self, name))
@@ -224,10 +226,10 @@ class Batch:
         self.address = address_of(self.record)
 
 
-def _rows_with_heads():
-    """ROW[ROWS], and the memory of their heads."""
-    rows, heads = alloc(ROW, ROWS), alloc(_BYTE, ROWS * HEAD_STRIDE)
-    rows["head"] = [address_of(heads) + ROOM + HEAD_STRIDE * k for k in range(ROWS)]
+def _rows_with_heads(n=ROWS):
+    """ROW[n], and the memory of their heads."""
+    rows, heads = alloc(ROW, n), alloc(_BYTE, n * HEAD_STRIDE)
+    rows["head"] = [address_of(heads) + ROOM + HEAD_STRIDE * k for k in range(n)]
     return rows, heads
 
 

@@ -54,11 +54,11 @@ from byway.machine.mem import (
     wadd64,
 )
 from byway.packet.batch import (
+    CLONES,
     HEAD,
     MIN_FRAME,
     RETURNED_RX,
     RETURNED_TX,
-    ROWS,
     UNDECIDED,
     R,
     batch_at,
@@ -264,7 +264,7 @@ def services_tx(steps, batch, selected, n, counters):
                 out = dropped(_ADDRESS)
             else:
                 out = inward(steps, row, t.count - 1, b.origin)
-        if out >= 0 and b.nclones >= ROWS:
+        if out >= 0 and b.nclones >= CLONES:
             out = dropped(_DOWN)
         if out == UNDECIDED:
             st64(selected + 8 * kept, row)

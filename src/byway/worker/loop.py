@@ -156,7 +156,7 @@ def send_batch(worker, rxq, now):
         check_offloads(batch)
     network = enter(w.plan, batch, origin_word(ld64(port + P.network), ld64(port + P.index)))
     if unlikely(chain != 0):
-        send_chained(w.plan, batch, network, chain)
+        send_chained(w.plan, rxq, batch, chain)
     decide(batch, network, b.origin)
     return deliver(w.plan, rxq, batch, w.sort)
 

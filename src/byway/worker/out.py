@@ -13,16 +13,19 @@ gets them, so they make no loops.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import fence, ld64, likely, st64, st64_rel, unlikely
+from byway.machine.mem import add64, fence, ld64, likely, st64, st64_rel, unlikely
 from byway.machine.system import call5
 from byway.packet.batch import B, R, batch_at
-from byway.packet.counters import count_drops
+from byway.packet.counters import C, count_drops
+from byway.packet.reason import Reason
 from byway.packet.segment import F, finish_begin, finish_next
 from byway.ports.dispatch import tell_tx
 from byway.ports.record import P, T, port_at
 from byway.ports.tx import acquire, port_tx
 from byway.switch.stages import stages_at
 from byway.worker.plan import plan_at
+
+_PORT_DOWN = int(C.drops) + 8 * int(Reason.PORT_DOWN)  # where they are counted
 
 
 @kernel
@@ -36,14 +39,19 @@ def mirror_to(plan, number, batch, selected, n):
 
 
 @kernel
-def send_clones(plan, batch):
-    """Have ports get the copies that network functions made of frames."""
+def send_clones(plan, batch, counters):
+    """Have ports get the copies that network functions made of frames. Those for a port that is not
+    there are counted as drops (several workers may do so)."""
     b = batch_at(batch)
     n = b.nclones
     b.nclones = 0
     for k in range(n):
         b.clone = b.clones + 64 * k
-        mirror_to(plan, ld64(b.clone + R.out), batch, batch + B.clone, 1)
+        out = ld64(b.clone + R.out)
+        if unlikely(ld64(plan_at(plan).ports + 8 * out) == 0):
+            add64(counters + _PORT_DOWN, 1)
+        else:
+            mirror_to(plan, out, batch, batch + B.clone, 1)
 
 
 @kernel
@@ -70,7 +78,7 @@ def staged_tx(plan, destination, batch, selected, n):
     if p.shared != 0:
         st64_rel(lock, 0)
     if unlikely(batch_at(batch).nclones != 0):
-        send_clones(plan, batch)
+        send_clones(plan, batch, ld64(p.txqs + T.counters))
     if kept > 0:
         mirror = stages_at(p.stages).mirror_tx
         if mirror != 0:

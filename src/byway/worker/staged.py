@@ -13,7 +13,7 @@ from byway.packet.counters import count_drops
 from byway.packet.offload import TAKES_CSUM
 from byway.packet.segment import F, finish_begin, finish_next
 from byway.ports.record import P, X
-from byway.switch.chain import COPIES, C, no_mirrors, run_chain
+from byway.switch.chain import run_chain
 from byway.switch.decide import decide
 from byway.switch.stages import stages_at
 from byway.switch.uplink import to_be_cut
@@ -45,18 +45,14 @@ def mirror_rows(plan, batch, mirrors):
 
 
 @kernel
-def send_chained(plan, batch, network, chain):
+def send_chained(plan, rxq, batch, chain):
     """Have a batch from a port that has a chain, and no other stage for what comes in, go through
     it; then it is to be decided as any other."""
     b = batch_at(batch)
     b.npayloads = 0
-    copies = ld64(chain + C.flags) & COPIES
-    if unlikely(copies != 0):
-        no_mirrors(batch)
-    run_chain(chain, batch, network)
-    if unlikely(copies != 0):
-        send_clones(plan, batch)
-        mirror_rows(plan, batch, b.mirrors)
+    run_chain(chain, batch)
+    if unlikely(b.nclones != 0):
+        send_clones(plan, batch, ld64(rxq + X.counters))
 
 
 @kernel
@@ -67,7 +63,7 @@ def send_part(plan, rxq, batch, sort):
     b.npayloads = 0
     call3(plan_at(plan).rx_stages, plan, rxq, batch)
     if unlikely(b.nclones != 0):
-        send_clones(plan, batch)
+        send_clones(plan, batch, ld64(rxq + X.counters))
     rows, origins, mirrors, n = b.rows, b.origins, b.mirrors, b.n
     lines = 0
     k = 0

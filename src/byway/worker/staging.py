@@ -85,7 +85,7 @@ def run_stages(stages, batch, network, port):
     if groups != 0:
         groups_rx(groups, batch)
     if chain != 0:
-        run_chain(chain, batch, network)
+        run_chain(chain, batch)
     if services != 0:
         services_rx(services, batch)
     if router != 0:

@@ -5,10 +5,12 @@ import pytest
 
 from byway import nf
 from byway.functions.harness import Harness, same
-from byway.packet.batch import ROWS, UNDECIDED
+from byway.machine.layout import address_of
+from byway.packet.batch import CLONES, ROWS, UNDECIDED
 from byway.packet.reason import Reason
 from byway.switch.fdb import MAX_PORTS
 from byway.testing import builders
+from tests.staging import Place
 from tests.unit.functions.samples import Divides, Older, Says
 
 FRAMES = [builders.udp(dport=53, data=bytes(300)), builders.udp(dport=54), builders.arp()]
@@ -78,9 +80,33 @@ def test_a_frame_too_short_for_ethernet_comes_to_no_function() -> None:
 
 
 def test_more_copies_than_there_is_room_for_are_counted() -> None:
-    class_twice = [(Says, {"what": "clone", "to": "x"})] * 2
-    harness = Harness(class_twice, ports={"x": 9})
+    harness = Harness([(Says, {"what": "clone", "to": "x"})] * 5, ports={"x": 9})
     harness.run_batch([FRAMES[0]] * ROWS)
-    assert int(harness.batch.record[0]["nclones"]) == ROWS
-    lost = [one.counters["copies_lost"] for one in harness.instances]
-    assert sum(lost) == ROWS
+    assert int(harness.batch.record[0]["nclones"]) == CLONES
+    assert sum(one.counters["copies_lost"] for one in harness.instances) == 5 * ROWS - CLONES
+
+
+@pytest.mark.parametrize("direction", ["rx", "tx"])
+@pytest.mark.parametrize("last", ["pass", "drop", "redirect"])
+def test_each_mirror_gets_its_copy_of_what_leaves(last: str, direction: str) -> None:
+    chain = [(Says, {"what": "mirror", "to": "x"}), (Says, {"what": "mirror", "to": "y"}), Older,
+             (Says, {"what": last, "to": "z"})]
+    plain, harness = (made(chain, ports={"x": 9, "y": 8, "z": 7}) for made in (nf.Plain, Harness))
+    one, = harness.run(FRAMES[:1], direction=direction)
+    other, = plain.run(FRAMES[:1], direction=direction)
+    assert same(one, other), (one, other)
+    assert [port for port, _ in one.copies] == ([] if last == "drop" else [9, 8])
+    assert all(copy == one.frame for _, copy in one.copies)
+
+
+def test_what_a_function_drops_teaches_nothing() -> None:
+    place = Place()
+    victim, other = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000bb")
+    frames = [FRAMES[0][:6] + victim + FRAMES[0][12:], FRAMES[1][:6] + other + FRAMES[1][12:]]
+    harness = Harness([(Says, {"what": "drop"}), (Says, {"what": "reply", "only": 54})])
+    harness.batch.record[0]["here"] = address_of(place.network)
+    harness.batch.record[0]["origin"] = 3
+    harness.run_batch(frames)
+    assert {mac: port for mac, port, _ in place.fdb.entries()} == {
+        int.from_bytes(other, "big"): 3}
+    place.close()
