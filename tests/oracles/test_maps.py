@@ -320,7 +320,10 @@ def test_from_outside() -> None:
     shown = [{"key": key, "value": value} for key, value in rows.items()]
     assert memory.fill(rows)
     assert sorted(memory.dump(), key=str) == sorted(shown, key=str)
-    assert not memory.fill({f"1.2.3.{k},1": {} for k in range(4)})  # one has no room
+    many: dict[str, dict[str, int]] = {f"1.2.3.{k},1": {} for k in range(4)}
+    assert not memory.fill(many)  # one has no room
+    assert sorted(memory.dump(), key=str) == sorted(shown, key=str)
+    assert memory.fill(dict(list(many.items())[:3]))
     assert memory.stats()["entries"] == 3
     assert len(memory.dump(limit=2)) == 2
     assert memory.remove("1.2.3.1,1") != memory.remove("1.2.3.1,1")

@@ -178,8 +178,7 @@ def test_prefixes_from_outside() -> None:
     with pytest.raises(ValueError, match="is no ipv4"):
         table.fill({"10.0.0.0/8": "10.0.0.3", "11.0.0.0/8": "x"})
     assert len(table.dump()) == 2  # as before
-    assert not table.fill({f"10.{k}.0.0/16": k for k in range(4)})
-    assert table.put_all({"10.1.0.0/16": "1.1.1.1", "11.0.0.0/8": "2.2.2.2"}) == ["11.0.0.0/8"]
+    assert table.put_all({"10.1.0.0/16": "1.1.1.1", "11.0.0.0/8": "2.2.2.2"}) == []
     assert table.dump()[1] == {"key": "10.1.0.0/16", "value": "1.1.1.1"}
     table.clear()
     assert do_lookup(table.address, 0, 0, 10 << 24, -1) == -1

@@ -7,7 +7,7 @@ Nothing here takes long: what is a lot (a copy of a map, a sweep) is done in por
 """
 
 from byway.functions.apply import hold
-from byway.functions.map_kernels import M, obtain, sweep
+from byway.functions.map_kernels import M, found, obtain, sweep
 from byway.functions.map_methods import map_delete
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64, st64_rel
@@ -31,6 +31,16 @@ def map_put(lock, state, now, shape, given):
             st64(at + 8 * k, ld64(given + 8 * (shape & 15) + 8 * k))
     st64_rel(lock, 0)
     return 1 if at != 0 else 0
+
+
+@kernel(entry=True)
+def map_knows(lock, state, now, shape, given):
+    """Is there an entry with the key at ``given``?"""
+    hold(lock)
+    take_key(state, shape, given)
+    place = found(state, shape, now)
+    st64_rel(lock, 0)
+    return 1 if place != 0 else 0
 
 
 @kernel(entry=True)
@@ -64,4 +74,4 @@ def copy_words(lock, destination, source, n):
     return 0
 
 
-ENTRIES = (map_put, map_remove, map_sweep, copy_words)
+ENTRIES = (map_put, map_knows, map_remove, map_sweep, copy_words)

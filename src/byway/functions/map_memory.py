@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from byway.functions.map_control import map_put, map_remove, map_sweep
+from byway.functions.map_control import map_knows, map_put, map_remove, map_sweep
 from byway.functions.map_kernels import AGED, MAP, USED, WINDOW, M
 from byway.functions.state_memory import PORTION, WORD, StateMemory, Surroundings
 from byway.machine.layout import address_of, alloc
@@ -130,15 +130,28 @@ class MapMemory(StateMemory):
                     size, "little"))
         return made
 
+    def _ask(self, kernel: Any, words: Any) -> bool:
+        return bool(kernel(self.around.lock, self.address, self._now(), self.shape,
+                           address_of(words)))
+
     def put(self, key: Any, value: Any) -> bool:
-        words = self._words(key, value)
-        return bool(map_put(self.around.lock, self.address, self._now(), self.shape,
-                            address_of(words)))
+        return self._ask(map_put, self._words(key, value))
+
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        # New ones first: what is there has room, and is not touched where one is refused.
+        given = [(key, self._words(key, value)) for key, value in rows.items()]
+        known = [self._ask(map_knows, words) for _, words in given]
+        new = [one for one, there in zip(given, known, strict=True) if not there]
+        refused = [key for key, words in new if not self._ask(map_put, words)]
+        if refused:
+            for _, words in new:
+                self._ask(map_remove, words)
+            return refused
+        return [key for (key, words), there in zip(given, known, strict=True)
+                if there and not self._ask(map_put, words)]  # if it went this very moment
 
     def remove(self, key: Any) -> bool:
-        words = self._words(key)
-        return bool(map_remove(self.around.lock, self.address, self._now(), self.shape,
-                               address_of(words)))
+        return self._ask(map_remove, self._words(key))
 
     def _place(self, buckets: Any, count: int) -> None:
         both = alloc(WORD, 2, LINE)
@@ -155,9 +168,11 @@ class MapMemory(StateMemory):
         own = alloc(WORD, 1, LINE)
         other.around = Surroundings(address_of(own), self.around.parameter, self.around.clock)
         other.record["seeds"] = self.record["seeds"]
-        done = [other.put(key, value) for key, value in rows.items()]
+        for key, value in rows.items():
+            if not other._ask(map_put, other._words(key, value)):
+                return False
         self._place(other.buckets, int(other.record["count"][0]))
-        return all(done)
+        return True
 
     def entries(self) -> Iterator[tuple[Any, Any]]:
         """Keys and values as functions see them; a map that changes meanwhile may be seen in part

@@ -58,13 +58,6 @@ class RulesMemory(StateMemory):
         return [{"key": place, "value": {**rule.shown(values), "hits": hits[place]}}
                 for place, rule in list(self._rules.items())[:limit]]
 
-    def put(self, key: Any, value: Any) -> bool:
-        place, rule = read_place(key), self._rule(value)
-        if place not in self._rules and len(self._rules) >= self.spec["capacity"]:
-            return False
-        self._replace({**self._rules, place: rule})
-        return True
-
     def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
         wanted, refused = dict(self._rules), []
         for key, value in rows.items():
@@ -73,7 +66,8 @@ class RulesMemory(StateMemory):
                 wanted[place] = rule
             else:
                 refused.append(key)
-        self._replace(wanted)
+        if not refused:
+            self._replace(wanted)
         return refused
 
     def remove(self, key: Any) -> bool:
@@ -88,9 +82,10 @@ class RulesMemory(StateMemory):
 
     def fill(self, rows: Mapping[Any, Any]) -> bool:
         read = {read_place(key): self._rule(value) for key, value in rows.items()}
-        places = sorted(read)[:self.spec["capacity"]]
-        self._replace({place: read[place] for place in places})
-        return len(places) == len(read)
+        if len(read) > self.spec["capacity"]:
+            return False
+        self._replace(read)
+        return True
 
     def stats(self) -> dict[str, int]:
         """entries, capacity; asked: frames that were held against the rules; unmatched: those that
@@ -121,13 +116,6 @@ class MaglevMemory(StateMemory):
         return [{"key": number, "value": member.shown()}
                 for number, member in self._members.items()][:limit]
 
-    def put(self, key: Any, value: Any) -> bool:
-        number, member = read_number(key), Member.given(value)
-        if number not in self._members and len(self._members) >= self.spec["capacity"]:
-            return False
-        self._replace({**self._members, number: member})
-        return True
-
     def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
         wanted, refused = dict(self._members), []
         for key, value in rows.items():
@@ -136,7 +124,8 @@ class MaglevMemory(StateMemory):
                 wanted[number] = member
             else:
                 refused.append(key)
-        self._replace(wanted)
+        if not refused:
+            self._replace(wanted)
         return refused
 
     def remove(self, key: Any) -> bool:
@@ -151,9 +140,10 @@ class MaglevMemory(StateMemory):
 
     def fill(self, rows: Mapping[Any, Any]) -> bool:
         read = {read_number(key): Member.given(value) for key, value in rows.items()}
-        numbers = sorted(read)[:self.spec["capacity"]]
-        self._replace({number: read[number] for number in numbers})
-        return len(numbers) == len(read)
+        if len(read) > self.spec["capacity"]:
+            return False
+        self._replace(read)
+        return True
 
     def stats(self) -> dict[str, int]:
         """entries, capacity; up: members that can be chosen."""

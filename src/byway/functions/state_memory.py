@@ -33,7 +33,8 @@ class Surroundings:
 class StateMemory:
     """The memory of one state. ``address``: what kernels know it by, which never changes.
 
-    Keys and values are given and shown as users write them; ValueError says what is wrong.
+    Keys and values are given and shown as users write them; ValueError says what is wrong. What is
+    refused has changed nothing.
     """
 
     address: int
@@ -52,7 +53,7 @@ class StateMemory:
 
     def put(self, key: Any, value: Any) -> bool:
         """Set a value; -> False where there is no room."""
-        raise ValueError("nothing can be put into this state")
+        return not self.put_all({key: value})
 
     def remove(self, key: Any) -> bool:
         """Remove an entry; -> was there one?"""
@@ -62,14 +63,18 @@ class StateMemory:
         """Remove all entries."""
 
     def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        """Set several; -> the keys that there was no room for."""
-        return [key for key, value in rows.items() if not self.put(key, value)]
+        """Set all of these or, where there is no room for some, none; -> the keys of those."""
+        if rows:
+            raise ValueError("nothing can be put into this state")
+        return []
 
     def fill(self, rows: Mapping[Any, Any]) -> bool:
-        """Replace all entries by these; -> False where there was no room for all."""
+        """Replace all entries by these; -> False where there is no room for all: the entries stay
+        as they were."""
+        if rows:
+            raise ValueError("nothing can be put into this state")
         self.clear()
-        done = [self.put(key, value) for key, value in rows.items()]
-        return all(done)
+        return True
 
     def strict(self) -> None:
         """Capacity is exact from now on, at a cost that only tests can pay."""

@@ -32,11 +32,16 @@ class CounterMemory(StateMemory):
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
         return [{"key": "value", "value": show("u64", int(self.words[0]))}][:limit]
 
-    def put(self, key: Any, value: Any) -> bool:
-        if key != "value":
-            raise ValueError(f"a counter has no {key!r}; its one key is 'value'")
-        self.store(self.address, np.array([read("u64", value)], WORD))
-        return True
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        for key in rows:
+            if key != "value":
+                raise ValueError(f"a counter has no {key!r}; its one key is 'value'")
+        for value in rows.values():
+            self.store(self.address, np.array([read("u64", value)], WORD))
+        return []
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        return not self.put_all(rows or {"value": 0})
 
     def remove(self, key: Any) -> bool:
         return self.put(key, 0)
@@ -63,9 +68,19 @@ class ArrayMemory(StateMemory):
         places = np.flatnonzero(words)[:limit].tolist()
         return [{"key": place, "value": show(self.type, int(words[place]))} for place in places]
 
-    def put(self, key: Any, value: Any) -> bool:
-        first, values = array_rows(self.type, self.size, key, value)
-        self.store(self.address + 8 * first, np.array(values, WORD))
+    def _rows(self, rows: Mapping[Any, Any]) -> list[tuple[int, list[int]]]:
+        return [array_rows(self.type, self.size, key, value) for key, value in rows.items()]
+
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        for first, values in self._rows(rows):
+            self.store(self.address + 8 * first, np.array(values, WORD))
+        return []
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        words = alloc(WORD, self.size)
+        for first, values in self._rows(rows):
+            words[first : first + len(values)] = values
+        self.store(self.address, words)
         return True
 
     def remove(self, key: Any) -> bool:
@@ -108,6 +123,14 @@ class BucketsMemory(MapMemory):
     def put(self, key: Any, value: Any) -> bool:
         raise ValueError("a token bucket cannot be put; remove it, and it is full again")
 
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        return [key for key, value in rows.items() if not self.put(key, value)]
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        self.put_all(rows)
+        self.clear()
+        return True
+
 
 def buckets_shape(spec: Mapping[str, Any]) -> int:
     """The shape of the buckets that are described so."""
@@ -127,11 +150,12 @@ class LpmMemory(StateMemory):
         self.record["shift"] = min(64, BITS[self.key]) - self._index_bits
         self.address = address_of(self.record)
         self._keep: tuple[Any, Any] | None = None
-        self._build()
+        self._replace({})
 
-    def _build(self) -> None:
+    def _replace(self, prefixes: dict[tuple[int, int], int]) -> None:
+        """Have these prefixes looked up from now on."""
         width = BITS[self.key]
-        firsts, values, there = _intervals(self.prefixes, width)
+        firsts, values, there = _intervals(prefixes, width)
         if width == 32:
             rows = np.stack([np.array(firsts, WORD) << 1 | there, values], axis=1)
         else:
@@ -147,47 +171,41 @@ class LpmMemory(StateMemory):
         index[-1] = len(firsts) - 1
         self.store(self.address, np.array([address_of(index), address_of(kept)], WORD))
         self._keep = index, kept  # what was kept before is let go of: nobody uses it any more
+        self.prefixes = prefixes
 
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
         return [{"key": show_prefix(self.key, prefix), "value": show(self.type, value)}
                 for prefix, value in sorted(self.prefixes.items())[:limit]]
 
-    def _set(self, key: Any, value: Any) -> bool:
-        prefix, number = read_prefix(self.key, key), read(self.type, value)
-        if prefix not in self.prefixes and len(self.prefixes) >= self.spec["capacity"]:
-            self.full += 1
-            return False
-        self.prefixes[prefix] = number
-        return True
-
-    def put(self, key: Any, value: Any) -> bool:
-        return not self.put_all({key: value})
+    def _add(self, before: Mapping[tuple[int, int], int], rows: Mapping[Any, Any]) -> list[Any]:
+        """Have these rows looked up beside others; -> the keys that there is no room for."""
+        wanted, refused = dict(before), []
+        for key, value in rows.items():
+            prefix, number = read_prefix(self.key, key), read(self.type, value)
+            if prefix in wanted or len(wanted) < self.spec["capacity"]:
+                wanted[prefix] = number
+            else:
+                refused.append(key)
+        self.full += len(refused)
+        if not refused:
+            self._replace(wanted)
+        return refused
 
     def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        try:
-            return [key for key, value in rows.items() if not self._set(key, value)]
-        finally:
-            self._build()
+        return self._add(self.prefixes, rows)
 
     def remove(self, key: Any) -> bool:
-        there = self.prefixes.pop(read_prefix(self.key, key), None) is not None
-        self._build()
-        return there
+        gone = read_prefix(self.key, key)
+        if gone not in self.prefixes:
+            return False
+        self._replace({prefix: n for prefix, n in self.prefixes.items() if prefix != gone})
+        return True
 
     def clear(self) -> None:
-        self.prefixes.clear()
-        self._build()
+        self._replace({})
 
     def fill(self, rows: Mapping[Any, Any]) -> bool:
-        before = self.prefixes
-        self.prefixes = {}
-        try:
-            done = [self._set(key, value) for key, value in rows.items()]
-        except ValueError:
-            self.prefixes = before
-            raise
-        self._build()
-        return all(done)
+        return not self._add({}, rows)
 
     def stats(self) -> dict[str, int]:
         return {"entries": len(self.prefixes), "capacity": int(self.spec["capacity"]),

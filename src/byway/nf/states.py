@@ -64,10 +64,18 @@ class Table(State):
         raise NotImplementedError
 
     def fill(self, rows: Mapping[Any, Any]) -> bool:
-        """Replace all entries by these; -> False where there was no room for all."""
+        """Replace all entries by these; -> False where there was no room for all: the entries stay
+        as they were. Raises ValueError, and they do as well."""
+        before, done = self.entries(), False
         self.clear()
-        done = [self.put(key, value) for key, value in rows.items()]
-        return all(done)
+        try:
+            done = all(self.put(key, value) for key, value in rows.items())
+        finally:
+            if not done:
+                self.clear()
+                for key, value in before:
+                    self.put(key, value)
+        return done
 
 
 class Counter(Table):
