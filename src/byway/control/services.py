@@ -130,8 +130,10 @@ class Services:
             return back.address if back else 0
         service, _, side = self._of_port[port.name]
         network = self._networks[port.config.network]
-        back = self._backs[port.name] = Back(
-            self._homes, self._service(service), side, network.number, port.index)
+        back = Back(self._homes, self._service(service), side, network.number, port.index)
+        if (old := self._backs.get(port.name)) and old.is_like(back):
+            back = old  # and knows which probe came back last
+        self._backs[port.name] = back
         if port.index not in self._outside:
             self._outside.add(port.index)
             self._plans.leave(network.number, port.index)
@@ -168,10 +170,14 @@ class Services:
         return None
 
     def _set(self, config: ServiceConfig) -> None:
+        # Those that were asked before, and stay, are what they were.
+        before = self.configs.get(config.name)
+        known = {one: self._health[one] for one in before.appliances} if (
+            before and before.probe) else {}
         gone = self._forget_ports(config.name)
         self.configs[config.name] = config
         for one in config.appliances:
-            self._health[one] = Health()
+            self._health[one] = known.get(one) or Health()
             self._of_port[one.left] = config.name, one, LEFT
             self._of_port[one.right] = config.name, one, RIGHT
         self._service(config.name).choose(

@@ -141,6 +141,11 @@ class Back:
         row["heard"] = address_of(self._heard)
         self.address = address_of(self.record)
 
+    def is_like(self, other: "Back") -> bool:
+        """Is it the same side of the same service, on the same port?"""
+        same = ("known", "service", "side", "network", "port", "secret")
+        return all(int(self.record[name][0]) == int(other.record[name][0]) for name in same)
+
     @property
     def heard(self) -> int:
         """The number of the last probe that came back here; 0: none yet."""

@@ -220,6 +220,39 @@ def test_probes_tell_who_works(switch: RunningSwitch, stack: ExitStack) -> None:
     assert behind(switch) == {mac(1): "a"}
 
 
+def test_a_change_of_a_service_does_not_stop_it(switch: RunningSwitch, stack: ExitStack) -> None:
+    """What is known of its appliances stays known, and the probe that is under way counts."""
+    old = service(probe=1, misses=1)
+    yard = laid(switch, stack, fw=old)
+    there = frame(yard, "a", "x")
+
+    def second() -> None:
+        switch.call(switch.engine.policy.services.tick)
+        switch.settle()
+        assert yard.send("out", *yard["in"].receive()) == {}
+
+    second()
+    second()
+    assert yard.send("a", there) == {"in": [there]}
+    more = ({"left": "in", "right": "out"}, {"left": "l", "right": "r"})
+    for new in (service(probe=2, misses=1), service(probe=1, misses=1, appliances=more)):
+        switch.apply([ChangeService(old, new)])
+        assert shown(switch)["appliances"][0]["state"] == "up"
+        assert yard.send("a", there) == {"in": [there]}
+        old = new
+    second()
+    assert shown(switch)["appliances"][0]["state"] == "up"
+    assert shown(switch)["appliances"][1]["reason"] == 'there is no port "l"'
+
+
+def test_who_was_not_asked_is_not_known(switch: RunningSwitch, stack: ExitStack) -> None:
+    probed, free = service(probe=1), service(probe=0)
+    laid(switch, stack, fw=free)
+    assert shown(switch)["appliances"][0]["state"] == "up"
+    switch.apply([ChangeService(free, probed)])
+    assert shown(switch)["appliances"][0]["reason"] == "no probe came back yet"
+
+
 def test_health_asks_as_often_as_it_is_told() -> None:
     health = Health()
     assert health.tick(3), "it does not work yet: asked at once"
