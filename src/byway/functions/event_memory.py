@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from byway.functions.event_kernels import RING, take_slots
-from byway.functions.state_memory import WORD, StateMemory, Surroundings
+from byway.functions.state_memory import StateMemory, Surroundings, zeros
 from byway.machine.layout import address_of, alloc
 from byway.nf.events import bytes_of, show_event
 
@@ -45,9 +45,8 @@ class EventMemory(StateMemory):
         self.fields: dict[str, str] = dict(spec["fields"])
         self._places = event_fields(self.fields)
         size, slots = slot_bytes(self.fields), 1 << (spec["capacity"] - 1).bit_length()
+        self._slots, self._taken = zeros(size // 8 * (slots + 1)), zeros(size // 8 * LOT)
         self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._slots = alloc(WORD, size // 8 * (slots + 1), 64)
-        self._taken = alloc(WORD, size // 8 * LOT, 64)
         self.record = alloc(RING, 1, 128)
         row = self.record[0]
         row["slots"], row["mask"], row["size"] = address_of(self._slots), slots - 1, size

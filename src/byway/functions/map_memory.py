@@ -14,7 +14,7 @@ import numpy as np
 
 from byway.functions.map_control import map_knows, map_put, map_remove, map_sweep
 from byway.functions.map_kernels import AGED, MAP, USED, WINDOW, M
-from byway.functions.state_memory import PORTION, WORD, StateMemory, Surroundings
+from byway.functions.state_memory import PORTION, WORD, StateMemory, Surroundings, zeros
 from byway.machine.layout import address_of, alloc
 from byway.nf.keys import BITS, pack, read_key, show_key, signed
 from byway.nf.maps import Map
@@ -99,7 +99,7 @@ class MapMemory(StateMemory):
         return (self.shape >> 24 & 255) * LINE // 8
 
     def _new_buckets(self) -> Any:
-        return alloc(WORD, (self.homes + WINDOW) * self._bucket_words)
+        return zeros((self.homes + WINDOW) * self._bucket_words)
 
     def bind(self, lock: int, parameter: Callable[[str], int]) -> None:
         super().bind(lock, parameter)

@@ -24,12 +24,14 @@ from byway.functions.blueprint import Blueprint
 from byway.functions.code import native
 from byway.functions.compose import Composed, Direction, compose
 from byway.functions.instance import FAULTS, FILE_MASK, FIRST, LINE_BITS, LINE_MASK, I
-from byway.functions.states import StateMemory, make
+from byway.functions.state_memory import StateMemory, TooLargeError
+from byway.functions.states import make
 from byway.functions.trace import Trace
 from byway.machine.clock import tsc
 from byway.machine.dual import signed
 from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.nf.parameters import Parameter, from_description, values
+from byway.nf.problem import ParameterError
 from byway.switch.chain import CHAIN, SCALE_SHIFT
 
 _WORD = np.dtype("<i8")
@@ -39,7 +41,7 @@ _NANOSECONDS = 1_000_000_000
 class Instance:
     """A function at work. ``given``: parameters as their user gave them; ``number``: the number of
     a port by its name, -1 where there is none; ``clock``: nanoseconds, as its chains count them
-    (clock_of). Raises ParameterError."""
+    (clock_of). Raises ParameterError, also where there is no memory for a state."""
 
     def __init__(self, blueprint: Blueprint, given: Mapping[str, Any] | None = None,
                  number: Callable[[str], int] = lambda name: -1,
@@ -58,8 +60,15 @@ class Instance:
         self.states: dict[str, StateMemory] = {}
         self.lock = alloc(_WORD, 1, CACHE_LINE)
         for name, spec in blueprint.states.items():
-            self._place_state(name, make(
-                spec, address_of(self.lock), self._parameter_at, clock))
+            self._place_state(name, self._made(name, spec, clock))
+
+    def _made(self, name: str, spec: Mapping[str, Any], clock: Callable[[], int]) -> StateMemory:
+        try:
+            return make(spec, address_of(self.lock), self._parameter_at, clock)
+        except TooLargeError as error:
+            for state in self.states.values():
+                state.close()
+            raise ParameterError(f"{name}: {error}") from None
 
     def _parameter_at(self, name: str) -> int:
         return self.address + self.blueprint.place(name)
@@ -102,6 +111,7 @@ class Instance:
         self.lock = old.lock
         for name, state in old.states.items():
             if name in self.states and self.blueprint.states[name] == old.blueprint.states[name]:
+                self.states[name].close()
                 self._place_state(name, state)
         for state in self.states.values():
             state.bind(address_of(self.lock), self._parameter_at)

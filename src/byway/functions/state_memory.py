@@ -20,6 +20,19 @@ WORD = np.dtype("<i8")
 PORTION = 8192  # words that are copied while a lock is held: some microseconds
 
 
+class TooLargeError(ValueError):
+    """The machine has no memory for a state."""
+
+
+def zeros(n: int) -> Any:
+    """So many words of zeros, aligned for kernels. Raises TooLargeError."""
+    try:
+        return alloc(WORD, n, 64)
+    except MemoryError:
+        raise TooLargeError(f"the machine has no {max(1, n >> 17)} MiB of memory for it; "
+                            "declare a smaller one") from None
+
+
 @dataclass
 class Surroundings:
     """What a state's memory knows of the instance that it belongs to. ``lock``: address of its

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from byway.functions.map_memory import MapMemory, map_shape
-from byway.functions.state_memory import WORD, StateMemory, Surroundings
+from byway.functions.state_memory import WORD, StateMemory, Surroundings, zeros
 from byway.functions.states_kernels import BUCKET_WORDS, PREFIXES, SIGN
 from byway.machine.dual import signed
 from byway.machine.layout import address_of, alloc
@@ -60,13 +60,13 @@ class ArrayMemory(StateMemory):
     def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
         super().__init__(spec, around)
         self.type, self.size = str(spec["value"]), int(spec["size"])
-        self.words = alloc(WORD, self.size, 64)
+        self.words = zeros(self.size)
         self.address = address_of(self.words)
 
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
-        words = self.copy(self.address, self.size)
-        places = np.flatnonzero(words)[:limit].tolist()
-        return [{"key": place, "value": show(self.type, int(words[place]))} for place in places]
+        held = self.copy(self.address, self.size)
+        places = np.flatnonzero(held)[:limit].tolist()
+        return [{"key": place, "value": show(self.type, int(held[place]))} for place in places]
 
     def _rows(self, rows: Mapping[Any, Any]) -> list[tuple[int, list[int]]]:
         return [array_rows(self.type, self.size, key, value) for key, value in rows.items()]
@@ -77,10 +77,10 @@ class ArrayMemory(StateMemory):
         return []
 
     def fill(self, rows: Mapping[Any, Any]) -> bool:
-        words = alloc(WORD, self.size)
+        made = zeros(self.size)
         for first, values in self._rows(rows):
-            words[first : first + len(values)] = values
-        self.store(self.address, words)
+            made[first : first + len(values)] = values
+        self.store(self.address, made)
         return True
 
     def remove(self, key: Any) -> bool:
@@ -90,7 +90,7 @@ class ArrayMemory(StateMemory):
         return there
 
     def clear(self) -> None:
-        self.store(self.address, np.zeros(self.size, WORD))
+        self.fill({})
 
     def stats(self) -> dict[str, int]:
         return {"capacity": self.size, "bytes": int(self.words.nbytes)}

@@ -65,3 +65,16 @@ class Divides:
         if 100 // frame.l4_dst > 1000:
             return nf.DROP("never")
         return nf.PASS
+
+
+@nf.function
+class Tells:
+    """Tells of each frame, and keeps flows."""
+
+    seen = nf.Event(source="ipv4")
+    flows = nf.Map(key="flow", value="u32", capacity=16)
+
+    def process(self, frame: nf.Frame) -> nf.Verdict:
+        self.seen.emit(source=frame.ipv4_src)
+        self.flows.add(frame.flow)
+        return nf.PASS

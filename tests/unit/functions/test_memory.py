@@ -2,6 +2,7 @@
 """Instances: parameters, what they count, and what outlives their code."""
 
 import dataclasses
+import os
 
 import pytest
 
@@ -10,7 +11,7 @@ from byway.functions.memory import Chain, Instance, clock_of
 from byway.machine.clock import measure_hz, tsc
 from byway.nf.problem import ParameterError
 from byway.testing import builders
-from tests.unit.functions.samples import Counts, Divides, Older, Says
+from tests.unit.functions.samples import Counts, Divides, Older, Says, Tells
 
 FRAME = builders.udp(dport=53)
 
@@ -56,6 +57,29 @@ def test_state_outlives_the_code_and_counts_are_added() -> None:
     new.add_counts(old)
     assert new.counters == old.counters
     assert new.counters["frames"] == 3
+
+
+def test_what_is_carried_over_takes_no_more_files() -> None:
+    def instance(digest: str) -> Instance:
+        return Instance(dataclasses.replace(blueprint_of(Tells), digest=digest))
+
+    old = instance("first")
+    before = len(os.listdir("/proc/self/fd"))
+    for k in range(3):
+        new = instance(f"digest {k}")
+        new.carry(old)
+        old = new
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_table_too_large_for_the_machine_is_refused() -> None:
+    """... with a sentence, and what was made already is closed."""
+    blueprint = blueprint_of(Tells)
+    huge = {**blueprint.states["flows"], "capacity": 1 << 45}
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(ParameterError, match=r"flows: the machine has no \d+ MiB .* declare"):
+        Instance(dataclasses.replace(blueprint, states={**blueprint.states, "flows": huge}))
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_state_that_is_described_otherwise_begins_anew() -> None:
