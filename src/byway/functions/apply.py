@@ -39,13 +39,15 @@ from byway.packet.batch import (
 from byway.packet.offload import checked
 from byway.packet.reason import Reason
 from byway.switch.chain import SCALE_SHIFT, C
-from byway.switch.decide import MAC_MASK, learn_source
+from byway.switch.decide import GROUP_BIT, MAC_MASK, learn_source, over_mtu
 from byway.switch.fdb import MAX_PORTS
+from byway.switch.network import network_at
 
 _PORT_DOWN = int(Reason.PORT_DOWN)
 SPINS = 1000  # looks at a lock before its holder is given the processor
 # What stands in R.out for a frame that a function drops, or goes wrong with.
 DROPPED, FAULT = -1 - int(Reason.FUNCTION), -1 - int(Reason.FUNCTION_FAULT)
+OVER_MTU, BAD_SOURCE = -1 - int(Reason.OVER_MTU), -1 - int(Reason.BAD_SOURCE)
 UNFIT = -1 - int(Reason.BAD_OFFLOAD)  # or for one of which what is left to do does not fit
 LEFT_OUT = 0
 
@@ -136,6 +138,16 @@ def to_port(instance, number):
 
 
 @kernel
+def refit(row):
+    """A function may have moved headers of a frame that its sender did not finish: does what is
+    left to do fit it still?"""
+    word = checked(row)
+    if word >= 0:
+        st64(row + R.offload, word)
+    return word >= 0
+
+
+@kernel
 def clone(instance, batch, row, number):
     """Have a port get a copy of the frame as it is now; -> the copy, 0 where there is no room."""
     b = batch_at(batch)
@@ -144,6 +156,9 @@ def clone(instance, batch, row, number):
         return 0
     copy = b.clones + 64 * b.nclones
     copy_row(row, copy)
+    if unlikely(ld64(copy + R.offload) != 0) and not refit(copy):
+        add64(instance + I.lost, 1)
+        return 0
     places = b.payloads
     if unlikely(places <= ld64(row + R.addr) < places + 2 * ROWS * BUFFER):
         at = places + (2 * ROWS + b.nclones) * BUFFER  # functions may go on to write there
@@ -153,6 +168,22 @@ def clone(instance, batch, row, number):
     b.nclones += 1
     st64(copy + R.out, number)
     return copy
+
+
+@kernel
+def sent(batch, row, source, out):
+    """A function sends a frame to a port: what is to stand in R.out. All that decide asks of frames,
+    which does not see this one, is asked here (nothing where a chain is tried without a network)."""
+    here = batch_at(batch).here
+    if here == 0:
+        return out
+    longest = network_at(here).max_frame
+    if ld64(row + R.len) > longest and over_mtu(row, ld64(row + R.head), longest):
+        return OVER_MTU
+    if source & GROUP_BIT != 0 or source == 0:
+        return BAD_SOURCE
+    learn_source(batch, source)
+    return out
 
 
 @kernel
@@ -173,7 +204,7 @@ def settle_rx(instance, reasons, batch, row, word, source):
         turn_round(row)
         out = batch_at(batch).origin
     if out >= 0:
-        learn_source(batch, source)
+        out = sent(batch, row, source, out)
     return out
 
 
@@ -197,16 +228,6 @@ def settle_tx(instance, reasons, batch, row, word):
             turn_round(copy)
         out = LEFT_OUT
     return out
-
-
-@kernel
-def refit(row):
-    """A function may have moved headers of a frame that its sender did not finish: does what is
-    left to do fit it still?"""
-    word = checked(row)
-    if word >= 0:
-        st64(row + R.offload, word)
-    return word >= 0
 
 
 @kernel

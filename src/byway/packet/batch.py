@@ -55,8 +55,9 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # because of where it came from, port number + 1; 0: nobody. ``returned``: the RETURNED flag of the
 # rows at hand, or 0.
 # For network functions: ``ticks``: of the time stamp counter, at the beginning of the pass.
-# ``clones``: ROW[CLONES] with heads of their own, copies of frames that are on their way to the port
-# in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``altered``: ROW[ROWS] alike, for
+# ``clones``: ROW[CLONES] with heads of their own, copies of frames that are on their way to the
+# port in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``bare``: it is copies that go
+# out, past all stages but those that lead them there; ``altered``: ROW[ROWS] like ``copies``, for
 # rows that a chain changes for one destination. ``payloads``: PLACES places of BUFFER bytes, for
 # whole frames that a function looks into; the next one is number ``npayloads``. What came in has
 # the first ROWS of them, what goes out the next ones, copies the last.
@@ -64,7 +65,7 @@ BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
     "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered",
-    "payloads", "npayloads", "clone", "returned"])
+    "payloads", "npayloads", "clone", "bare", "returned"])
 CLONES = 4 * ROWS  # copies that functions may make of a batch's frames
 PLACES = 2 * ROWS + CLONES
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest

@@ -7,10 +7,11 @@ code and fills the record.
 The record never changes: another chain is another record, and its address is one word in a port's
 STAGES. So a worker sees the old chain or the new one, whole. ``code``: rx: code(chain, batch); tx:
 code(chain, batch, selected, n, counters) -> rows left of the list. ``instances``: int64[],
-addresses of INSTANCE (functions.instance) in the order of the chain. ``locks``, ``nlocks``: int64[],
-addresses of the locks of those whose state no two may use at once, in the order of their addresses;
-held while a batch is in the chain. ``scale``: nanoseconds per tick of the time stamp counter, times
-2 ** SCALE_SHIFT. ``trace``: of a chain that notes what it does, where (functions.trace).
+addresses of INSTANCE (functions.instance) in the order of the chain. ``locks``, ``nlocks``:
+int64[], addresses of the locks of those whose state no two may use at once, in the order of their
+addresses; held while a batch is in the chain. ``scale``: nanoseconds per tick of the time stamp
+counter, times 2 ** SCALE_SHIFT. ``trace``: of a chain that notes what it does, where
+(functions.trace).
 """
 
 from byway.machine.jit import kernel

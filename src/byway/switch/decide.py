@@ -125,10 +125,8 @@ def population_near(batch, network, address):
 @kernel
 def learn_source(batch, source):
     """Learn that an address (MAC << 16) is where the rows at hand came from, as ``decide`` would.
-    Not where they are of no network: a chain is being tried."""
+    """
     b = batch_at(batch)
-    if b.here == 0:
-        return
     net = network_at(b.here)
     if b.origin < FIRST_TUNNEL and source & GROUP_BIT == 0 and source != 0 \
             and source != net.gateway:

@@ -9,7 +9,8 @@ because whoever floods goes on with the same rows to the next port. Where severa
 a port, its first tx queue's lock is held for the stages: the counters are that queue's.
 
 A mirror's copies, and those that network functions make, go without the stages of the port that
-gets them, so they make no loops.
+gets them, so they make no loops; but where it is a trunk's sub-port, or a tunnel, they do get the
+tag, or the outer headers, without which they would be somebody else's frames.
 """
 
 from byway.machine.jit import kernel
@@ -29,6 +30,16 @@ _PORT_DOWN = int(C.drops) + 8 * int(Reason.PORT_DOWN)  # where they are counted
 
 
 @kernel
+def real_port(destination):
+    """The PORT whose queues the frames for a PORT go to."""
+    stages = ld64(destination + P.stages)
+    if likely(stages == 0):
+        return destination
+    parent = stages_at(stages).parent
+    return parent if parent != 0 else destination
+
+
+@kernel
 def mirror_to(plan, number, batch, selected, n):
     """Have port ``number`` get a copy of n rows, and know of it."""
     destination = ld64(plan_at(plan).ports + 8 * number)
@@ -36,6 +47,52 @@ def mirror_to(plan, number, batch, selected, n):
         port_tx(destination, batch, selected, n)
         fence()
         tell_tx(destination)
+
+
+@kernel
+def through_stages(plan, destination, batch, selected, n):
+    """Have n rows of a private list go through the tx stages of a port; -> how many are left."""
+    p = port_at(destination)
+    lock = p.txqs + T.lock
+    if p.shared != 0:
+        acquire(lock)
+    kept = call5(plan_at(plan).tx_stages, p.stages, batch, selected, n, ld64(p.txqs + T.counters))
+    if p.shared != 0:
+        st64_rel(lock, 0)
+    return kept
+
+
+@kernel
+def led_tx(plan, destination, batch, selected, n):
+    """Deliver n rows of a private list by the way that leads to a port: a trunk's tag, a tunnel's
+    outer headers."""
+    b = batch_at(batch)
+    b.bare = 1
+    kept = through_stages(plan, destination, batch, selected, n)
+    b.bare = 0
+    port_tx(real_port(destination), batch, selected, kept)
+
+
+@kernel
+def send_clone(plan, destination, batch, selected):
+    """Deliver one copy, the only row of a private list, past the stages of its port."""
+    stages = ld64(destination + P.stages)
+    if likely(stages == 0 or (stages_at(stages).trunk == 0 and stages_at(stages).way == 0)):
+        port_tx(destination, batch, selected, 1)
+    elif stages_at(stages).way == 0 or ld64(ld64(selected) + R.offload) == 0:
+        led_tx(plan, destination, batch, selected, 1)
+    else:  # on a frame that gets outer headers nothing may be left to do
+        finisher = batch_at(batch).finisher
+        reason = finish_begin(finisher, ld64(selected), 0)
+        if reason != 0:
+            count_drops(ld64(port_at(destination).txqs + T.counters), reason, 1)
+        else:
+            lot = finish_next(finisher)
+            while lot > 0:
+                led_tx(plan, destination, batch, ld64(finisher + F.selected), lot)
+                lot = finish_next(finisher)
+    fence()
+    tell_tx(real_port(destination))
 
 
 @kernel
@@ -47,21 +104,11 @@ def send_clones(plan, batch, counters):
     b.nclones = 0
     for k in range(n):
         b.clone = b.clones + 64 * k
-        out = ld64(b.clone + R.out)
-        if unlikely(ld64(plan_at(plan).ports + 8 * out) == 0):
+        destination = ld64(plan_at(plan).ports + 8 * ld64(b.clone + R.out))
+        if unlikely(destination == 0):
             add64(counters + _PORT_DOWN, 1)
         else:
-            mirror_to(plan, out, batch, batch + B.clone, 1)
-
-
-@kernel
-def real_port(destination):
-    """The PORT whose queues the frames for a PORT go to."""
-    stages = ld64(destination + P.stages)
-    if likely(stages == 0):
-        return destination
-    parent = stages_at(stages).parent
-    return parent if parent != 0 else destination
+            send_clone(plan, destination, batch, batch + B.clone)
 
 
 @kernel
@@ -71,19 +118,14 @@ def staged_tx(plan, destination, batch, selected, n):
     passed = batch_at(batch).passed
     for k in range(n):
         st64(passed + 8 * k, ld64(selected + 8 * k))
-    lock = p.txqs + T.lock
-    if p.shared != 0:
-        acquire(lock)
-    kept = call5(plan_at(plan).tx_stages, p.stages, batch, passed, n, ld64(p.txqs + T.counters))
-    if p.shared != 0:
-        st64_rel(lock, 0)
-    if unlikely(batch_at(batch).nclones != 0):
-        send_clones(plan, batch, ld64(p.txqs + T.counters))
+    kept = through_stages(plan, destination, batch, passed, n)
     if kept > 0:
         mirror = stages_at(p.stages).mirror_tx
         if mirror != 0:
             mirror_to(plan, mirror - 1, batch, passed, kept)
         port_tx(real_port(destination), batch, passed, kept)
+    if unlikely(batch_at(batch).nclones != 0):  # after the rows, which may lie where copies will
+        send_clones(plan, batch, ld64(p.txqs + T.counters))
 
 
 @kernel

@@ -136,17 +136,18 @@ def rx_stages(plan, rxq, batch):
 
 def tx_stages(stages, batch, selected, n, counters):
     """Have n rows of a list go through the stages of the port that they are for; -> how many are
-    left of the list."""
+    left of the list. Copies (BATCH.bare) only get what leads them there: a tag, outer headers."""
+    bare = batch_at(batch).bare
     groups, meter = ld64_once(stages + S.groups), ld64_once(stages + S.meter)
     trunk, way = ld64_once(stages + S.trunk), ld64_once(stages + S.way)
     chain, services = ld64_once(stages + S.chain_tx), ld64_once(stages + S.services)
-    if services != 0:
+    if services != 0 and bare == 0:
         n = services_tx(services, batch, selected, n, counters)
-    if chain != 0:
+    if chain != 0 and bare == 0:
         n = chain_out(chain, batch, selected, n, counters)
-    if groups != 0:
+    if groups != 0 and bare == 0:
         n = groups_tx(groups, batch, selected, n, counters)
-    if meter != 0:
+    if meter != 0 and bare == 0:
         n = meter_tx(meter, batch, selected, n, counters)
     if trunk != 0:
         n = trunk_tx(trunk, batch, selected, n, counters)

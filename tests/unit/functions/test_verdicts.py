@@ -110,3 +110,16 @@ def test_what_a_function_drops_teaches_nothing() -> None:
     assert {mac: port for mac, port, _ in place.fdb.entries()} == {
         int.from_bytes(other, "big"): 3}
     place.close()
+
+
+def test_what_a_function_sends_is_held_against_the_networks_rules() -> None:
+    place = Place()
+    long = builders.udp(dport=53, data=bytes(1500))
+    group = FRAMES[0][:6] + b"\x03" + FRAMES[0][7:]
+    for what in ("redirect", "reply"):
+        harness = Harness(Says, what=what, to="x", ports={"x": 9})
+        harness.batch.record[0]["here"] = address_of(place.network)
+        outs = harness.run_batch([long, group, FRAMES[0]])
+        assert outs[:2] == [dropped(Reason.OVER_MTU), dropped(Reason.BAD_SOURCE)]
+        assert outs[2] >= 0
+    place.close()
