@@ -61,6 +61,11 @@ class Blueprint:
         return self._word_of_reasons + len(self.reasons)
 
     @property
+    def has_long_parameters(self) -> bool:
+        """Is there one of several words?"""
+        return any(int(one["words"]) > 1 for one in self.parameters.values())
+
+    @property
     def _word_of_states(self) -> int:
         return FIRST + sum(int(one["words"]) for one in self.parameters.values())
 

@@ -9,7 +9,8 @@ old one; what that one has counted is added when no worker can be in it any more
 chain never changes: another one is made.
 
 The lock is held while a batch is in a chain that the instance is in, and while control changes a
-table; so state is never used by two at once.
+table or parameters; so state is never used by two at once. A function without state is not locked,
+but where a parameter has several words (of which it could see some old, some new).
 """
 
 import os
@@ -23,7 +24,8 @@ from byway.functions.apply import add_word
 from byway.functions.blueprint import Blueprint
 from byway.functions.code import native
 from byway.functions.compose import Composed, Direction, compose
-from byway.functions.instance import FAULTS, FILE_MASK, FIRST, LINE_BITS, LINE_MASK, I
+from byway.functions.instance import FAULTS, FILE_MASK, FIRST, LINE_BITS, LINE_MASK, I, place
+from byway.functions.map_control import copy_words
 from byway.functions.state_memory import StateMemory, TooLargeError
 from byway.functions.states import make
 from byway.functions.trace import Trace
@@ -56,9 +58,9 @@ class Instance:
         self.address = address_of(self.record)
         self._put(I.random, int.from_bytes(os.urandom(8), "little") | 1)
         self.given.update(given or {})
+        self.lock = alloc(_WORD, 1, CACHE_LINE)
         self.renumber()
         self.states: dict[str, StateMemory] = {}
-        self.lock = alloc(_WORD, 1, CACHE_LINE)
         for name, spec in blueprint.states.items():
             self._place_state(name, self._made(name, spec, clock))
 
@@ -93,11 +95,14 @@ class Instance:
         self.renumber()
 
     def renumber(self) -> None:
-        """Store all parameters; those that name ports as the numbers that these have now."""
-        for name, parameter in self._parameters.items():
-            words = parameter.words(self._values[name], self._number)
-            for k, word in enumerate(words):
-                self._put(self.blueprint.place(name) + 8 * k, word)
+        """Store all parameters; those that name ports as the numbers that these have now. Who holds
+        the lock sees them change all at once."""
+        words = [signed(word) for name, parameter in self._parameters.items()
+                 for word in parameter.words(self._values[name], self._number)]
+        if words:
+            made = np.array(words, _WORD)
+            copy_words(address_of(self.lock), self.address + place(FIRST), address_of(made),
+                       len(made))
 
     @property
     def parameters(self) -> dict[str, Any]:
@@ -169,7 +174,7 @@ class Chain:
             [one.blueprint for one in instances], direction, traced=trace is not None)
         self._code = native(self.composed)
         locked = {address_of(one.lock) for one in instances
-                  if does.STATEFUL in _flags(one, direction)}
+                  if does.STATEFUL in _flags(one, direction) or one.blueprint.has_long_parameters}
         if trace:
             locked.add(trace.address)  # its lock is its first word
         self._addresses = np.array([one.address for one in instances] or [0], _WORD)

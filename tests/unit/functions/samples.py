@@ -78,3 +78,13 @@ class Tells:
         self.seen.emit(source=frame.ipv4_src)
         self.flows.add(frame.flow)
         return nf.PASS
+
+
+@nf.function
+class Within:
+    """Lets pass what comes from one prefix; it keeps nothing."""
+
+    prefix: nf.Prefix4 = nf.Prefix4("10.0.0.0/8")
+
+    def process(self, frame: nf.Frame) -> nf.Verdict:
+        return nf.PASS if frame.ipv4_src in self.prefix else nf.DROP("another's")

@@ -3,6 +3,7 @@
 
 import dataclasses
 import os
+import threading
 
 import pytest
 
@@ -11,7 +12,7 @@ from byway.functions.memory import Chain, Instance, clock_of
 from byway.machine.clock import measure_hz, tsc
 from byway.nf.problem import ParameterError
 from byway.testing import builders
-from tests.unit.functions.samples import Counts, Divides, Older, Says, Tells
+from tests.unit.functions.samples import Counts, Divides, Older, Says, Tells, Within
 
 FRAME = builders.udp(dport=53)
 
@@ -57,6 +58,23 @@ def test_state_outlives_the_code_and_counts_are_added() -> None:
     new.add_counts(old)
     assert new.counters == old.counters
     assert new.counters["frames"] == 3
+
+
+def test_parameters_change_all_at_once() -> None:
+    """... for whoever holds the lock: also a function that keeps nothing, if one has two words."""
+    instance = Instance(blueprint_of(Within))
+    chain = Chain([instance, Instance(blueprint_of(Older))], "rx", 1e9)
+    assert int(chain.record[0]["nlocks"]) == 1
+    before = instance.record.tolist()
+    instance.lock[0] = 1
+    change = threading.Thread(target=instance.set, args=({"prefix": "11.1.0.0/16"},))
+    change.start()
+    change.join(0.02)
+    assert change.is_alive(), "it waits"
+    assert instance.record.tolist() == before
+    instance.lock[0] = 0
+    change.join()
+    assert instance.record.tolist() != before
 
 
 def test_what_is_carried_over_takes_no_more_files() -> None:
