@@ -25,7 +25,7 @@ COPIES = "copies"  # it may send copies (MIRROR, CLONE)
 WRITES = "writes"  # it may change the frame
 RESHAPES = "reshapes"  # headers may move: the frame is parsed again behind it
 FAULTY = "faults"  # something in it may go wrong
-LOOPS = "loops"  # it has loops
+LOOPS = "loops"  # its loops and calls take from the work budget
 
 
 @dataclass(frozen=True)

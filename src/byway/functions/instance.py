@@ -10,7 +10,7 @@ machine.
     then             how many frames were dropped, a word for each reason
 
 ``fault``: what went wrong with the frame at hand: kind << 32 | place (0: nothing; place: line, and
-above 20 bits the number of the source file). ``left``: loop rounds that the frame may still take.
+above 20 bits the number of the source file). ``left``: rounds that the frame may still take.
 ``random``: state of the generator. ``seen``: frames that came to it. ``faults``, ``last_fault``:
 frames dropped because something went wrong, and what it was the last time. ``lost``: copies
 (MIRROR, CLONE) that there was no room for, or no port. ``high``: of an address of 128 bits that one

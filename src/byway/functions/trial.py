@@ -5,7 +5,7 @@ Used by build.py, in whose process it runs; so a function that uses up its work 
 as they are everywhere is refused, and the old chain stays. `byway nf check` looks much closer. Uses
 harness.
 
-Only functions whose loops may take more rounds than the budget allows are tried (the translator
+Only functions whose loops and calls may be more than the budget allows are tried (the translator
 counts those), with the parameters' defaults: others cannot exceed it.
 """
 
@@ -37,7 +37,7 @@ def problem_of(cls: type, blueprint: Blueprint) -> Problem | None:
             if outcome.fault and outcome.fault.kind == FAULTS[BUDGET]:
                 return Problem(
                     outcome.fault.file, outcome.fault.line,
-                    f"loops use up the work budget of {blueprint.budget} rounds a frame",
+                    f"loops and calls use up the work budget of {blueprint.budget} rounds",
                     f"end them earlier, or raise it in the class: budget = {10 * blueprint.budget}")
     return None
 

@@ -8,9 +8,9 @@ functions with it. Uses function.py, frame.py, running.py.
     [outcome] = plain.run([frame_bytes], port=1)
     outcome.verdict == nf.PASS; outcome.frame; plain.instances[0].table
 
-What goes wrong while a function runs (a division by zero, an index out of range, more loop rounds
-than the budget) drops the frame, as in the switch. Any other exception is the function's defect and
-is raised as it is.
+What goes wrong while a function runs (a division by zero, an index out of range, more rounds
+and calls than the budget) drops the frame, as in the switch. Any other exception is the function's
+defect and is raised as it is.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -29,7 +29,7 @@ DIVISION, INDEX, BUDGET, SHIFT = (
 
 
 class BudgetUsed(Exception):
-    """A function's loops took more rounds than its budget."""
+    """A function's loops and calls were more than its budget."""
 
 
 class _Instance:
@@ -63,7 +63,7 @@ class _Instance:
         entry = self.entry(direction)
         if entry is None:
             return PASS, None
-        self.left = self.definition.budget
+        self.left = self.definition.budget + 1  # the call of the entry costs nothing
         self.run.now = now
         token = RUN.set(self.run)
         try:

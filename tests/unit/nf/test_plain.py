@@ -132,12 +132,30 @@ def test_rounds_in_functions_of_other_files_count(tmp_path: Path) -> None:
         "def total(n):\n    k = 0\n    for i in range(n):\n        k += i\n    return k\n")
     (tmp_path / "guard.py").write_text(
         "from byway import nf\nfrom counting import total\n\n\n@nf.function\nclass Guard:\n"
-        "    rounds: int = 5\n    budget = 5\n\n    def process(self, frame):\n"
+        "    rounds: int = 5\n    budget = 6\n\n    def process(self, frame):\n"
         "        return nf.PASS if total(self.rounds) else nf.REPLY\n")
     cls, _ = find(f"{tmp_path}/guard.py:Guard", tmp_path)
     assert nf.Plain(cls).run([_FRAME])[0].fault is None
     [outcome] = nf.Plain(cls, rounds=6).run([_FRAME])
     assert outcome.fault == nf.Fault("work budget used up", str(tmp_path / "counting.py"), 3)
+
+
+def test_calls_count_but_those_of_what_neither_calls_nor_loops(tmp_path: Path) -> None:
+    (tmp_path / "guard.py").write_text(
+        "from byway import nf\n\n\n@nf.function\nclass Guard:\n"
+        "    n = nf.Array(size=1)\n    budget = 2\n\n"
+        "    def one(self, x):\n        return x + 1\n\n"
+        "    def two(self, x):\n        self.n[0] += 1\n"
+        "        return self.one(self.one(x)) + self.one(x)\n\n"
+        "    def process(self, frame):\n"
+        "        x = self.two(self.two(1))\n"
+        "        return nf.DROP('odd') if frame.is_udp and self.two(x) else nf.PASS\n")
+    cls, _ = find(f"{tmp_path}/guard.py:Guard", tmp_path)
+    plain = nf.Plain(cls)
+    assert plain.run([_FRAME])[0].fault is None
+    [outcome] = plain.run([builders.udp("10.0.0.1", "10.0.0.2", 1, 2)])
+    assert outcome.fault == nf.Fault("work budget used up", str(tmp_path / "guard.py"), 12)
+    assert plain.instances[0].n[0] == 4
 
 
 def test_a_chain_ends_with_the_first_that_does_not_pass() -> None:

@@ -220,13 +220,18 @@ def own_function(unit: Unit, node: ast.Call, function: types.FunctionType,
         if not value.everywhere:
             passed += [value.high, value.code] if value.kind == "wide" else [
                 f"int({value.code})" if value.test else value.code]
+    unit.counts = True
+    if made.counts and not made.spends:
+        unit.spend(made.node, function)
     result = unit.temp()
     unit.emit(f"{result} = {made.name}({', '.join(passed)})")
     if made.faulty:
         unit.check_fault()
     if made.reshapes:
         frames.parse_again(unit)
-    unit.rounds = None if unit.rounds is None or made.rounds is None else unit.rounds + made.rounds
+    unit.size += made.size
+    unit.rounds = None if unit.rounds is None or made.rounds is None else (
+        unit.rounds + int(made.counts) + made.rounds)
     if made.result.kind == "wide":
         high = f"h{result}"
         unit.emit(f"{high} = {unit.world.load_high(unit)}")

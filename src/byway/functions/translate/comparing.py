@@ -22,11 +22,20 @@ def compare(unit: Unit, node: ast.Compare) -> Value:
     """a < b, a < b < c, a in (1, 2), key in self.table."""
     if len(node.ops) == 1:
         return _one(unit, node, node.left, node.ops[0], node.comparators[0])
-    values = unit.in_order([node.left, *node.comparators])
-    values = [values[0], *(unit.settle(each) for each in values[1:-1]), values[-1]]
-    parts = [_compared(unit, node, op, left, right)
-             for op, left, right in zip(node.ops, values[:-1], values[1:], strict=True)]
-    return condition("(" + " and ".join(part.code for part in parts) + ")")
+    left, right = unit.in_order([node.left, node.comparators[0]])
+    parts: list[tuple[list[str], str]] = []
+    with unit.capture() as lines:
+        right = unit.settle(right)
+        code = _compared(unit, node, node.ops[0], left, right).code
+    parts.append((lines, code))
+    for k, (op, each) in enumerate(zip(node.ops[1:], node.comparators[1:], strict=True), 3):
+        with unit.capture() as lines:
+            left, right = right, unit.value(each)
+            if k < len(node.comparators) + 1:
+                right = unit.settle(right)
+            code = _compared(unit, node, op, left, right).code
+        parts.append((lines, code))
+    return condition(unit.joined(parts, "and"))
 
 
 def _one(unit: Unit, node: ast.Compare, left: ast.expr, op: ast.cmpop,

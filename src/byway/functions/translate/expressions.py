@@ -251,22 +251,7 @@ def test(unit: Unit, node: ast.expr) -> str:
             code = unit.test(each)
         parts.append((lines, code))
     word = "and" if isinstance(node.op, ast.And) else "or"
-    if not any(lines for lines, _ in parts[1:]):
-        unit.lines += parts[0][0]
-        return "(" + f" {word} ".join(code for _, code in parts) + ")"
-    made, depth = unit.temp(), unit.depth
-    unit.emit(f"{made} = {int(word == 'or')}")
-    for k, each in enumerate(node.values):
-        with unit.capture():
-            code = unit.test(each)  # once more: its lines stand deeper now
-            lines = unit.lines
-        unit.lines += lines
-        unit.emit(f"if {code}:" if word == "and" else f"if not {code}:")
-        unit.depth += 1
-        if k == len(node.values) - 1:
-            unit.emit(f"{made} = {int(word == 'and')}")
-    unit.depth = depth
-    return f"({made} != 0)"
+    return unit.joined(parts, word)
 
 
 def both(unit: Unit, node: ast.BoolOp) -> Value:
@@ -276,11 +261,13 @@ def both(unit: Unit, node: ast.BoolOp) -> Value:
         with unit.capture() as lines:
             parts.append((lines, unit.value(each)))
     if all(value.truth and not lines for lines, value in parts):
-        return condition(test(unit, node))
+        word = " and " if isinstance(node.op, ast.And) else " or "
+        return condition("(" + word.join(truth(unit, node, value) for _, value in parts) + ")")
     made, depth = unit.temp(), unit.depth
     negated = "" if isinstance(node.op, ast.And) else "not "
-    for k, each in enumerate(node.values):
-        value = unit.number(each, "a side of and/or")
+    for k, (lines, value) in enumerate(parts):
+        unit.paste(lines, k)
+        value = whole(value, node.values[k], "a side of and/or")
         unit.emit(f"{made} = {value.code}")
         if k < len(node.values) - 1:
             unit.emit(f"if {negated}({made} != 0):")
@@ -293,12 +280,21 @@ def either(unit: Unit, node: ast.IfExp) -> Value:
     """a if condition else b."""
     code = unit.test(node.test)
     made = unit.temp()
-    with unit.capture():  # a constant beside an address is one
-        wide = "wide" in (unit.value(node.body).kind, unit.value(node.orelse).kind)
-    values = []
-    for head, branch in ((f"if {code}:", node.body), ("else:", node.orelse)):
-        with unit.block(head):
+    parts: list[tuple[list[str], Value]] = []
+    taken, rounds = [], unit.rounds
+    for branch in (node.body, node.orelse):
+        unit.rounds = rounds
+        with unit.capture() as lines:
             value = unit.value(branch)
+        parts.append((lines, value))
+        taken.append(unit.rounds)
+    unit.rounds = None if None in taken else max(each for each in taken if each is not None)
+    wide = "wide" in [value.kind for _, value in parts]  # a constant beside an address is one
+    values = []
+    for head, branch, (lines, value) in zip(
+            (f"if {code}:", "else:"), (node.body, node.orelse), parts, strict=True):
+        with unit.block(head):
+            unit.paste(lines, 1)
             if wide:
                 value = widened(value, branch, "one of the two")
             if value.kind not in ("number", "wide", "verdict", "record", "unknown"):

@@ -10,7 +10,6 @@ learns of all that is wrong at once.
 import ast
 from collections.abc import Sequence
 
-from byway.functions.instance import BUDGET
 from byway.functions.translate import calls, expressions, frames, states
 from byway.functions.translate.refused import Refused, forbidden
 from byway.functions.translate.unit import Unit
@@ -95,7 +94,7 @@ def _unpack(unit: Unit, target: ast.Tuple, node: ast.expr) -> None:
     if not isinstance(node, ast.Tuple) or len(node.elts) != len(target.elts):
         raise Refused(node, "several names on the left, and not as many values on the right",
                       "write as many values, like a, b = b, a, or one assignment for each")
-    values = [unit.in_order([each])[0] for each in node.elts]
+    values = unit.in_order(node.elts)
     copied = []
     for value in values:  # all are read before any is written
         name = unit.temp()
@@ -184,7 +183,7 @@ def _return(unit: Unit, node: ast.Return) -> bool:
 
 def _if(unit: Unit, node: ast.If) -> bool:
     code = unit.test(node.test)
-    before = set(unit.assigned)
+    before, rounds = set(unit.assigned), unit.rounds
     with unit.block(f"if {code}:"):
         ended = run(unit, node.body)
     after, unit.assigned = unit.assigned, before
@@ -192,8 +191,10 @@ def _if(unit: Unit, node: ast.If) -> bool:
         if not ended:
             unit.assigned = before & after
         return False
+    taken, unit.rounds = unit.rounds, rounds
     with unit.block("else:"):
         other = run(unit, node.orelse)
+    unit.rounds = None if taken is None or unit.rounds is None else max(taken, unit.rounds)
     if ended and other:
         return True
     if not ended:
@@ -201,16 +202,9 @@ def _if(unit: Unit, node: ast.If) -> bool:
     return False
 
 
-def _round(unit: Unit, node: ast.stmt) -> None:
-    """Add the lines that count a round of a loop, where rounds are counted."""
-    if unit.world.counting:
-        spent = unit.use("byway.functions.budget", "spent")
-        with unit.block(f"if {spent}(self):"):
-            unit.fault(node, BUDGET)
-
-
 def _body(unit: Unit, nodes: Sequence[ast.stmt], trips: int | None) -> None:
     """A loop's body. What it assigns may have no value behind the loop."""
+    unit.counts = True
     before, rounds, unit.rounds = set(unit.assigned), unit.rounds, 0
     run(unit, nodes)
     unit.assigned = before
@@ -224,19 +218,19 @@ def _while(unit: Unit, node: ast.While) -> bool:
     if node.orelse:
         raise Refused(node.orelse[0], "else at a loop", "set a variable before break, and test it")
     with unit.capture() as lines:
-        unit.test(node.test)
+        code = unit.test(node.test)
     endless = isinstance(node.test, ast.Constant) and bool(node.test.value)
     if endless or lines:
         with unit.block("while True:"):
             if not endless:
-                code = unit.test(node.test)
+                unit.paste(lines, 1)
                 with unit.block(f"if not {code}:"):
                     unit.emit("break")
-            _round(unit, node)
+            unit.spend(node)
             _body(unit, node.body, None)
     else:
-        with unit.block(f"while {unit.test(node.test)}:"):
-            _round(unit, node)
+        with unit.block(f"while {code}:"):
+            unit.spend(node)
             _body(unit, node.body, None)
     return endless and not _breaks(node.body)
 
@@ -272,12 +266,20 @@ def _for(unit: Unit, node: ast.For) -> bool:
         raise Refused(node, "break or continue in a loop over single values",
                       "write for i in range(...)")
     assigned = set(unit.assigned)
-    for value in values:
+    for value in [_kept(unit, each) for each in values]:
         unit.bind(node.target, node.target.id, value)
-        _round(unit, node)
+        unit.spend(node)
         _body(unit, node.body, 1)
     unit.assigned = assigned
     return False
+
+
+def _kept(unit: Unit, value: Value) -> Value:
+    """A value of an unrolled loop, whatever the rounds before it change."""
+    if value.constant is not None or value.kind not in ("number", "wide", "verdict", "record"):
+        return value
+    name = unit.temp()
+    return unit.assign(name, f"h{name}", value)
 
 
 def _range(unit: Unit, node: ast.For, target: ast.Name, call: ast.Call) -> None:
@@ -288,16 +290,33 @@ def _range(unit: Unit, node: ast.For, target: ast.Name, call: ast.Call) -> None:
         raise Refused(call, "a range whose step is no constant, or 0", "write the step as a number")
     trips = None
     if start.constant is not None and stop.constant is not None:
-        trips = len(range(start.constant, stop.constant, step.constant))
+        away = stop.constant - start.constant
+        trips = max(0, -(-away // step.constant))
     at, end = unit.temp(), unit.temp()
     unit.emit(f"{at} = {start.code}")
     unit.emit(f"{end} = {stop.code}")
     sign = "<" if step.constant > 0 else ">"
     with unit.block(f"while {at} {sign} {end}:"):
         before = set(unit.assigned)
-        _round(unit, node)
+        unit.spend(node)
         unit.bind(target, target.id, Value("number", at))
         add = unit.use(expressions.ARITH, "add")
         unit.emit(f"{at} = {add}({at}, {step.code})")
+        if _may_wrap(start, stop, step.constant, trips):  # it ends there, as Python's does
+            with unit.block(f"if {at} {sign} v_{target.id}:"):
+                unit.emit(f"{at} = {end}")
         _body(unit, node.body, trips)
         unit.assigned = before
+
+
+def _may_wrap(start: Value, stop: Value, step: int, trips: int | None) -> bool:
+    """May a range's counter leave 64 bits behind its last round?"""
+    if abs(step) == 1:
+        return False
+    if trips is not None:
+        last = start.constant + trips * step
+    elif stop.constant is not None:
+        last = stop.constant + step
+    else:
+        return True
+    return not -(1 << 63) <= last < 1 << 63

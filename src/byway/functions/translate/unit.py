@@ -7,11 +7,12 @@ Used by the parts of translate, which add lines to it. Uses values.py and refuse
 import ast
 import contextlib
 import dataclasses
+import re
 import types
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from byway.functions.instance import LINE_BITS, I
+from byway.functions.instance import BUDGET, LINE_BITS, I
 from byway.functions.translate.refused import Refused
 from byway.functions.translate.values import UNKNOWN, Value, whole
 
@@ -24,7 +25,8 @@ FILE_SHIFT = LINE_BITS  # a fault's place: the line, and above it which of the f
 @dataclasses.dataclass
 class Unit:
     """``function``: the author's, as Python has it (for the names that it sees). ``node``: its
-    source. ``rounds``: how many rounds its loops take at the most (None: nobody knows)."""
+    source. ``rounds``: how many rounds its loops and calls take at the most (None: nobody knows).
+    ``size``: lines of the kernels that become part of this one."""
 
     world: "World"
     function: types.FunctionType
@@ -36,9 +38,10 @@ class Unit:
     assigned: set[str] = dataclasses.field(default_factory=set)
     result: Value | None = None
     rounds: int | None = 0
+    size: int = 0
     faulty: bool = False
     reshapes: bool = False
-    loops: int = 0  # that the line at hand is in
+    counts: bool = False  # is a call of it a round? Where it has loops, or calls
 
     # ------------------------------------------------------------ lines
     def emit(self, line: str) -> None:
@@ -66,6 +69,10 @@ class Unit:
             yield self.lines
         finally:
             self.lines = kept
+
+    def paste(self, lines: Sequence[str], deeper: int = 0) -> None:
+        """Add lines that were kept, so much deeper than where they were made."""
+        self.lines += ["    " * deeper + line for line in lines]
 
     def temp(self) -> str:
         """A name that nobody has."""
@@ -103,6 +110,22 @@ class Unit:
             values.append(self.settle(value) if k < last else value)
         return values
 
+    def joined(self, parts: Sequence[tuple[list[str], str]], word: str) -> str:
+        """Conditions, each with the lines that must come before it, joined by "and" or "or": one
+        after the other, as far as it must go."""
+        if not any(lines for lines, _ in parts[1:]):
+            self.lines += parts[0][0]
+            return "(" + f" {word} ".join(code for _, code in parts) + ")"
+        made, depth = self.temp(), self.depth
+        self.emit(f"{made} = {int(word == 'or')}")
+        for k, (lines, code) in enumerate(parts):
+            self.paste(lines, k)
+            self.emit(f"if {code}:" if word == "and" else f"if not {code}:")
+            self.depth += 1
+        self.emit(f"{made} = {int(word == 'and')}")
+        self.depth = depth
+        return f"({made} != 0)"
+
     def settle(self, value: Value) -> Value:
         """The value as it is now, whatever happens later."""
         if value.settled or value.kind in ("text", "tuple", "object", "state", "self", "unknown"):
@@ -113,6 +136,10 @@ class Unit:
     def assign(self, name: str, high: str, value: Value) -> Value:
         """Give a value a name (the high word of a wide one: ``high``)."""
         code = f"int({value.code})" if value.test else value.code
+        if re.search(rf"\b{name}\b", value.high):  # read before the low word is written
+            kept = self.temp()
+            self.emit(f"{kept} = {value.high}")
+            value = dataclasses.replace(value, high=kept)
         self.emit(f"{name} = {code}")
         if value.high:
             self.emit(f"{high} = {value.high}")
@@ -121,11 +148,24 @@ class Unit:
     # ------------------------------------------------------------ faults
     def fault(self, node: ast.AST, kind: int) -> None:
         """Add the lines that end the function here with a fault."""
-        self.faulty = True
-        place = self.world.file_number(self.function) << FILE_SHIFT | getattr(node, "lineno", 0)
         store = self.use("byway.machine.mem", "st64")
-        self.emit(f"{store}(self + {I.fault}, {kind << 32 | place})")
+        self.emit(f"{store}(self + {I.fault}, {self._fault_word(node, kind)})")
         self.emit("return 0")
+
+    def _fault_word(self, node: ast.AST, kind: int,
+                    function: types.FunctionType | None = None) -> int:
+        """What is noted of a fault: its kind and place (``function``: what that is in)."""
+        self.faulty = True
+        file = self.world.file_number(function or self.function)
+        return kind << 32 | file << FILE_SHIFT | getattr(node, "lineno", 0)
+
+    def spend(self, node: ast.AST, function: types.FunctionType | None = None) -> None:
+        """Add the lines that take a round from the budget, where rounds are counted. ``node``: the
+        loop, or (in ``function``) what is called."""
+        if self.world.counting:
+            spent = self.use("byway.functions.budget", "spent")
+            with self.block(f"if {spent}(self, {self._fault_word(node, BUDGET, function)}):"):
+                self.emit("return 0")
 
     def check_fault(self) -> None:
         """Add the lines that end the function where something that it called went wrong."""

@@ -14,8 +14,10 @@ Kernels are written as text. An expression stays an expression; whatever changes
 wrong is a line of its own, in the author's order. A fault ends the function at once: it is noted in
 the instance's record (kind, file, line), the kernel returns, and so do its callers.
 
-Loops: where their rounds are known and within the budget, they run as they are. Else all is
-translated once more, and each round of each loop takes one from the budget (``counting``).
+Loops and calls: where it is known how many rounds and calls there are at the most, and that is
+within the budget, they run as they are. Else all is translated once more, and each round of each
+loop and each call takes one from the budget (``counting``). Calls of what has neither loops nor
+calls do not: they cost what its lines would, and there are only so many of them in a source.
 """
 
 import ast
@@ -35,21 +37,28 @@ from byway.nf.problem import Problem
 _MEM = "byway.machine.mem"
 DIGEST = "__DIGEST__"  # stands in the text for the digest of the text
 _PARAMETERS = "self, row, frame, batch, now"
+_SHORT, _INLINED = 7, 100  # lines of a kernel that becomes part of its callers: its own, and in all
 
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """A kernel that was made of a method or function."""
+    """A kernel that was made of a method or function (``node``). ``counts``: is a call of it a
+    round? ``spends``: does it take that from the budget itself? Then its caller, who looks for a
+    fault anyway, does not."""
 
     name: str
     result: Value
     faulty: bool
     reshapes: bool
     rounds: int | None
+    size: int
+    node: ast.FunctionDef
+    counts: bool
+    spends: bool
 
 
 class World:
-    """``counting``: do loops take their rounds from the budget? ``problems``: all that was refused.
+    """``counting``: do loops and calls take from the budget? ``problems``: all that was refused.
     ``reasons``: of drops, in the order in which they were met (shared between entries)."""
 
     def __init__(self, definition: Definition, reasons: list[str], files: list[str],
@@ -199,16 +208,23 @@ class World:
             self._open.pop()
         if not ended:
             self._fall_off(unit, source)
+        spends = unit.counts and unit.faulty and bool(self._open)
+        if spends:
+            with unit.capture() as first:
+                unit.spend(source)
+            unit.lines[:0] = first
         number = f"{len(self.kernels)}_" if self._open else ""
         name = f"{function.__name__}_{number}{DIGEST}"
-        inline = "(inline=True)" if len(unit.lines) < 7 or not self._open else ""
+        short = len(unit.lines) < _SHORT and unit.size < _INLINED
+        inline = "(inline=True)" if short or not self._open else ""
         self.kernels.append("\n".join([
             f"@kernel{inline}", f"def {name}({', '.join(parameters)}):", *unit.lines]))
         if unit.faulty:
             self.flags |= {does.FAULTY, does.STATEFUL}
         if unit.reshapes:
             self.flags.add(does.RESHAPES)
-        return Made(name, unit.result or NONE, unit.faulty, unit.reshapes, unit.rounds)
+        return Made(name, unit.result or NONE, unit.faulty, unit.reshapes, unit.rounds,
+                    len(unit.lines) + unit.size if short else 0, source, unit.counts, spends)
 
     def _fall_off(self, unit: Unit, source: ast.FunctionDef) -> None:
         """The last line is reached: right in what returns nothing."""
