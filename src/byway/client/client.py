@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+_BUILD_SECONDS = 240.0  # code of network functions is there by then, or refused
 
 class ClientError(Exception):
     """A call that failed: `problem` says why, `fix` what to do, `status` is HTTP's (0: no answer).
@@ -326,6 +327,12 @@ class Client:
         found: Row = self._call(method, path, body).json()
         return found
 
+    def _patience(self, method: str, path: str, body: Mapping[str, Any] | None) -> float:
+        """Seconds that an answer may take: a change of network functions waits for their code."""
+        builds = "/v1/functions" in path or path.endswith("/chain") or any(
+            key in (body or {}) for key in ("chain", "chain_tx", "functions"))
+        return max(self._timeout, _BUILD_SECONDS) if builds and method != "GET" else self._timeout
+
     def _call(
         self, method: str, path: str, body: Mapping[str, Any] | None = None,
         timeout: float | None = None,
@@ -335,7 +342,7 @@ class Client:
         try:
             answer = self._connection().request(
                 method, path, json=None if body is None else dict(body),
-                timeout=timeout or self._timeout)
+                timeout=timeout or self._patience(method, path, body))
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise NotReachable(
                 f"no switch answers at {self.path} ({error})",

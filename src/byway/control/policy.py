@@ -107,8 +107,7 @@ class Policy:
 
     def _refit(self, names: Iterable[str]) -> None:
         """The functions, or services, of these ports are others."""
-        for port in [self._ports[name] for name in names if name in self._ports]:
-            self._fit(port)
+        self._fit(*(self._ports[name] for name in names if name in self._ports))
 
     def leave(self, port: Port) -> None:
         """The port is about to be closed."""
@@ -145,8 +144,7 @@ class Policy:
     def network_changed(self, name: str) -> None:
         """A network has other values: fit its ports."""
         self._routers.network_changed(self._networks[name].config)
-        for port in [p for p in self._ports.values() if name in p.config.networks]:
-            self._fit(port)
+        self._fit(*[p for p in self._ports.values() if name in p.config.networks])
 
     def network_gone(self, name: str) -> None:
         """A network is about to be removed; it has no ports."""
@@ -157,8 +155,19 @@ class Policy:
         self._routers.finish()
         self.functions.finish()
 
-    def _fit(self, port: Port) -> None:
-        """Have the port's stages be what is wanted of them."""
+    def _fit(self, *ports: Port) -> None:
+        """Have the ports' stages be what is wanted of them. What they led to before is let go when
+        nobody uses it any more, once for all of them."""
+        before: list[list[Any]] = []
+        try:
+            for port in ports:
+                before.append(self._parts.get(port.name, []))
+                self._fit_one(port)
+        finally:
+            if any(before):
+                self._engine.settle()
+
+    def _fit_one(self, port: Port) -> None:
         parts: list[Any] = []
         wanted = self._wanted(port, parts)
         trunk = self._trunks.get(port.name)
@@ -177,9 +186,7 @@ class Policy:
                 **self._chains(port, network, parts),
                 "groups": self._security.attach_number(port, sub.index)}, sub.push.address)
         port.record["stages"] = address_of(self._records[port.name])
-        before, self._parts[port.name] = self._parts.get(port.name), parts
-        if before:
-            self._engine.settle()  # then nobody uses what was there before
+        self._parts[port.name] = parts
 
     @staticmethod
     def _store(record: Any, wanted: Mapping[str, int], trunk: int) -> None:
