@@ -21,7 +21,7 @@ from tests.system.peers.switch import Switch
 from tests.system.peers.tapped import Tapped
 from tests.system.peers.veth import transfer
 
-pytestmark = [pytest.mark.system, pytest.mark.compiled_only, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.compiled_only, pytest.mark.timeout(600)]
 
 DATA = Random(4).randbytes(4 << 20)
 USER_DATA = Random(5).randbytes(16_000).hex()
@@ -98,7 +98,7 @@ def lab(folder: Path) -> Iterator[Lab]:
                     for name, (_, address, _) in STATIONS.items()}
         switch = stack.enter_context(Switch(folder, [], text=configuration(folder, stations)))
         wait_until(lambda: {port["state"] for port in switch.client.ports()} == {"up"},
-                   "the chains are built", 200)
+                   "the chains are built", 300)
         yield Lab(switch, stations)
 
 
