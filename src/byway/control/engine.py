@@ -15,9 +15,8 @@ what comes. No change costs more for what is there already. An rx queue is serve
 as long as its port lives (assignment.py).
 
 Timers: once a second old fdb entries go, and ports are tried that could not be opened. Twenty times
-a second: does a worker hang in the middle of a pass? A peer can make a write to its event fd block;
-a signal gets the worker out of it (machine.interrupt). The alarm event fd is written by a worker
-that found a broken ring and by the SIGBUS guard; the engine then asks every port for trouble.
+a second a worker that hangs in the middle of a pass is interrupted (machine.interrupt): a peer can
+make a write to its event fd block. Who finds a ring broken writes the alarm event fd.
 """
 
 import asyncio
@@ -86,8 +85,7 @@ class Engine(PortHost):
             try:
                 worker.start()
             except OSError as error:
-                raise EngineError(f"switch: workers: {error}", "name CPUs that may be used") \
-                    from None
+                raise EngineError(f"switch: workers: {error}", "name other CPUs") from None
         for events in self._events:
             self.loop.add_reader(events.fd, self._on_events, events)
         self._timers["ahead"] = self.loop.call_later(
@@ -146,6 +144,8 @@ class Engine(PortHost):
 
     def open_waiting(self) -> None:
         """Try again to open ports that could not be opened. Pauses no worker."""
+        with self.together():
+            self._unopened.open_held()
         for again in self._unopened.again(self.overlay.tunnels.config):
             self.apply(again)
 

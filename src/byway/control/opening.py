@@ -47,6 +47,7 @@ class Unopened:
     def __init__(self, why_shut: Callable[[Port], str] = lambda port: "") -> None:
         self._why_shut = why_shut
         self._ports: dict[str, Port] = {}
+        self._held: dict[str, Port] = {}  # those of them that nobody has tried yet
 
     def open(self, port: Port, patient: bool) -> None:
         """Open a port. Where it cannot be and we are patient, or where it must not be, it is to be
@@ -54,7 +55,7 @@ class Unopened:
         try:
             if shut := self._why_shut(port):
                 port.state, port.reason = "down", shut
-                self._ports[port.name] = port
+                self._ports[port.name] = self._held[port.name] = port
             else:
                 open_port(port)
         except EngineError as why:
@@ -66,6 +67,13 @@ class Unopened:
     def discard(self, name: str) -> None:
         """It is gone, or open."""
         self._ports.pop(name, None)
+        self._held.pop(name, None)
+
+    def open_held(self) -> None:
+        """Open those that must not be opened before, and now may be: however many they are."""
+        for name, port in [one for one in self._held.items() if not self._shut(one[1])]:
+            self.discard(name)
+            self.open(port, patient=True)
 
     def again(self, underlay: UnderlayConfig | None) -> Iterator[list[Action]]:
         """The changes by which those are tried that are to be tried now."""

@@ -12,6 +12,7 @@ by a process that leaves the processor to everybody else. Whoever needs it earli
 process has ended, and compiles by itself what it has not left (late, but right).
 """
 
+import asyncio
 import atexit
 import functools
 import os
@@ -28,6 +29,7 @@ from byway.worker.staging import rx_stages, tx_stages
 # What control calls, where it has to do with stages.
 TABLES: tuple[Any, ...] = (*population.ENTRIES, *events.ENTRIES, *groups_control.ENTRIES)
 _COMPILE = "import os; os.nice({}); from byway.worker.units import compile_all; compile_all()"
+POLL_SECONDS = 0.05
 _LAST = 19  # nice(2): whoever else wants the processor has it
 
 
@@ -54,6 +56,8 @@ class _Compiling:
     """The process that compiles, of which there is one at the most."""
 
     process: "subprocess.Popen[bytes] | None" = None
+    patient = False
+    made = False  # is all in the cache?
 
 
 def start(progress: Callable[[str], None] | None = None, *, patient: bool = False) -> None:
@@ -61,12 +65,28 @@ def start(progress: Callable[[str], None] | None = None, *, patient: bool = Fals
     wants. Returns at once. Idempotent."""
     if _Compiling.process or all_cached():
         return
+    _Compiling.patient = patient
     if progress:
         progress("compiling stages beside (first run with these sources)")
     _Compiling.process = subprocess.Popen(
         [sys.executable, "-c", _COMPILE.format(_LAST if patient else 0)], stdin=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     atexit.register(_end)
+
+
+async def made() -> None:
+    """Returns when all of it is in the cache; the control thread goes on meanwhile. A process that
+    is patient ends, and another one goes on with what it has left in the cache."""
+    if _Compiling.made or all_cached():
+        _Compiling.made = True
+        return
+    if _Compiling.patient:
+        _end()
+        _Compiling.process = None
+    start()
+    while _Compiling.process and _Compiling.process.poll() is None:
+        await asyncio.sleep(POLL_SECONDS)
+    _Compiling.made = True
 
 
 def finish() -> None:
