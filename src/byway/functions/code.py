@@ -41,7 +41,7 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """It stays empty."""
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=1024)
 def native(composed: Composed) -> Native:
     """The chain as a C function; its code is compiled or loaded when its address is asked for."""
     if not any(isinstance(finder, _Absent) for finder in sys.meta_path):

@@ -3,23 +3,36 @@
 
 Used by build.py and by the commands that check functions: they import the author's file, and what
 that imports. The switch itself never does. Uses nf.
+
+Theory of operation
+-------------------
+Files of several folders may be imported in one process, and a name like "limits" is another module
+in each of them. So whatever an author's file imports that came neither with Python nor as a package
+nor with Byway is *his*: it is imported anew for each function (``_HIS`` of the file's own module
+says what it was, and the next ``find`` takes it out of sys.modules), and its digest is noted. A
+module beside the file goes before one of the same name that this process happens to have imported.
 """
 
 import hashlib
 import importlib
 import importlib.util
+import site
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
+from byway.machine.cachedir import PACKAGE, read_file
 from byway.nf.function import is_function
 from byway.nf.problem import FunctionError, Problem
 
 BUILTIN = "byway."
 _PACKAGE = "byway.functions.builtin"
+_AUTHOR, _HIS = "byway_author_", "__byway_imported__"
+_MOST = 1 << 24  # bytes of a file
 
 
 def find(use: str, folder: Path) -> tuple[type, dict[str, str]]:
@@ -30,9 +43,9 @@ def find(use: str, folder: Path) -> tuple[type, dict[str, str]]:
         return _chosen(use, "", module), {}
     file, _, name = use.partition(":")
     path = (folder / file).resolve()
-    before = set(sys.modules)
-    found = _chosen(use, name, _imported(use, path))
-    return found, _files(path, before)
+    digest = digest_of(path)
+    module = _imported(use, path)
+    return _chosen(use, name, module), {**_files(module), str(path): digest}
 
 
 def is_builtin(use: str) -> bool:
@@ -48,9 +61,9 @@ def builtins() -> list[str]:
 
 
 def digest_of(path: Path) -> str:
-    """Of a file's bytes; "" where it cannot be read."""
+    """Of a file's bytes; "" where it cannot be read, or is far too long for a program."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(path, _MOST)).hexdigest()
     except OSError:
         return ""
 
@@ -65,12 +78,16 @@ def _builtin(use: str) -> ModuleType:
 def _imported(use: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise _problem(str(path), "there is no such file", "write its path, as in guard.py:Name")
-    spec = importlib.util.spec_from_file_location(f"byway_author_{path.stem}", path)
+    if path.stat().st_size > _MOST:
+        raise _problem(str(path), f"it has more than {_MOST >> 20} MiB", "name a program's file")
+    place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
+    spec = importlib.util.spec_from_file_location(f"{_AUTHOR}{path.stem}_{place}", path)
     if spec is None or spec.loader is None:
         raise _problem(str(path), "this is no Python file", "give it a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
+    _forget()
     sys.modules[spec.name] = module
-    with _beside(path.parent):
+    with _beside(path.parent, module):
         try:
             spec.loader.exec_module(module)
         except FunctionError:
@@ -87,14 +104,51 @@ def _imported(use: str, path: Path) -> ModuleType:
     return module
 
 
+def _forget() -> None:
+    """Modules that were imported for functions found before are imported anew."""
+    for author in [one for name, one in sys.modules.items() if name.startswith(_AUTHOR)]:
+        for name, module in vars(author).get(_HIS, {}).items():
+            if sys.modules.get(name) is module:
+                del sys.modules[name]
+
+
 @contextmanager
-def _beside(folder: Path) -> Iterator[None]:
-    """The modules beside an author's file can be imported."""
+def _beside(folder: Path, module: ModuleType) -> Iterator[None]:
+    """The modules beside an author's file can be imported; afterwards ``module`` has those that
+    are his. No compiled copy is written: by the file's time and length it may be mistaken for that
+    of the next edit."""
+    hidden = {name: sys.modules.pop(name) for name in _names(folder) if name in sys.modules}
+    before, writes = dict(sys.modules), sys.dont_write_bytecode
     sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    importlib.invalidate_caches()
     try:
         yield
     finally:
         sys.path.remove(str(folder))
+        sys.dont_write_bytecode = writes
+        vars(module)[_HIS] = {name: one for name, one in sys.modules.items()
+                              if before.get(name) is not one and _is_his(one, folder)}
+        sys.modules.update(hidden)
+
+
+def _names(folder: Path) -> Iterator[str]:
+    """The modules in a folder, but for names that are Byway's or Python's own."""
+    for path in folder.glob("*.py"):
+        if path.stem not in sys.stdlib_module_names and path.stem not in ("byway", "__main__"):
+            yield path.stem
+
+
+def _is_his(module: ModuleType, folder: Path) -> bool:
+    file = getattr(module, "__file__", None)
+    if not file:
+        return False
+    path = Path(file).resolve()
+    paths = sysconfig.get_paths()
+    foreign = [PACKAGE, *(Path(one).resolve() for one in (
+        *site.getsitepackages(), site.getusersitepackages(),
+        *(paths[key] for key in ("stdlib", "platstdlib", "purelib", "platlib"))))]
+    return not any(path.is_relative_to(one) and not folder.is_relative_to(one) for one in foreign)
 
 
 def _chosen(use: str, name: str, module: ModuleType) -> type:
@@ -113,13 +167,9 @@ def _chosen(use: str, name: str, module: ModuleType) -> type:
                    f"write FILE:NAME; there are: {known}")
 
 
-def _files(path: Path, before: set[str]) -> dict[str, str]:
-    """The author's file, and the modules beside it that were imported with it."""
-    files = {path}
-    for name in set(sys.modules) - before:
-        file = getattr(sys.modules[name], "__file__", None)
-        if file and Path(file).resolve().is_relative_to(path.parent):
-            files.add(Path(file).resolve())
+def _files(module: ModuleType) -> dict[str, str]:
+    """The modules that were imported with an author's, with their digests."""
+    files = {Path(str(one.__file__)).resolve() for one in vars(module)[_HIS].values()}
     return {str(one): digest_of(one) for one in sorted(files)}
 
 

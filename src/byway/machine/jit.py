@@ -20,16 +20,15 @@ wrapper nor optimisation of its own: the entry that it ends up in is made of all
 and optimised as a whole. That halves the time of the first start. A call from Python compiles the
 block by itself, for tests.
 
-The directory is private to the user: cache files are pickles, and whoever can write them runs
-code in the switch. A directory that others can write to is refused.
+Cache files are pickles: cachedir says which are believed. What cannot be loaded is compiled anew.
 """
 
 import contextlib
 import ctypes
 import functools
 import gc
-import os
-import stat
+import hashlib
+import pickle
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -42,6 +41,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.serialize import dumps
 from numba.core.types.functions import BaseFunction
 
 from byway.machine.cachedir import (
@@ -49,6 +49,9 @@ from byway.machine.cachedir import (
     FUNCTIONS,
     TESTING,
     cache_root,
+    keep,
+    kept,
+    private,
     sources_digest,
 )
 from byway.machine.dual import Interpreted
@@ -88,20 +91,48 @@ class _Locator(_CacheLocator):  # type: ignore[misc]
         return cls(py_func, py_file)
 
     def ensure_cache_path(self) -> None:
-        path = self.get_cache_path()
-        os.makedirs(path, mode=0o700, exist_ok=True)
-        found = os.stat(path)
-        if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-            raise PermissionError(f"{path}: others may write here; set BYWAY_CACHE to a private"
-                                  " directory")
+        private(Path(self.get_cache_path()))
 
 
 class _Impl(CompileResultCacheImpl):  # type: ignore[misc]
     _locator_classes: ClassVar = [_Locator]
 
 
+class _Files:
+    """The files of one function's code, each for one type of machine and one source: what Numba
+    asks for its cache. No index, whose pickle would be one more to believe."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self._folder, self._name = folder, name
+
+    def _path(self, key: Any) -> Path:
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        return self._folder / f"{self._name}.{digest}.nbc"
+
+    def load(self, key: Any) -> Any:
+        """What was saved; None: nothing that is believed."""
+        found = kept(self._path(key))
+        return None if found is None else pickle.loads(found)
+
+    def save(self, key: Any, data: Any) -> None:
+        """OSError: it cannot be kept."""
+        keep(self._path(key), dumps(data))
+
+
 class _Cache(FunctionCache):  # type: ignore[misc]
     _impl_class = _Impl
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _Files(Path(self._cache_path), self._impl.filename_base)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception as error:  # of code that is as it was saved: whatever the linker says
+            print(f"byway: machine code of {self._name} cannot be loaded"
+                  f" ({type(error).__name__}: {error}); it is compiled anew", file=sys.stderr)
+            return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         try:
@@ -143,6 +174,21 @@ class _EntryCompiler(Compiler):  # type: ignore[misc]
         self.state.library = _Whole(self.state.targetctx.codegen(), function.__qualname__)
         self.state.library.enable_object_caching()
         return super().compile_extra(function)
+
+
+class NotKeptError(Exception):
+    """The code is not in the cache, and was not to be compiled."""
+
+
+class _CFunction(CFunc):  # type: ignore[misc]
+    """Numba's C function, which may be told not to compile."""
+
+    loads_only = False
+
+    def _compile_uncached(self) -> Any:
+        if self.loads_only:
+            raise NotKeptError
+        return super()._compile_uncached()
 
 
 class _PartCompiler(Compiler):  # type: ignore[misc]
@@ -281,7 +327,7 @@ def is_cached(entry: Any) -> bool:
     implementation = entry._cache._impl
     name = implementation.filename_base
     path = Path(implementation.locator.get_cache_path())
-    return path.is_dir() and any(path.glob(f"{name}*.nbc"))
+    return path.is_dir() and any(path.glob(f"{name}.*.nbc"))
 
 
 class Native:
@@ -295,7 +341,7 @@ class Native:
         self._code: Any = None
         if not INTERPRETED:
             signature = (tuple([types.int64] * arguments), types.int64)
-            self._code = CFunc(function, signature, {}, dict(OPTIONS), _EntryCompiler)
+            self._code = _CFunction(function, signature, {}, dict(OPTIONS), _EntryCompiler)
             self._code._cache = _Cache(function)
 
     @functools.cached_property
@@ -310,6 +356,18 @@ class Native:
         address = int(ctypes.cast(self._code, ctypes.c_void_p).value or 0)
         Interpreted.functions[address] = self.function
         return address
+
+    def load(self) -> bool:
+        """Have its code, if that is in the cache; it is not compiled. -> is there code?"""
+        if INTERPRETED or "address" in self.__dict__:
+            return True
+        self._code.loads_only = True
+        try:
+            return self.address != 0
+        except NotKeptError:
+            return False
+        finally:
+            self._code.loads_only = False
 
     @property
     def cached(self) -> bool:

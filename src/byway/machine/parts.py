@@ -13,13 +13,13 @@ whole. What is kept of a part: its signature, its code, and which parts it calls
 one in each process; so a part counts as known only where those that it calls are known by the same
 symbols. If not (two processes have kept different parts at once) it is compiled again.
 
-Parts lie in the directory that is named by the digest of all sources, as entries do. Not kept are
+Parts lie in the directory that is named by the digest of all sources, as entries do (those whose
+source is made, of authors' functions, are forgotten in time: cachedir). Not kept are
 parts with addresses in them, parts that call something that is not kept, and parts of modules
 outside the package.
 """
 
 import hashlib
-import os
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +29,9 @@ import llvmlite.binding as llvm
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import CompileResult
 
+from byway.machine.cachedir import keep, kept
+
+PART, MADE_PART = "part_", "made_"  # how files begin: of parts, and of those whose source is made
 _RUNTIME = "nrt"  # of objects with counted references, of which kernels have none
 
 
@@ -87,9 +90,7 @@ class PartCache:
                   "called": [(each.kept, each.symbol) for each in called]}
         PartCache.known[part.kept] = part
         try:
-            fresh = folder.parent / f"{part.kept}.{os.getpid()}"
-            fresh.write_bytes(pickle.dumps(stored))
-            fresh.replace(folder.parent / part.kept)
+            keep(folder.parent / part.kept, pickle.dumps(stored))
         except OSError:
             return  # it is compiled again the next time
 
@@ -99,15 +100,16 @@ class PartCache:
         place = ((function.__module__, function.__code__.co_firstlineno)
                  if Path(function.__code__.co_filename).is_file() else ())
         what = (function.__qualname__, place, str(signature), target.codegen().magic_tuple())
-        return f"{folder.name}/part_{hashlib.sha256(repr(what).encode()).hexdigest()[:24]}"
+        kind = PART if place else MADE_PART
+        return f"{folder.name}/{kind}{hashlib.sha256(repr(what).encode()).hexdigest()[:24]}"
 
 
 def _load(root: Path, name: str, target: Any) -> tuple[Part, dict[str, Any]] | None:
     """A part of this name, and all that it calls; None: it is not there as a whole."""
-    try:
-        stored = pickle.loads((root / name).read_bytes())
-    except (OSError, EOFError, pickle.UnpicklingError):
+    found = kept(root / name)
+    if found is None:
         return None
+    stored = pickle.loads(found)
     known = PartCache.known.get(name)
     if known is not None:
         return (known, stored) if known.symbol == stored["symbol"] else None
@@ -115,8 +117,8 @@ def _load(root: Path, name: str, target: Any) -> tuple[Part, dict[str, Any]] | N
     for other, symbol in stored["called"]:
         part = PartCache.known.get(other)
         if part is None:
-            found = _load(root, other, target)
-            part = found[0] if found else None
+            whole = _load(root, other, target)
+            part = whole[0] if whole else None
         if part is None or part.symbol != symbol:
             return None
         called.append(part)

@@ -2,14 +2,18 @@
 """The one decorator and the cache of machine code."""
 
 import os
+import pickle
 import random
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from byway.machine import cachedir, jit
+from byway.machine.cachedir import keep
 from byway.machine.clock import measure_hz, tsc
 from byway.machine.layout import address_of
 from byway.machine.mem import ld64, st64
@@ -46,6 +50,56 @@ def test_the_cache_is_private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     path.chmod(0o777)
     with pytest.raises(PermissionError, match="others may write here"):
         locator.ensure_cache_path()
+
+
+_LOAD = """
+from byway.machine.jit import Native
+from tests.unit.machine.test_jit import plus_one
+import sys
+
+native = Native(plus_one, 1)
+print(native.load(), native.cached)
+if "compile" in sys.argv:
+    print(native.address != 0, native.load())
+"""
+
+
+def _loaded(cache: Path, *words: str) -> tuple[str, str]:
+    """What a process says of the code of ``plus_one``, and what it complains of."""
+    done = subprocess.run(
+        [sys.executable, "-c", _LOAD, *words], capture_output=True, text=True, check=True,
+        cwd=Path(__file__).parents[3], timeout=100,
+        env={**os.environ, "BYWAY_CACHE": str(cache)})
+    return " ".join(done.stdout.split()), done.stderr
+
+
+@pytest.mark.compiled_only
+def test_code_is_loaded_where_it_was_kept_and_never_compiled_for_that(tmp_path: Path) -> None:
+    assert _loaded(tmp_path) == ("False False", "")
+    assert _loaded(tmp_path, "compile") == ("False False True True", "")
+    assert _loaded(tmp_path) == ("True True", "")
+    (code,) = tmp_path.rglob("*plus_one*.nbc")
+    whole = code.read_bytes()
+    code.write_bytes(whole[:-1])
+    assert _loaded(tmp_path) == ("False True", "")
+    assert _loaded(tmp_path, "compile") == ("False True True True", "")
+    keep(code, pickle.dumps(("not", "what", "the", "linker", "takes")))
+    answer, said = _loaded(tmp_path)
+    assert answer == "False True"
+    assert "cannot be loaded" in said
+    assert _loaded(tmp_path, "compile")[0] == "False True True True"
+    assert _loaded(tmp_path) == ("True True", "")
+
+
+@pytest.mark.compiled_only
+def test_code_that_others_may_have_written_is_not_loaded(tmp_path: Path) -> None:
+    _loaded(tmp_path, "compile")
+    (code,) = tmp_path.rglob("*plus_one*.nbc")
+    code.parent.chmod(0o777)
+    assert _loaded(tmp_path)[0].startswith("False")
+    answer, said = _loaded(tmp_path, "compile")
+    assert answer.endswith("True True")
+    assert "others may write here" in said
 
 
 @pytest.mark.interpreted_only
@@ -92,7 +146,7 @@ def test_the_clock() -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_parts_are_linked_after_all_of_their_callers(seed: int) -> None:
     rng = random.Random(seed)
-    parts = [object.__new__(jit._Part) for _ in range(12)]
+    parts = [object.__new__(jit.Part) for _ in range(12)]
     for k, part in enumerate(parts):
         part._linking_libraries = rng.sample(parts[k + 1:], min(len(parts) - k - 1, 3))
     rng.shuffle(called := parts[:4])

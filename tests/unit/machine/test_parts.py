@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from byway.machine.cachedir import keep, kept
+
 pytestmark = pytest.mark.compiled_only
 
 _SCRIPT = """
@@ -59,7 +61,7 @@ def test_a_part_that_others_no_longer_know_by_its_symbol_is_compiled_again(tmp_p
     """Two processes may have kept different parts at once."""
     _answer(tmp_path, 0)
     for part in (tmp_path / "cache").rglob("part_*"):
-        stored = pickle.loads(part.read_bytes())
+        stored = pickle.loads(kept(part) or b"")
         if "ipv4_layers" in stored["symbol"]:
-            part.write_bytes(pickle.dumps({**stored, "symbol": stored["symbol"] + "x"}))
+            keep(part, pickle.dumps({**stored, "symbol": stored["symbol"] + "x"}))
     assert _answer(tmp_path, 1)[:3] == [15, 0, 1]
