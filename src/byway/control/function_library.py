@@ -13,15 +13,18 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from byway.control.function_process import ask
+from byway.control.function_process import aside, ask
 from byway.control.function_steps import Order
-from byway.control.problem import Problem
+from byway.control.problem import EngineError, Problem
 from byway.functions.blueprint import Blueprint
-from byway.functions.built import COMMAND, known
+from byway.functions.built import COMMAND, known, sources
 from byway.functions.code import native
 from byway.functions.compose import Composed, compose
+from byway.machine.cachedir import cache_root
+from byway.machine.jit import INTERPRETED
 
 BUILD_SECONDS, MORE_SECONDS = 60.0, 30.0  # for one function, and for each other one
+READ_SECONDS = 5.0  # for a look at the files of all functions of a change
 FOLDER = "/"  # the paths of files are absolute
 
 
@@ -65,7 +68,7 @@ class Library:
         if any(use not in self.blueprints for use, _ in order.steps):
             return True
         code = self._composed(order, self.blueprints)
-        if code.places and not native(code.composed).cached:
+        if code.places and not native(code.composed).load():
             return True
         self._codes[order] = code
         return False
@@ -90,24 +93,46 @@ class Library:
         """Have these in the cache, of files as they are now. Nothing of the switch changes yet.
         EngineError: the process does not end, or ends badly."""
         wanted = dict.fromkeys([*uses, *(use for order in orders for use, _ in order.steps)])
-        found = {use: blueprint for use in wanted if (blueprint := known(use, FOLDER))}
+        found = await self._known(wanted)
         if len(found) == len(wanted) and all(self._ready(order, found) for order in orders):
             return Built(tuple(orders), found)
         answer = await ask(self._builder, {
+            **({} if INTERPRETED else {"sources": sources()}),  # whose code is to fit together
             "functions": dict.fromkeys(wanted, FOLDER),
             "chains": [{"direction": order.direction, "uses": [use for use, _ in order.steps],
                         "own": [own for _, own in order.steps], "traced": order.traced}
                        for order in orders]},
             f"building {', '.join(wanted)}", BUILD_SECONDS + MORE_SECONDS * (len(wanted) - 1))
-        return Built(
-            tuple(orders), {use: Blueprint.from_json(json.dumps(one))
-             for use, one in answer["blueprints"].items()},
-            {use: tuple(_problem(use, one) for one in some)
-             for use, some in answer["problems"].items()})
+        try:
+            blueprints = {use: Blueprint.from_json(json.dumps(one))
+                          for use, one in answer["blueprints"].items()}
+            problems = {use: tuple(_problem(use, one) for one in some)
+                        for use, some in answer["problems"].items()}
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise EngineError(f"building {', '.join(wanted)} gave an answer that is none ({error})",
+                              "try `byway nf check` on the files") from None
+        for order in orders:
+            uses_of = [use for use, _ in order.steps]
+            if not any(use in problems for use in uses_of) and not (
+                    blueprints.keys() >= set(uses_of) and self._ready(order, blueprints)):
+                problems[uses_of[-1]] = (_not_loaded(uses_of[-1]),)
+        return Built(tuple(orders), blueprints, problems)
+
+    @staticmethod
+    async def _known(uses: Iterable[str]) -> dict[str, Blueprint]:
+        """Those that were built of files as they are now. Files are not read by this thread: they
+        may lie where nothing answers."""
+        try:
+            return await aside(lambda: {use: blueprint for use in uses
+                                        if (blueprint := known(use, FOLDER))}, READ_SECONDS)
+        except TimeoutError:
+            return {}
 
     def _ready(self, order: Order, blueprints: Mapping[str, Blueprint]) -> bool:
+        """Is there code for it? It is loaded; what cannot be loaded is built anew by the process
+        that builds, never here."""
         code = self._composed(order, blueprints)
-        return not code.places or native(code.composed).cached
+        return not code.places or native(code.composed).load()
 
     def install(self, built: Built) -> set[str]:
         """These are the switch's from now on; -> the uses whose code is another one than before, or
@@ -124,6 +149,12 @@ class Library:
             if not self.failed(order):
                 self._codes[order] = self._composed(order, self.blueprints)
         return changed
+
+
+def _not_loaded(use: str) -> Problem:
+    return Problem(use, f"its machine code was made, but is not to be had from {cache_root()}",
+                   "see that the switch can write there and others cannot (BYWAY_CACHE), that there"
+                   " is room, and what its log says")
 
 
 def _problem(use: str, told: Mapping[str, Any]) -> Problem:

@@ -8,7 +8,7 @@ process. The compiler works here as well, where it takes nobody's interpreter lo
 lies in the cache, from which the switch takes it. Both texts are JSON:
 
     order:  {"functions": {use: folder}, "chains": [{"direction": "rx", "uses": [use, ...],
-             "own": [false, ...], "traced": false}]}
+             "own": [false, ...], "traced": false}], "sources": digest of the switch's own}
     answer: {"blueprints": {use: blueprint}, "problems": {use: [{file, line, message, fix}]}}
 
 A chain is compiled where all its functions have blueprints; those that take no part in it (``own``:
@@ -17,17 +17,16 @@ files they came from (built.py), so that what was built once is not built again.
 """
 
 import json
-import os
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from byway.functions.blueprint import Blueprint
-from byway.functions.built import keep
+from byway.functions.built import forget_old, keep, sources
 from byway.functions.code import native
 from byway.functions.compose import compose
+from byway.functions.confined import answer
 from byway.functions.entries import ENTRIES
 from byway.functions.finding import find, is_builtin
 from byway.functions.translate import translate
@@ -54,6 +53,9 @@ def _tried(use: str, folder: Path) -> Blueprint:
 
 def build(order: Mapping[str, Any]) -> dict[str, Any]:
     """Carry out an order; -> the answer."""
+    if order.get("sources", sources()) != sources():
+        return {"blueprints": {}, "problems": {
+            use: [asdict(_replaced(use))] for use in order["functions"]}}
     blueprints: dict[str, Blueprint] = {}
     problems: dict[str, list[dict[str, Any]]] = {}
     for use, folder in order["functions"].items():
@@ -70,6 +72,11 @@ def build(order: Mapping[str, Any]) -> dict[str, Any]:
             keep(blueprint, order["functions"][use])
     return {"blueprints": {use: json.loads(one.to_json()) for use, one in blueprints.items()},
             "problems": problems}
+
+
+def _replaced(use: str) -> Problem:
+    return Problem(use, 0, "Byway's own files are others than those that the switch was started"
+                   " with: they do not fit together", "restart the switch")
 
 
 def _compile(chain: Mapping[str, Any], blueprints: Mapping[str, Blueprint],
@@ -91,9 +98,5 @@ def _compile(chain: Mapping[str, Any], blueprints: Mapping[str, Blueprint],
 
 def main() -> None:
     """The process: one order, one answer."""
-    answer = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what an author's file prints is no part of the answer
-    order = json.load(sys.stdin)
-    json.dump(build(order), answer)
-    answer.close()
-
+    answer(build)
+    forget_old()
