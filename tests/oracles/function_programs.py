@@ -26,7 +26,8 @@ _EFFECTS = (
     "self.pairs.make(({n} & 3, 1)).n += {n} & 7", "self.pairs.make((3, 4)).who = six",
     "self.words.delete({n} & 3)", "six = self.wide(frame, {n})", "self.sixes.set(six, {n})",
     "self.flows.add(frame.flow, 1)", "self.told.emit(src={n}, n={n}, six=six, head=frame)",
-    "b, c = c, b")
+    "b, c = c, b", "b, c = {n} & 0xFFFF, {n} & 0xFFFF", "six = nf.wide(nf.low(six), nf.high(six))",
+    "six = nf.wide(nf.low(six) ^ {n}, {n})", "self.sums[{n} & 7], frame.ip_ttl = {n}, {n} & 0xFF")
 _NUMBERS = (
     "({n} + {n})", "({n} - {n})", "({n} & 0xFFFF) * ({n} & 0xFFFF)", "({n} // ({n} - b))",
     "({n} % ({n} + a))", "(({n} & 0xFFF) << {n} % 9)", "({n} >> ({n} & 63))", "({n} ^ {n})",
@@ -36,13 +37,18 @@ _NUMBERS = (
     "self.sums[{n} & 7]", "self.words.get({n} & 3, 9)", "self.words.add({n} & 3, {n} & 7)",
     "self.pairs.find(({n} & 3, 1)).n", "self.routes.lookup({n})", "nf.hash({n}, six, {n})",
     "nf.random({n} & 0xFF)", "(nf.low(six) & 0xFFFF)", "(self.words.set({n} & 3, 1) or {n} & 7)",
-    "(int({t}) & {n})", "(nf.now() & 0xFFFF)")
+    "(int({t}) & {n})", "(nf.now() & 0xFFFF)", "({n} if {n} < {n} <= {n} else {n})",
+    "(0 < {n} < 9 != {n})", "self.twice({n} & 0xFF)")
 METHODS = '''
 def method(self, a, b):
     if a > b:
         return a - b
     self.sums[a & 3] += 1
     return b // (a + 1)
+
+
+def twice(self, n):
+    return self.method(n, 9) + self.method(n, n)
 
 
 def wide(self, frame, n):
@@ -107,12 +113,17 @@ class Program:
     def _loop(self, depth: int) -> list[str]:
         name = f"i{self._loops}"
         self._loops += 1
+        if self._random.random() < 0.2:  # single values
+            values = f"({self.number(1)} & 0xFFFF, a, {self.number(1)} & 0xFFFF)"
+            return [f"for {name} in {values}:", f"    a = (a + {name}) & 0xFFFF",
+                    "    " + self.effect()]
         body = self.block(depth + 1, 2)
         if self._random.random() < 0.3:
             body.append(f"if {self.test(1)}:")
             body.append("    " + self._random.choice(("break", "continue")))
-        end = self._random.choice(("3", "5", "a & 15", "b & 63", "12"))
-        if self._random.random() < 0.7:
+        end = self._random.choice(("3", "5", "a & 15", "b & 63", "12", "1, a & 31, 7",
+                                   "b & 31, -1, -3", "c & 31, 1 << 62, 1 << 61"))
+        if "," in end or self._random.random() < 0.7:
             return [f"for {name} in range({end}):", f"    c = (c + {name}) & 0xFFFF",
                     *self._in(body)]
         return [f"{name} = {end}", f"while {name} > 0 and {self.test(1)}:", f"    {name} -= 1",
