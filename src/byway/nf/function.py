@@ -8,7 +8,7 @@ What stands in the class:
 
     limit: int = 100           a parameter (parameters.py)
     table = nf.Map(...)        a state (states.py); each instance has its own
-    budget = 5000              loop rounds that a frame may take (default: 1000)
+    budget = 5000              loop rounds and calls that a frame may take (default: 1000)
     SYN = 2                    a constant: an int, bool, text, or a tuple of ints
     def process(self, frame)   the function, for frames of both directions; or
     def rx(self, frame)        ... for frames that come from the port, and
@@ -31,7 +31,7 @@ from byway.nf.parameters import REQUIRED, Parameter, parameter, values
 from byway.nf.problem import FunctionError, ParameterError, Problem
 from byway.nf.state import State
 
-BUDGET, MOST = 1000, 1_000_000  # loop rounds: as a rule, and at the most
+BUDGET, MOST = 1000, 1_000_000  # loop rounds and calls: as a rule, and at the most
 ENTRIES = ("process", "rx", "tx")
 LISTENER = "listen"
 _MARK = "__byway_function__"
