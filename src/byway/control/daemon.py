@@ -202,7 +202,7 @@ class _Daemon:
             self._take_over(self._file)
             wanted.on_return = self._tell
             self._tell(wanted.restore())
-            self._tell([f"network functions: {said}" for said in await engine.functions.settled()])
+            self._tell_functions(await engine.functions.settled())
             membership = await self._join(wanted)
             server = await asyncio.to_thread(_api_server, wanted, membership)
             await self._serve(server, wanted, stop)
@@ -256,8 +256,12 @@ class _Daemon:
 
         async def reload() -> None:
             if before:
-                await before
-            await self._reload(wanted)
+                await asyncio.wait([before])
+            try:
+                await self._reload(wanted)
+            except Exception as error:  # the next one is carried out nevertheless
+                asyncio.get_running_loop().call_exception_handler({
+                    "message": f"{self._path} could not be read again", "exception": error})
 
         self._reloading = asyncio.create_task(reload())
 
@@ -276,8 +280,13 @@ class _Daemon:
         self._take_over(new)
         try:
             await wanted.engine.functions.reload()
+            self._tell_functions(await wanted.engine.functions.settled())
         except (ConfigError, EngineError) as error:
             _say(f"network functions stay as they were:\n{error}")
+
+    def _tell_functions(self, sentences: list[str]) -> None:
+        """What could not be had of network functions."""
+        self._tell([f"network functions: {said}" for said in sentences])
 
 
 class _ApiServer(Protocol):

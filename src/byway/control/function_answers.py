@@ -16,7 +16,7 @@ from byway.control.function_events import Rings
 from byway.control.function_listeners import Listeners
 from byway.control.function_steps import Direction, Placed, Way
 from byway.control.function_trace import trace
-from byway.control.functions import Functions, Place
+from byway.control.functions import Functions, Place, Watched
 from byway.control.problem import ConfigError, EngineError, nearest
 from byway.functions.blueprint import Blueprint
 from byway.machine.clock import tsc
@@ -80,7 +80,8 @@ class AnsweringFunctions(Functions):
     def _why_not(self, name: str, use: str) -> str:
         if problems := self.library.problems.get(use):
             return str(problems[0])
-        said = (fitted.problem for fitted in self._fitted.values()
+        said = (fitted.problem or self._unbuilt.get(way.order, "")
+                for fitted in self._fitted.values() if not fitted.complete
                 for way in fitted.ways for one in way.placed if one.name == name)
         return self._wrong.get(name) or next(filter(None, said), "")
 
@@ -160,27 +161,45 @@ class AnsweringFunctions(Functions):
         from byway.functions.trace import Trace
 
         place, way = self._way(port, direction)
+        await self._have_traced(way)
+        place, way = self._way(port, direction)
+        key = place, way.order
+        if key in self._traced:
+            raise EngineError(f'port "{port}" is watched already', "wait until that has ended")
         traced = way.order._replace(traced=True)
-        async with self.changing:
-            if self.library.lacks(traced):
-                built = await self.library.build([traced], ())
-                if problems := built.every_problem():
-                    raise ConfigError(problems)
-                self._take(built)
-        self._way(port, direction)
+        if self.library.lacks(traced):
+            raise EngineError(f'the chain of port "{port}" became another one', "try again")
         there = [way.placed[number] for number in self.library.code(traced).places]
-        trace = self._traced[place, way.order] = Trace(frames, len(there))
+        trace = Trace(frames, len(there))
+        watched = self._traced[key] = Watched(trace, self._digests(way.order))
         reasons = [self.library.blueprints[one.use].reasons for one in there]
         try:
             self.refit([port])
             end = self._loop.time() + seconds
-            while not trace.complete and self._loop.time() < end:
+            while (not trace.complete and self._loop.time() < end
+                   and self._digests(way.order) == watched.of):  # else it is another chain
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            del self._traced[place, way.order]
+            del self._traced[key]
             self.refit([port])
         return [asdict(one) for one in trace.frames(
             [one.name for one in there], reasons, direction)]
+
+    async def _have_traced(self, way: Way) -> None:
+        """Have the code that notes what this chain does, of the functions as they run."""
+        traced = way.order._replace(traced=True)
+        async with self.changing:
+            if not self.library.lacks(traced):
+                return
+            version = self.version()
+            built = await self.library.build([traced], ())
+            if problems := built.every_problem():
+                raise ConfigError(problems)
+            if other := [use for use, one in built.blueprints.items()
+                         if use in version and version[use].digest != one.digest]:
+                raise EngineError(f"the file of {other[0]} is another one than what runs",
+                                  "have it run with `byway nf reload` first")
+            self._take(built)
 
     def _way(self, port: str, direction: Direction) -> tuple[Place, Way]:
         """The functions for frames of a port's own network. EngineError: there are none, or they

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What wanted and the API need of the network functions of a running switch.
 
-Used by both; functions.py is it. Uses function_needs and problem.
+Used by both; functions.py is it. Uses function_needs, problem and the
+blueprints of byway.functions.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 from byway.control.function_needs import Needs
 from byway.control.function_steps import Direction
 from byway.control.problem import Problem
+from byway.functions.blueprint import Blueprint
 
 
 class FunctionDesk(Protocol):
@@ -26,6 +28,12 @@ class FunctionDesk(Protocol):
 
     def check(self, needs: Needs) -> list[Problem]:
         """What is wrong with the parameters that a change gives."""
+
+    def version(self) -> Mapping[str, Blueprint]:
+        """The code that there is now, for ``back_to``."""
+
+    def back_to(self, version: Mapping[str, Blueprint]) -> None:
+        """Have the code that was there then: a change that it was replaced for is refused."""
 
     async def reload(self, names: Collection[str] = ()) -> list[str]:
         """Read the files of these instances again, or of all; -> uses that are others now."""

@@ -9,6 +9,7 @@ parameter with their next frame.
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byway.control.chains import Values
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 Tables = tuple[tuple[str, str], ...]  # of a [[function]]: name and rows, in JSON
 
 
+@dataclass
+class _Held:
+    """An instance, and what the configuration had filled into its tables."""
+
+    instance: "Instance"
+    tables: Tables = ()
+
+
 class Instances:
     """All of them. ``number``: of a port by its name, -1 where there is none; ``hz``: ticks a
     second of the time stamp counter."""
@@ -30,11 +39,9 @@ class Instances:
     def __init__(self, number: Callable[[str], int], hz: float) -> None:
         self._number = number
         self._hz = hz
-        self._by_name: dict[str, "Instance"] = {}
-        self._given: dict[str, Values] = {}
-        self._tables: dict[str, Tables] = {}
+        self._by_name: dict[str, _Held] = {}
         self._naming: dict[str, set[str]] = {}  # names of instances by the port they speak of
-        self._gone: list["Instance"] = []  # others have taken their names
+        self._gone: list[tuple[str, _Held]] = []  # others have taken their names
         self.on_close: Callable[[Any], None] = lambda state: None  # its memory is given back
         self._replaced: list[tuple["Instance", "Instance"]] = []  # new, old: to be added up
 
@@ -47,50 +54,92 @@ class Instances:
 
     def __getitem__(self, name: str) -> "Instance":
         """One that is there."""
-        return self._by_name[name]
+        return self._by_name[name].instance
 
     def have(self, name: str, blueprint: Blueprint, given: Values, tables: Tables) -> "Instance":
         """The instance of this name, of this code, with these parameters, and these rows in its
-        tables where they are others than before. EngineError: one of them cannot be."""
-        from byway.functions.memory import Instance, clock_of
-
-        old = self._by_name.get(name)
-        code = blueprint.use, blueprint.digest
+        tables where they are others than before. EngineError: one of them cannot be, and all is as
+        it was."""
+        held = self._by_name.get(name)
+        if held is None or not _is_of(held, blueprint):
+            held = self._back(name, blueprint) or held
         try:
-            if old is None or (old.blueprint.use, old.blueprint.digest) != code:
-                made = Instance(blueprint, given, self._number, clock_of(self._hz))
-                if old and old.blueprint.use == blueprint.use:
-                    made.carry(old)
-                    self._replaced.append((made, old))
-                else:
-                    self._tables.pop(name, None)
-                    self._gone += [old] if old else []
-                self._by_name[name] = made
-            elif self._given[name] != given:
-                _set(old, given)
+            if held is None or not _is_of(held, blueprint):
+                self._replace(name, blueprint, given, tables)
+            elif held.tables != tables or held.instance.given != given:
+                self._change(name, held, given, tables)
         except ParameterError as error:
             raise EngineError(f"{name}: {error}", f"see `byway nf show {name}`") from None
-        if self._given.get(name) != given or old is not self._by_name[name]:
-            self._given[name] = dict(given)
-            self._note_ports(name)
-        self._fill(name, tables)
-        return self._by_name[name]
+        return self._by_name[name].instance
 
-    def _fill(self, name: str, tables: Tables) -> None:
-        """Have the tables hold what the configuration says, where it says something new."""
-        before = dict(self._tables.get(name, ()))
-        for table, rows in tables:
-            if before.get(table) != rows:
-                self.fill(name, table, json.loads(rows))
-        self._tables[name] = tables
+    def _make(self, name: str, blueprint: Blueprint, given: Values,
+              rows: Mapping[str, Any]) -> "Instance":
+        """A new one, with these rows in its tables; nobody knows it yet."""
+        from byway.functions.memory import Instance, clock_of
+
+        made = Instance(blueprint, given, self._number, clock_of(self._hz))
+        try:
+            for table, some in rows.items():
+                _fill(name, _state(name, made, table), table, some)
+        except EngineError:
+            self._close(made.states.values())
+            raise
+        return made
+
+    def _replace(self, name: str, blueprint: Blueprint, given: Values, tables: Tables) -> None:
+        """Have a new instance take the name. Where it is newer code of the same function, it takes
+        over the tables that are described as before; the others are filled as configured."""
+        held = self._by_name.get(name)
+        newer = held is not None and held.instance.blueprint.use == blueprint.use
+        before: Tables = ()
+        if held and newer:
+            old = held.instance.blueprint.states
+            before = tuple(one for one in held.tables
+                           if old.get(one[0]) == blueprint.states.get(one[0]))
+        rows = _other_rows(before, tables, blueprint)
+        made = self._make(name, blueprint, given, rows)  # what cannot be is found out here
+        if held and newer:
+            made.carry(held.instance)
+            for table in rows:
+                if made.states[table] is held.instance.states.get(table):
+                    _fill(name, made.states[table], table, rows[table])
+            self._replaced.append((made, held.instance))
+        elif held:
+            self._gone.append((name, held))
+        self._by_name[name] = _Held(made, tables)
+        self._note_ports(name)
+
+    def _change(self, name: str, held: _Held, given: Values, tables: Tables) -> None:
+        """Other parameters, or other rows in tables, for one that is there."""
+        instance = held.instance
+        rows = _other_rows(held.tables, tables, instance.blueprint)
+        if rows and (len(rows) > 1 or instance.given != given):
+            # Would all of it be possible? Then a part that is refused leaves no other part behind.
+            self._close(self._make(name, instance.blueprint, given, rows).states.values())
+        if instance.given != given:
+            _set(instance, given)
+            self._note_ports(name)
+        for table, some in rows.items():
+            _fill(name, _state(name, instance, table), table, some)
+        held.tables = tables
+
+    def _back(self, name: str, blueprint: Blueprint) -> _Held | None:
+        """One of this code whose name was just taken, in a change that was refused: it has it
+        again."""
+        for entry in self._gone:
+            if entry[0] == name and _is_of(entry[1], blueprint):
+                self._gone.remove(entry)
+                self._gone.append((name, self._by_name[name]))
+                self._by_name[name] = entry[1]
+                self._note_ports(name)
+                return entry[1]
+        return None
 
     def drop(self, name: str) -> None:
         """It is wanted no longer, and no worker is in it; it may be gone already."""
         if name in self._by_name:
             self._forget_ports(name)
-            self._close(self._by_name.pop(name).states.values())
-            self._given.pop(name, None)
-            self._tables.pop(name, None)
+            self._close(self._by_name.pop(name).instance.states.values())
 
     def _close(self, states: Iterable[Any]) -> None:
         for state in states:
@@ -104,8 +153,8 @@ class Instances:
 
     def add_up(self) -> None:
         """No worker is in what was replaced: add what it counted, give back its memory."""
-        for one in self._gone:
-            self._close(one.states.values())
+        for _, held in self._gone:
+            self._close(held.instance.states.values())
         self._gone.clear()
         for new, old in self._replaced:
             new.add_counts(old)
@@ -116,12 +165,12 @@ class Instances:
     def renumber(self, port: str) -> None:
         """A port has come or gone: parameters that name it have another number."""
         for name in self._naming.get(port, ()):
-            self._by_name[name].renumber()
+            self._by_name[name].instance.renumber()
 
     def _note_ports(self, name: str) -> None:
         """Which ports the parameters of an instance name."""
         self._forget_ports(name)
-        instance = self._by_name[name]
+        instance = self._by_name[name].instance
         for parameter, value in instance.parameters.items():
             if value and instance.blueprint.parameters[parameter]["kind"] == "port":
                 self._naming.setdefault(str(value), set()).add(name)
@@ -134,8 +183,8 @@ class Instances:
 
     def expire(self) -> None:
         """Have tables give back the memory of what has aged out."""
-        for instance in self._by_name.values():
-            for state in instance.states.values():
+        for held in self._by_name.values():
+            for state in held.instance.states.values():
                 state.expire()
 
     def check(self, where: str, blueprint: Blueprint, given: Values) -> Iterator[Problem]:
@@ -150,27 +199,22 @@ class Instances:
     def outgrown(self, blueprints: Mapping[str, Blueprint]) -> Iterator[Problem]:
         """What is wrong with the parameters that instances have, for code that is to take the place
         of theirs."""
-        for name, instance in self._by_name.items():
-            new = blueprints.get(instance.blueprint.use)
-            if new and new.digest != instance.blueprint.digest:
-                yield from self.check(name, new, self._given[name])
+        for name, held in self._by_name.items():
+            new = blueprints.get(held.instance.blueprint.use)
+            if new and new.digest != held.instance.blueprint.digest:
+                yield from self.check(name, new, held.instance.given)
+                for table in dict(held.tables).keys() - new.states.keys():
+                    yield Problem(name, f'its new code has no table "{table}"',
+                                  "take the table out of its [[function]] first")
 
     # ------------------------------------------------------------ tables
     def state(self, name: str, table: str) -> Any:
         """A table of an instance. EngineError: it has none of that name, or it is none."""
-        states = self._by_name[name].states
-        if table not in states:
-            known = ", ".join(states) or "none"
-            raise EngineError(f'{name} has no table "{table}"', f"its tables are: {known}")
-        return states[table]
+        return _state(name, self._by_name[name].instance, table)
 
     def fill(self, name: str, table: str, rows: Any) -> None:
         """Have a table hold these rows only: {key: value}. EngineError: it cannot."""
-        state = self.state(name, table)
-        with _told(name, table):
-            if not state.fill(dict(_pairs(rows))):
-                raise EngineError(f"{name}: {table} has no room for all {len(rows)} rows",
-                                  "write fewer, or give the table a larger capacity")
+        _fill(name, self.state(name, table), table, rows)
 
     def put(self, name: str, table: str, rows: Any) -> None:
         """Have a table hold these rows as well. EngineError: it has no room for some; the others
@@ -189,6 +233,34 @@ class Instances:
                 state.clear()
                 return True
             return bool(state.remove(key))
+
+
+def _is_of(held: _Held, blueprint: Blueprint) -> bool:
+    """Is it an instance of this very code?"""
+    its = held.instance.blueprint
+    return (its.use, its.digest) == (blueprint.use, blueprint.digest)
+
+
+def _other_rows(before: Tables, after: Tables, blueprint: Blueprint) -> dict[str, Any]:
+    """Tables that the configuration fills with other rows than before, with these; those that it
+    does not fill any more, with none."""
+    old, new = dict(before), dict(after)
+    return {**{table: {} for table in old if table not in new and table in blueprint.states},
+            **{table: json.loads(text) for table, text in after if old.get(table) != text}}
+
+
+def _state(name: str, instance: "Instance", table: str) -> Any:
+    if table not in instance.states:
+        known = ", ".join(instance.states) or "none"
+        raise EngineError(f'{name} has no table "{table}"', f"its tables are: {known}")
+    return instance.states[table]
+
+
+def _fill(name: str, state: Any, table: str, rows: Any) -> None:
+    with _told(name, table):
+        if not state.fill(dict(_pairs(rows))):
+            raise EngineError(f"{name}: {table} has no room for all {len(rows)} rows",
+                              "write fewer, or give the table a larger capacity")
 
 
 def _set(instance: "Instance", given: Values) -> None:

@@ -33,17 +33,18 @@ from typing import TYPE_CHECKING, Any
 
 from byway.control.actions import Action, AddFunction, ChangeFunction, RemoveFunction
 from byway.control.chains import Values
+from byway.control.function_builder import Unbuilt, again, in_parts
 from byway.control.function_instances import Instances
 from byway.control.function_library import Built, Library
 from byway.control.function_needs import Needs
 from byway.control.function_steps import Order, Placed, Way, ways
 from byway.control.model import FunctionConfig, NetworkConfig, PortConfig
 from byway.control.problem import ConfigError, EngineError, Problem
+from byway.functions.blueprint import Blueprint
 
 if TYPE_CHECKING:
     from byway.functions.memory import Chain
 
-TRIES = 3  # of building what nobody waits for
 EXPIRE_SECONDS = 60  # between two looks at what has aged out
 Place = tuple[str, str]  # a port and a network of it, by name
 
@@ -65,6 +66,14 @@ class _Fitted:
         return (*(one.name for way in self.ways for one in way.placed), *self.kept)
 
 
+@dataclass(frozen=True)
+class Watched:
+    """A chain that notes what it does. ``trace``: where; ``of``: its functions' code."""
+
+    trace: Any
+    of: tuple[str, ...]
+
+
 class Functions:
     """The network functions of one switch. ``hz``: ticks a second of the time stamp counter."""
 
@@ -81,9 +90,11 @@ class Functions:
         self._lacking: dict[Order | str, None] = {}  # orders, and uses that are in none
         self._task: asyncio.Task[None] | None = None
         self._loose: set[str] = set()  # instances that may be wanted no longer
+        self._unbuilt: dict[Order, str] = {}  # why, where it is none of its functions
         self._wrong: dict[str, str] = {}  # what could not be had, and why
+        self._refused: EngineError | None = None  # by the change that is under way
         self._seconds = 0
-        self._traced: dict[tuple[Place, Order], Any] = {}  # a Trace, while somebody looks
+        self._traced: dict[tuple[Place, Order], Watched] = {}  # while somebody looks
         self.changing = asyncio.Lock()
         self.refit: Callable[[Iterable[str]], None] = lambda ports: None
         self.settle: Callable[[], None] = lambda: None
@@ -110,15 +121,28 @@ class Functions:
     def _fit(self, place: Place, wanted: tuple[Way, Way], before: _Fitted | None) -> _Fitted:
         old = before.chains if before else (None, None)
         kept = before.names if before else ()
-        lacking = [way.order for way in wanted if way.placed and self.library.lacks(way.order)]
-        if lacking:
-            self._lack(lacking)
-            return _Fitted(wanted, old, complete=False, kept=kept)
         try:
+            if lacking := [way.order for way in wanted
+                           if way.placed and self.library.lacks(way.order)]:
+                self._lack(lacking)
+                return _Fitted(wanted, old, complete=False, kept=kept)
             made = (self._chain(place, wanted[0], old[0]), self._chain(place, wanted[1], old[1]))
         except EngineError as error:
-            return _Fitted(wanted, old, complete=False, kept=kept, problem=str(error))
-        return _Fitted(wanted, made, complete=True)
+            problem = error
+        except Exception as error:  # code that cannot be loaded, no memory: the others go on
+            self._failed(f'the chain of port "{place[0]}"', error)
+            problem = EngineError(f"its chain cannot be had: {type(error).__name__}: {error}",
+                                  "see what the switch has said")
+        else:
+            return _Fitted(wanted, made, complete=True)
+        if before is None or before.ways != wanted:
+            self._refused = problem
+        return _Fitted(wanted, old, complete=False, kept=kept, problem=str(problem))
+
+    def _failed(self, what: str, error: Exception) -> None:
+        """Something went wrong that nobody foresaw."""
+        self._loop.call_exception_handler({
+            "message": f"network functions: {what}", "exception": error})
 
     def _chain(self, place: Place, way: Way, old: "Chain | None") -> "Chain | None":
         from byway.functions.memory import Chain
@@ -127,10 +151,15 @@ class Functions:
         if code is None or not code.places:
             return None
         instances = [self._instance(way.placed[number]) for number in code.places]
-        trace = self._traced.get((place, way.order))
+        watched = self._traced.get((place, way.order))
+        trace = watched.trace if watched and watched.of == self._digests(way.order) else None
         if old and old.trace is trace and [*map(id, old.instances)] == [*map(id, instances)]:
             return old
         return Chain(instances, way.direction, self._hz, trace)
+
+    def _digests(self, order: Order) -> tuple[str, ...]:
+        """Which code its functions have."""
+        return tuple(self.library.blueprints[use].digest for use, _ in order.steps)
 
     def _instance(self, placed: Placed) -> Any:
         config = self.named[placed.name] if placed.given is None else None
@@ -163,10 +192,15 @@ class Functions:
             if fitted is None or fitted.complete:
                 continue
             for way in fitted.ways:
-                if failed := self.library.failed(way.order):
-                    return f"its chain cannot be built: {failed[0]}"
+                if failed := self._cannot(way.order):
+                    return f"its chain cannot be built: {failed}"
             return fitted.problem or "its chain is being built"
         return ""
+
+    def _cannot(self, order: Order) -> str:
+        """Why an order cannot be built; empty: that is not known."""
+        failed = self.library.failed(order)
+        return str(failed[0]) if failed else self._unbuilt.get(order, "")
 
     def having(self, name: str) -> list[str]:
         """The ports whose frames go through the instance."""
@@ -176,14 +210,8 @@ class Functions:
     def carry_out(self, action: Action) -> None:
         """Functions of the configuration."""
         match action:
-            case AddFunction(config):
+            case AddFunction(config) | ChangeFunction(_, config):
                 self._put(config)
-            case ChangeFunction(old, new):
-                try:
-                    self._put(new)
-                except EngineError:
-                    self._put(old)
-                    raise
             case RemoveFunction(name):
                 del self.named[name]
                 self._wrong.pop(name, None)
@@ -202,9 +230,14 @@ class Functions:
 
     def _put(self, config: FunctionConfig) -> None:
         before = self.named.get(config.name)
+        ready = config.name in self.instances
         self.named[config.name] = config
-        self._have(config)
-        if before is None or before.use != config.use:
+        try:
+            self._have(config)
+        except EngineError as error:
+            self._wrong[config.name] = str(error)
+            self._refused = error
+        if before is None or before.use != config.use or not ready:
             self.refit(self.having(config.name))
 
     def _have(self, config: FunctionConfig) -> None:
@@ -215,7 +248,12 @@ class Functions:
             self._lack([config.use])
 
     def finish(self) -> None:
-        """All changes that come together were told: instances that nobody wants are forgotten."""
+        """All changes that come together were told: instances that nobody wants are forgotten.
+        EngineError: one of them cannot be; all of them are to be taken back, and this called again.
+        """
+        if refused := self._refused:
+            self._refused = None
+            raise refused
         loose, self._loose = self._loose, set()
         for name in loose:
             if not self._places.get(name):
@@ -243,18 +281,33 @@ class Functions:
         can; all is as it was."""
         built = await self.library.build(
             {*needs.orders, *self._orders_of(needs.fresh)}, needs.fresh)
-        if problems := built.every_problem() or list(self.instances.outgrown(built.blueprints)):
+        if problems := (built.every_problem() or list(self.instances.outgrown(built.blueprints))
+                        or self._unfit(needs, built.blueprints)):
             raise ConfigError(problems)
         self._take(built)
 
     def check(self, needs: Needs) -> list[Problem]:
         """What is wrong with the parameters that a change gives, as far as is known."""
-        return [problem for where, use, given in needs.given if use in self.library.blueprints
-                for problem in self.instances.check(where, self.library.blueprints[use], given)]
+        return self._unfit(needs, self.library.blueprints)
+
+    def _unfit(self, needs: Needs, blueprints: Mapping[str, Blueprint]) -> list[Problem]:
+        return [problem for where, use, given in needs.given if use in blueprints
+                for problem in self.instances.check(where, blueprints[use], given)]
+
+    def version(self) -> Mapping[str, Blueprint]:
+        """The code that there is now, for ``back_to``."""
+        return dict(self.library.blueprints)
+
+    def back_to(self, version: Mapping[str, Blueprint]) -> None:
+        """Have what was running then run again: what it was replaced for is refused."""
+        if changed := {use: version[use] for use, one in self.library.blueprints.items()
+                       if use in version and version[use].digest != one.digest}:
+            self._take(Built((), changed))
 
     async def reload(self, names: Collection[str] = ()) -> list[str]:
         """Read the files of these instances again, or of all; -> the uses whose code is another one
-        now. Raises as prepare."""
+        now. ConfigError, EngineError: one that works now would do so no longer, and all is as it
+        was; or those that did not work still do not."""
         async with self.changing:
             before = {use: one.digest for use, one in self.library.blueprints.items()}
             every = {name: config.use for name, config in self.named.items()}
@@ -264,20 +317,28 @@ class Functions:
                 raise EngineError(f'there is no network function "{unknown[0]}"',
                                   "see `byway nf list`")
             uses = {use for name, use in every.items() if not names or name in names}
-            if uses:
-                await self.prepare(Needs(frozenset(), frozenset(uses)))
-        return [use for use, one in self.library.blueprints.items()
-                if use in uses and before.get(use) != one.digest]
-
-    def _orders(self) -> set[Order]:
-        return {way.order for fitted in self._fitted.values() for way in fitted.ways if way.placed}
+            built = await again(self.library, self._orders_of(uses), uses)
+            if problems := [problem for use, some in built.problems.items() if use in before
+                            for problem in some] or list(
+                                self.instances.outgrown(built.blueprints)):
+                raise ConfigError(problems)
+            self._take(built)
+        changed = [use for use, one in self.library.blueprints.items()
+                   if use in uses and before.get(use) != one.digest]
+        if built.problems and not changed:
+            raise ConfigError(built.every_problem())
+        return changed
 
     def _orders_of(self, uses: Collection[str]) -> set[Order]:
-        return {order for order in self._orders() if any(use in uses for use, _ in order.steps)}
+        """The chains that have one of these in them."""
+        return {way.order for fitted in self._fitted.values() for way in fitted.ways
+                if any(one.use in uses for one in way.placed)}
 
     def _take(self, built: Built) -> None:
         """Have what was built, and all that uses it follow."""
         changed = self.library.install(built)
+        for order in built.orders:
+            self._unbuilt.pop(order, None)
         ports = [port for (port, _), fitted in self._fitted.items()
                  if not fitted.complete or any(
                      use in changed for way in fitted.ways for use, _ in way.order.steps)]
@@ -288,42 +349,48 @@ class Functions:
                 except EngineError as error:  # the others shall not wait for this one
                     self._wrong[config.name] = str(error)
         self.refit(dict.fromkeys(ports))
+        self._refused = None  # this is no change that could be: who is concerned says so
         self.finish()
         self.ready()
 
     def _lack(self, wanted: Iterable[Order | str]) -> None:
         """Have these built soon; unless they cannot be, as far as is known."""
         self._lacking.update((one, None) for one in wanted
-                             if isinstance(one, str) or not self.library.failed(one))
+                             if isinstance(one, str) or not self._cannot(one))
         if self._lacking and self._task is None:
             self._task = self._loop.create_task(self._catch_up())
 
     async def _catch_up(self) -> None:
         try:
-            async with self.changing:
-                while self._lacking:
+            while self._lacking:
+                async with self.changing:
                     wanted, self._lacking = self._lacking, {}
-                    self._take(await self._built(wanted))
+                    await self._build(wanted)
         finally:
             self._task = None
 
-    async def _built(self, wanted: Mapping[Order | str, None]) -> Built:
+    async def _build(self, wanted: Mapping[Order | str, None]) -> None:
         orders = [one for one in wanted if isinstance(one, Order)]
-        uses = {one for one in wanted if isinstance(one, str)}
-        every = {*uses, *(use for order in orders for use, _ in order.steps)}
-        problems: dict[str, tuple[Problem, ...]] = {}
-        for _ in range(TRIES):  # what one has compiled is there for the next one
-            try:
-                return await self.library.build(orders, uses)
-            except EngineError as error:
-                problems = {use: (Problem(use, error.problem, error.fix),) for use in every}
-        return Built((), {}, problems)
+        uses = [one for one in wanted if isinstance(one, str)]
+        try:
+            async for built in in_parts(self.library, orders, uses):
+                if isinstance(built, Unbuilt):
+                    self._unbuilt[built.order] = built.why
+                else:
+                    self._take(built)
+        except Exception as error:  # what lacks next is built nevertheless
+            self._failed("building", error)
+            self._unbuilt.update((order, f"{type(error).__name__}: {error}") for order in orders)
+            self._wrong.update((name, f"{type(error).__name__}: {error}") for name, config
+                               in self.named.items() if config.use in uses)
+        self.ready()  # those that stay shut say why
 
     async def settled(self) -> list[str]:
         """Returns when nothing is being built; -> sentences: what could not be had."""
         while self._task:
             await asyncio.wait([self._task])
         said = [str(problem) for some in self.library.problems.values() for problem in some]
+        said += [f"{order.steps[-1][0]}: {why}" for order, why in self._unbuilt.items()]
         said += [fitted.problem for fitted in self._fitted.values() if fitted.problem]
         return list(dict.fromkeys([*said, *self._wrong.values()]))
 

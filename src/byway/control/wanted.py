@@ -160,13 +160,18 @@ class Wanted:
         if functions.needs_building(wanted):
             self._refuse(self.has.misfits(actions))
             async with functions.changing:
-                await functions.prepare(wanted)
-                # Others may have changed meanwhile what goes with it.
-                while functions.needs_building(wanted := replace(
-                        needs(self.has.parts, outcome(made())), fresh=frozenset())):
+                version = functions.version()
+                try:
                     await functions.prepare(wanted)
-                self._refuse(functions.check(wanted))
-                return carry_out()
+                    # Others may have changed meanwhile what goes with it.
+                    while functions.needs_building(wanted := replace(
+                            needs(self.has.parts, outcome(made())), fresh=frozenset())):
+                        await functions.prepare(wanted)
+                    self._refuse(functions.check(wanted))
+                    return carry_out()
+                except (ConfigError, EngineError):
+                    functions.back_to(version)
+                    raise
         self._refuse(functions.check(wanted))
         return carry_out()
 

@@ -13,6 +13,7 @@ from byway.control.function_needs import Needs
 from byway.control.function_steps import ways
 from byway.control.parts import Key, Part
 from byway.control.problem import ConfigError, EngineError, Problem
+from byway.functions.blueprint import Blueprint
 
 
 class FakeFunctions:
@@ -49,6 +50,12 @@ class FakeFunctions:
     def check(self, needs: Needs) -> list[Problem]:
         return [Problem(where, f"limit is {given['limit']!r}", "give a number")
                 for where, _, given in needs.given if isinstance(given.get("limit"), str)]
+
+    def version(self) -> Mapping[str, Blueprint]:
+        return {}
+
+    def back_to(self, version: Mapping[str, Blueprint]) -> None:
+        assert self.changing.locked()
 
     async def reload(self, names: Collection[str] = ()) -> list[str]:
         if self.broken & self.known:

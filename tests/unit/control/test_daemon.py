@@ -30,6 +30,14 @@ class Engine(FakeEngine):
 
 sys.exit(main(sys.argv[1], lambda: Engine))
 """
+SURPRISED = PROGRAM.replace("    def close", """
+        def surprise(names=()):
+            del self.functions.reload
+            raise ValueError("a surprise")
+
+        self.functions.reload = surprise
+
+    def close""")
 LAB = '[switch]\nname = "lab"\n[[network]]\nname = "blue"\n'
 PORT = '[[port]]\nname = "{}"\nnetwork = "blue"\nkind = "null"\n'
 # Compiling takes as long as it takes to be interrupted.
@@ -264,3 +272,17 @@ def test_in_a_cluster(folder: Path, start: Start) -> None:
         client.add_port({"name": "x", "network": "blue", "kind": "null"})
         assert line(process) == "published"
     assert end(process) == (0, "left the cluster\nengine closed\n")
+
+
+def test_a_reload_that_fails_is_not_the_last(folder: Path, start: Start) -> None:
+    """Whatever went wrong with it."""
+    process = start(SURPRISED)
+    line(process)
+    process.send_signal(signal.SIGHUP)
+    assert line(process) == "byway: lab.toml was read again: 0 changes"
+    assert line(process) == "lab.toml could not be read again"
+    while line(process) != "ValueError: a surprise":
+        assert process.poll() is None
+    (folder / "lab.toml").write_text(LAB + PORT.format("b") + PORT.format("c"))
+    process.send_signal(signal.SIGHUP)
+    assert line(process) == "byway: lab.toml was read again: 3 changes"
