@@ -8,7 +8,9 @@ One version of a function's code is in the switch at a time. A file is read agai
 names it or a reload asks for it; whatever uses it then follows.
 """
 
+import importlib
 import json
+import sys
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +23,12 @@ from byway.functions.built import COMMAND, known, sources
 from byway.functions.code import native
 from byway.functions.compose import Composed, compose
 from byway.machine.cachedir import cache_root
-from byway.machine.jit import INTERPRETED
+from byway.machine.jit import INTERPRETED, prepare
+from byway.worker import units
 
 BUILD_SECONDS, MORE_SECONDS = 60.0, 30.0  # for one function, and for each other one
 READ_SECONDS = 5.0  # for a look at the files of all functions of a change
+LOAD_SECONDS = 60.0  # for code out of the cache, and what else is compiled at the first time
 FOLDER = "/"  # the paths of files are absolute
 
 
@@ -68,7 +72,7 @@ class Library:
         if any(use not in self.blueprints for use, _ in order.steps):
             return True
         code = self._composed(order, self.blueprints)
-        if code.places and not native(code.composed).load():
+        if not _loads(code):
             return True
         self._codes[order] = code
         return False
@@ -93,8 +97,10 @@ class Library:
         """Have these in the cache, of files as they are now. Nothing of the switch changes yet.
         EngineError: the process does not end, or ends badly."""
         wanted = dict.fromkeys([*uses, *(use for order in orders for use, _ in order.steps)])
+        if not INTERPRETED:
+            await units.made()
         found = await self._known(wanted)
-        if len(found) == len(wanted) and all(self._ready(order, found) for order in orders):
+        if len(found) == len(wanted) and not await self._unready(orders, found):
             return Built(tuple(orders), found)
         answer = await ask(self._builder, {
             **({} if INTERPRETED else {"sources": sources()}),  # whose code is to fit together
@@ -111,11 +117,11 @@ class Library:
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise EngineError(f"building {', '.join(wanted)} gave an answer that is none ({error})",
                               "try `byway nf check` on the files") from None
-        for order in orders:
-            uses_of = [use for use, _ in order.steps]
-            if not any(use in problems for use in uses_of) and not (
-                    blueprints.keys() >= set(uses_of) and self._ready(order, blueprints)):
-                problems[uses_of[-1]] = (_not_loaded(uses_of[-1]),)
+        whole = [order for order in orders if all(
+            use in blueprints and use not in problems for use, _ in order.steps)]
+        for order in await self._unready(whole, blueprints):
+            last = order.steps[-1][0]
+            problems[last] = (_not_loaded(last),)
         return Built(tuple(orders), blueprints, problems)
 
     @staticmethod
@@ -128,11 +134,21 @@ class Library:
         except TimeoutError:
             return {}
 
-    def _ready(self, order: Order, blueprints: Mapping[str, Blueprint]) -> bool:
-        """Is there code for it? It is loaded; what cannot be loaded is built anew by the process
-        that builds, never here."""
-        code = self._composed(order, blueprints)
-        return not code.places or native(code.composed).load()
+    async def _unready(self, orders: Collection[Order],
+                       blueprints: Mapping[str, Blueprint]) -> list[Order]:
+        """Those that there is no code for in the cache. The others' is loaded, and what the control
+        thread calls to have instances of them, beside that thread: other work goes on."""
+
+        def load() -> list[Order]:
+            if not INTERPRETED:
+                prepare(importlib.import_module("byway.functions.entries").ENTRIES)
+            importlib.import_module("byway.functions.memory")
+            return [order for order in orders if not _loads(self._composed(order, blueprints))]
+
+        try:
+            return await aside(load, LOAD_SECONDS)
+        except TimeoutError:
+            return list(orders)
 
     def install(self, built: Built) -> set[str]:
         """These are the switch's from now on; -> the uses whose code is another one than before, or
@@ -149,6 +165,16 @@ class Library:
             if not self.failed(order):
                 self._codes[order] = self._composed(order, self.blueprints)
         return changed
+
+
+def _loads(code: Code) -> bool:
+    """Is there code for it? It is loaded; what cannot be is built anew by the process that builds,
+    never here."""
+    try:
+        return not code.places or native(code.composed).load()
+    except Exception as error:  # its source does not run: Byway's own files are others now
+        print(f"byway: a chain cannot be loaded ({type(error).__name__}: {error})", file=sys.stderr)
+        return False
 
 
 def _not_loaded(use: str) -> Problem:

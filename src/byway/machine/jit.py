@@ -41,6 +41,7 @@ from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLoca
 from numba.core.ccallback import CFunc
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.serialize import dumps
 from numba.core.types.functions import BaseFunction
 
@@ -271,7 +272,7 @@ def prepare(entries: Iterable[Any], progress: Callable[[str], None] | None = Non
     ``progress`` is told of every entry that has to be compiled (not of loaded ones).
     """
     began = time.perf_counter()
-    with _remembered_operators(), _no_collection():
+    with global_compiler_lock, _remembered_operators(), _no_collection():
         for entry in () if INTERPRETED else entries:
             signature = (types.int64,) * entry.py_func.__code__.co_argcount
             if signature in entry.overloads:
@@ -348,7 +349,7 @@ class Native:
     def address(self) -> int:
         """Where its code is; it is loaded or compiled when this is first asked for."""
         if not INTERPRETED:
-            with _remembered_operators(), _no_collection():
+            with global_compiler_lock, _remembered_operators(), _no_collection():
                 self._code.compile()
             return int(self._code.address)
         proto = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * self._arguments)
@@ -361,13 +362,14 @@ class Native:
         """Have its code, if that is in the cache; it is not compiled. -> is there code?"""
         if INTERPRETED or "address" in self.__dict__:
             return True
-        self._code.loads_only = True
-        try:
-            return self.address != 0
-        except NotKeptError:
-            return False
-        finally:
-            self._code.loads_only = False
+        with global_compiler_lock:
+            self._code.loads_only = True
+            try:
+                return self.address != 0
+            except NotKeptError:
+                return False
+            finally:
+                self._code.loads_only = False
 
     @property
     def cached(self) -> bool:
