@@ -3,7 +3,9 @@
 
 Used by map_memory.py and states.py. Uses map_kernels.py.
 
-Nothing here takes long: what is a lot (a copy of a map, a sweep) is done in portions.
+Nothing here takes long: what is a lot (a copy of a map, many rows, a sweep) is done in portions.
+Rows lie one behind the other, each a key and a value as in an entry; ``marks``, a word for each,
+say which are meant, and then what became of them.
 """
 
 from byway.functions.apply import hold
@@ -11,6 +13,8 @@ from byway.functions.map_kernels import M, found, obtain, sweep
 from byway.functions.map_methods import map_delete
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64, st64_rel
+
+NEW, KNOWN, PUT, REFUSED = 0, 1, 2, 3  # marks of rows
 
 
 @kernel
@@ -21,36 +25,47 @@ def take_key(state, shape, given):
 
 
 @kernel(entry=True)
-def map_put(lock, state, now, shape, given):
-    """Put key and value at ``given`` (as in an entry); -> 0: there was no room."""
+def map_find_rows(lock, state, now, shape, given, marks, which, n):
+    """Mark each of n rows that is marked ``which``: is there an entry with its key (KNOWN), or none
+    (NEW)?"""
     hold(lock)
-    take_key(state, shape, given)
-    at = obtain(state, shape, now)
-    if at != 0:
-        for k in range((shape >> 8 & 1023) - 8 * (shape & 15) >> 3):
-            st64(at + 8 * k, ld64(given + 8 * (shape & 15) + 8 * k))
+    for k in range(n):
+        if ld64(marks + 8 * k) == which:
+            take_key(state, shape, given + k * (shape >> 8 & 1023))
+            st64(marks + 8 * k, KNOWN if found(state, shape, now) != 0 else NEW)
     st64_rel(lock, 0)
-    return 1 if at != 0 else 0
+    return 0
 
 
 @kernel(entry=True)
-def map_knows(lock, state, now, shape, given):
-    """Is there an entry with the key at ``given``?"""
+def map_put_rows(lock, state, now, shape, given, marks, which, n):
+    """Put each of n rows that is marked ``which``, and mark it: it is there (PUT), or there was no
+    room (REFUSED)."""
     hold(lock)
-    take_key(state, shape, given)
-    place = found(state, shape, now)
+    for k in range(n):
+        if ld64(marks + 8 * k) == which:
+            row = given + k * (shape >> 8 & 1023)
+            take_key(state, shape, row)
+            at = obtain(state, shape, now)
+            if at != 0:
+                for word in range((shape >> 8 & 1023) - 8 * (shape & 15) >> 3):
+                    st64(at + 8 * word, ld64(row + 8 * (shape & 15) + 8 * word))
+            st64(marks + 8 * k, PUT if at != 0 else REFUSED)
     st64_rel(lock, 0)
-    return 1 if place != 0 else 0
+    return 0
 
 
 @kernel(entry=True)
-def map_remove(lock, state, now, shape, given):
-    """Remove the entry with the key at ``given``; -> 0: there was none."""
+def map_remove_rows(lock, state, now, shape, given, marks, which, n):
+    """Remove the entry of each of n rows that is marked ``which``, and mark it: there was one
+    (KNOWN), or none (NEW)."""
     hold(lock)
-    take_key(state, shape, given)
-    there = map_delete(state, now, shape)
+    for k in range(n):
+        if ld64(marks + 8 * k) == which:
+            take_key(state, shape, given + k * (shape >> 8 & 1023))
+            st64(marks + 8 * k, KNOWN if map_delete(state, now, shape) else NEW)
     st64_rel(lock, 0)
-    return 1 if there else 0
+    return 0
 
 
 @kernel(entry=True)
@@ -74,4 +89,4 @@ def copy_words(lock, destination, source, n):
     return 0
 
 
-ENTRIES = (map_put, map_knows, map_remove, map_sweep, copy_words)
+ENTRIES = (map_find_rows, map_put_rows, map_remove_rows, map_sweep, copy_words)

@@ -7,12 +7,21 @@ Used by states.py. Uses map_kernels.py (which explains it), map_control.py, nf.
 import ctypes
 import random
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from byway.functions.map_control import map_knows, map_put, map_remove, map_sweep
+from byway.functions.map_control import (
+    KNOWN,
+    NEW,
+    PUT,
+    REFUSED,
+    map_find_rows,
+    map_put_rows,
+    map_remove_rows,
+    map_sweep,
+)
 from byway.functions.map_kernels import AGED, MAP, USED, WINDOW, M
 from byway.functions.state_memory import PORTION, WORD, StateMemory, Surroundings, zeros
 from byway.machine.layout import address_of, alloc
@@ -21,6 +30,7 @@ from byway.nf.maps import Map
 from byway.nf.states import LONGEST, SECOND, TICK_BITS, given_value, shown_value
 
 LINE = 64
+LOT = 64  # rows that are put while a lock is held: some microseconds
 SMALL = 1024  # buckets that can be swept while frames wait: some microseconds, at most each tick
 # By ways: how full the buckets are where all entries are there.
 FULL = {2: 0.5, 3: 0.6, 4: 0.65, 5: 0.7, 6: 0.72, 7: 0.75}
@@ -74,7 +84,8 @@ class MapMemory(StateMemory):
         super().__init__(spec, around)
         self.packing = pack(spec["key"])
         self.fields: dict[str, str] = dict(spec["value"])
-        self._places = offsets(self.fields)
+        self._sizes = [(name, field_bytes(self.fields[name]) if name else 8)
+                       for name in offsets(self.fields)]  # as they lie, with nothing between
         self.age = spec.get("age") or spec.get("idle")
         self.shape = shape_of(spec)
         ways = self.shape >> 4 & 15
@@ -114,44 +125,56 @@ class MapMemory(StateMemory):
         return self.around.clock() if self.shape & AGED else 0
 
     # ------------------------------------------------------------ entries
-    def _words(self, key: Any, value: Any = None) -> Any:
+    def _octets(self, key: Any, value: Any = None) -> bytes:
+        """A row, as in an entry."""
         words = self.packing.words_of(read_key(self.packing.types, key))
-        made = alloc(WORD, len(words) + value_words(self.fields), LINE)
-        made[: len(words)] = words
+        made = [word.to_bytes(8, "little", signed=True) for word in words]
         if value is not None:
             given = given_value(self.fields, value)
-            octets = made[len(words) :].view(np.uint8)
-            for name, at in self._places.items():
+            for name, size in self._sizes:
                 number = given[name] if isinstance(given, dict) else given
-                size = field_bytes(self.fields[name]) if name else 8
                 if size == 16:  # high word first
                     number = number >> 64 | (number & (1 << 64) - 1) << 64
-                octets[at : at + size] = list((number & (1 << 8 * size) - 1).to_bytes(
-                    size, "little"))
-        return made
+                made.append((number & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        return b"".join(made).ljust(self.shape >> 8 & 1023, b"\0")
 
-    def _ask(self, kernel: Any, words: Any) -> bool:
-        return bool(kernel(self.around.lock, self.address, self._now(), self.shape,
-                           address_of(words)))
+    def _each(self, kernel: Any, rows: Any, marks: Any, which: int = NEW) -> Any:
+        """Have a kernel do its work with those rows that are marked so; -> the marks."""
+        entry = self.shape >> 8 & 1023
+        for first in range(0, len(marks), LOT):
+            kernel(self.around.lock, self.address, self._now(), self.shape,
+                   address_of(rows) + first * entry, address_of(marks) + 8 * first, which,
+                   min(LOT, len(marks) - first))
+        return marks
+
+    def _packed(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+        """Rows, and marks for them."""
+        octets = b"".join([self._octets(key, value) for key, value in pairs])
+        rows = zeros(len(octets) // 8)
+        rows[:] = np.frombuffer(octets, WORD)
+        return rows, zeros(len(pairs))
+
+    def _put(self, pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
+        # New ones first: what is there has room, and is not touched where one is refused.
+        rows, marks = self._packed(pairs)
+        self._each(map_find_rows, rows, marks)
+        self._each(map_put_rows, rows, marks, NEW)
+        refused = [pairs[k][0] for k in np.flatnonzero(marks == REFUSED).tolist()]
+        if refused:
+            self._each(map_remove_rows, rows, marks, PUT)
+            return refused
+        self._each(map_put_rows, rows, marks, KNOWN)  # (one of these may have gone just now)
+        return [pairs[k][0] for k in np.flatnonzero(marks == REFUSED).tolist()]
 
     def put(self, key: Any, value: Any) -> bool:
-        return self._ask(map_put, self._words(key, value))
+        return not self._put([(key, value)])
 
     def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        # New ones first: what is there has room, and is not touched where one is refused.
-        given = [(key, self._words(key, value)) for key, value in rows.items()]
-        known = [self._ask(map_knows, words) for _, words in given]
-        new = [one for one, there in zip(given, known, strict=True) if not there]
-        refused = [key for key, words in new if not self._ask(map_put, words)]
-        if refused:
-            for _, words in new:
-                self._ask(map_remove, words)
-            return refused
-        return [key for (key, words), there in zip(given, known, strict=True)
-                if there and not self._ask(map_put, words)]  # if it went this very moment
+        return self._put(list(rows.items()))
 
     def remove(self, key: Any) -> bool:
-        return self._ask(map_remove, self._words(key))
+        rows, marks = self._packed([(key, None)])
+        return bool(self._each(map_remove_rows, rows, marks)[0] == KNOWN)
 
     def _place(self, buckets: Any, count: int) -> None:
         both = alloc(WORD, 2, LINE)
@@ -168,9 +191,8 @@ class MapMemory(StateMemory):
         own = alloc(WORD, 1, LINE)
         other.around = Surroundings(address_of(own), self.around.parameter, self.around.clock)
         other.record["seeds"] = self.record["seeds"]
-        for key, value in rows.items():
-            if not other._ask(map_put, other._words(key, value)):
-                return False
+        if (other._each(map_put_rows, *self._packed(list(rows.items()))) == REFUSED).any():
+            return False
         self._place(other.buckets, int(other.record["count"][0]))
         return True
 
@@ -203,13 +225,14 @@ class MapMemory(StateMemory):
         return (now >> TICK_BITS) - stamp & 0xFFFFFFFF < min(max(1, age), LONGEST)
 
     def _value(self, words: Any) -> Any:
-        octets, made = words.tobytes(), {}
-        for name, kind in self.fields.items():
-            at, size = self._places[name], field_bytes(kind) if name else 8
+        octets, found, at = words.tobytes(), {}, 0
+        for name, size in self._sizes:
             number = int.from_bytes(octets[at : at + size], "little")
             if size == 16:
                 number = number >> 64 | (number & (1 << 64) - 1) << 64
-            made[name] = signed(number) if kind == "u64" else number
+            found[name] = signed(number) if self.fields[name] == "u64" else number
+            at += size
+        made = {name: found[name] for name in self.fields}
         return made.get("", made)
 
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:

@@ -14,6 +14,7 @@ lowest. An IPv6 address takes two words for itself (high, low), a flow five (``f
 """
 
 import ipaddress
+import socket
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
@@ -91,7 +92,7 @@ def flow_of(words: Sequence[int]) -> Flow:
 def show(kind: str, value: Any) -> Any:
     """A part or value for users: addresses and flows as text, numbers as they are."""
     if kind == "ipv4":
-        return str(ipaddress.IPv4Address(value))
+        return socket.inet_ntoa(int(value).to_bytes(4, "big"))
     if kind == "ipv6":
         return str(ipaddress.IPv6Address(value))
     if kind == "mac":
@@ -118,7 +119,7 @@ def read(kind: str, given: Any) -> Any:
 def _read_text(kind: str, given: str) -> int:
     try:
         if kind == "ipv4":
-            return int(ipaddress.IPv4Address(given))
+            return int.from_bytes(socket.inet_pton(socket.AF_INET, given), "big")
         if kind == "ipv6":
             return int(ipaddress.IPv6Address(given))
         if kind == "mac":
@@ -126,7 +127,7 @@ def _read_text(kind: str, given: str) -> int:
                 raise ValueError(given)
             return int.from_bytes(bytes(int(octet, 16) for octet in octets), "big")
         return int(given, 0)
-    except ValueError:
+    except (ValueError, OSError):
         raise ValueError(f"{given!r} is no {kind}") from None
 
 

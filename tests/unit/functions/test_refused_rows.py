@@ -97,3 +97,19 @@ def test_a_table_that_takes_no_rows_stays_as_it_is(declared: Any) -> None:
     assert memory.stats() == before
     assert memory.fill({})
     memory.close()
+
+
+def test_many_rows_are_put_in_portions() -> None:
+    """More than a lot of them, some there already, one twice; and one too many changes nothing."""
+    table = Table(nf.Map("ipv4", {"n": "u16", "via": "ipv6"}, 300), {}, {})
+    memory = table.filled()
+    rows = {f"10.0.{k >> 8}.{k & 255}": {"n": k, "via": "2001:db8::1"} for k in range(200)}
+    assert memory.put_all(dict(list(rows.items())[100:])) == []
+    assert memory.put_all({**rows, 10 << 24: {"n": 7}}) == []
+    rows["10.0.0.0"] = {"n": 7, "via": "::"}
+    kept = {row["key"]: row["value"] for row in memory.dump()}
+    assert kept == rows
+    more = {f"11.0.0.{k}": {} for k in range(101)}
+    assert len(memory.put_all({**more, "10.0.0.1": {"n": 9}})) == 1
+    assert {row["key"]: row["value"] for row in memory.dump()} == kept
+    assert memory.stats()["entries"] == 200
