@@ -217,8 +217,8 @@ class Instances:
         _fill(name, self.state(name, table), table, rows)
 
     def put(self, name: str, table: str, rows: Any) -> None:
-        """Have a table hold these rows as well. EngineError: it has no room for some; the others
-        are there."""
+        """Have a table hold these rows as well. EngineError: it has no room for some, and
+        none is there."""
         state = self.state(name, table)
         with _told(name, table):
             if refused := state.put_all(dict(_pairs(rows))):

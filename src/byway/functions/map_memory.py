@@ -125,18 +125,18 @@ class MapMemory(StateMemory):
         return self.around.clock() if self.shape & AGED else 0
 
     # ------------------------------------------------------------ entries
-    def _octets(self, key: Any, value: Any = None) -> bytes:
-        """A row, as in an entry."""
+    def _key(self, key: Any) -> bytes:
         words = self.packing.words_of(read_key(self.packing.types, key))
-        made = [word.to_bytes(8, "little", signed=True) for word in words]
-        if value is not None:
-            given = given_value(self.fields, value)
-            for name, size in self._sizes:
-                number = given[name] if isinstance(given, dict) else given
-                if size == 16:  # high word first
-                    number = number >> 64 | (number & (1 << 64) - 1) << 64
-                made.append((number & (1 << 8 * size) - 1).to_bytes(size, "little"))
-        return b"".join(made).ljust(self.shape >> 8 & 1023, b"\0")
+        return b"".join([word.to_bytes(8, "little", signed=True) for word in words])
+
+    def _value_of(self, value: Any) -> bytes:
+        given, made = given_value(self.fields, value), []
+        for name, size in self._sizes:
+            number = given[name] if isinstance(given, dict) else given
+            if size == 16:  # high word first
+                number = number >> 64 | (number & (1 << 64) - 1) << 64
+            made.append((number & (1 << 8 * size) - 1).to_bytes(size, "little"))
+        return b"".join(made)
 
     def _each(self, kernel: Any, rows: Any, marks: Any, which: int = NEW) -> Any:
         """Have a kernel do its work with those rows that are marked so; -> the marks."""
@@ -147,12 +147,15 @@ class MapMemory(StateMemory):
                    min(LOT, len(marks) - first))
         return marks
 
-    def _packed(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
-        """Rows, and marks for them."""
-        octets = b"".join([self._octets(key, value) for key, value in pairs])
+    def _rows(self, given: Sequence[bytes]) -> tuple[Any, Any]:
+        """Rows as in entries, and marks for them."""
+        octets = b"".join([one.ljust(self.shape >> 8 & 1023, b"\0") for one in given])
         rows = zeros(len(octets) // 8)
         rows[:] = np.frombuffer(octets, WORD)
-        return rows, zeros(len(pairs))
+        return rows, zeros(len(given))
+
+    def _packed(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
+        return self._rows([self._key(key) + self._value_of(value) for key, value in pairs])
 
     def _put(self, pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
         # New ones first: what is there has room, and is not touched where one is refused.
@@ -173,7 +176,7 @@ class MapMemory(StateMemory):
         return self._put(list(rows.items()))
 
     def remove(self, key: Any) -> bool:
-        rows, marks = self._packed([(key, None)])
+        rows, marks = self._rows([self._key(key)])
         return bool(self._each(map_remove_rows, rows, marks)[0] == KNOWN)
 
     def _place(self, buckets: Any, count: int) -> None:

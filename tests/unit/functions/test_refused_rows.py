@@ -99,6 +99,14 @@ def test_a_table_that_takes_no_rows_stays_as_it_is(declared: Any) -> None:
     memory.close()
 
 
+def test_nothing_is_no_value() -> None:
+    for declared in (nf.Map("u8", "u8", 4), nf.Map("u8", {"n": "u8"}, 4)):
+        memory = Table(declared, {}, {}).filled()
+        with pytest.raises(ValueError, match="None"):
+            memory.put_all({1: None})
+        assert memory.dump() == []
+
+
 def test_many_rows_are_put_in_portions() -> None:
     """More than a lot of them, some there already, one twice; and one too many changes nothing."""
     table = Table(nf.Map("ipv4", {"n": "u16", "via": "ipv6"}, 300), {}, {})
