@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from byway.control.function_process import ask
+from byway.control.problem import EngineError
 
 TRACE_SECONDS = 60.0
 MOST_ROWS = 100_000  # of a table, that a function finds there
@@ -23,8 +24,12 @@ async def trace(instances: Sequence[tuple[str, Any]], frame: bytes,
     direction, port, network, vni, now, and ports by name. EngineError: it cannot be told."""
     steps = [{
         "name": name, "use": one.blueprint.use, "parameters": one.parameters,
+        "files": dict(one.blueprint.files),
         "tables": {state: one.states[state].dump(MOST_ROWS)
                    for state, spec in one.blueprint.states.items() if spec["kind"] in _TABLES}}
         for name, one in instances]
-    return await ask(_TRACE, {"steps": steps, "frame": frame.hex(), **where},
-                     "tracing a frame", TRACE_SECONDS)
+    answer = await ask(_TRACE, {"steps": steps, "frame": frame.hex(), **where},
+                       "tracing a frame", TRACE_SECONDS)
+    if "problem" in answer:
+        raise EngineError(answer["problem"], answer["fix"])
+    return answer

@@ -6,10 +6,11 @@ Used by control (function_trace) and by nobody else; uses finding, trace and nf.
 The functions run as they stand, in plain Python, in this process, with parameters and tables as
 their instances have them now. So nothing in the switch sees the frame. Both texts are JSON:
 
-    order:  {"steps": [{"name", "use", "parameters", "tables": {name: [{"key", "value"}]}}],
+    order:  {"steps": [{"name", "use", "parameters", "tables": {name: [{"key", "value"}]},
+             "files": {path: digest}, of what runs}],
              "frame": hexadecimal digits, "direction", "port", "network", "vni", "now", "ports"}
     answer: {"steps": [{"name", "verdict", "reason", "port", "fault", "changed", "copies"}],
-             "frame": as the last of them left it}
+             "frame": as the last of them left it}, or {"problem", "fix"}
 
 ``changed``: {header field: [before, after]}, null where it is 0. Steps after the one that
 ended the frame's way are left out.
@@ -24,17 +25,29 @@ from byway.functions.finding import find
 from byway.functions.trace import headers_of
 from byway.nf.outcome import Outcome
 from byway.nf.plain import Plain
+from byway.nf.problem import FunctionError, Problem
 
 _GOES_ON = ("pass", "mirror", "clone")
 
 
 def trace(order: Mapping[str, Any]) -> dict[str, Any]:
-    """Carry out an order; -> the answer. Raises FunctionError."""
+    """Carry out an order; -> the answer."""
+    try:
+        return _traced(order)
+    except FunctionError as error:
+        first = error.problems[0]
+        return {"problem": f"{first.file}:{first.line}: {first.message}", "fix": first.fix}
+
+
+def _traced(order: Mapping[str, Any]) -> dict[str, Any]:
     frame = bytes.fromhex(order["frame"])
     where = {key: order[key] for key in ("port", "network", "vni", "direction")}
     steps = []
     for step in order["steps"]:
-        cls, _ = find(step["use"], Path("/"))
+        cls, files = find(step["use"], Path("/"))
+        if files != step.get("files", files):
+            raise FunctionError([Problem(step["use"], 0, "the file is another one than what runs",
+                                         "have it run with `byway nf reload` first")])
         plain = Plain([(cls, step["parameters"])], ports=order["ports"])
         for name, rows in step["tables"].items():
             state = getattr(plain.instances[0], name)

@@ -281,6 +281,11 @@ class Mark:
     assert lab.show("limits")["frames"] == 0  # nothing of the switch saw it
     with pytest.raises(EngineError, match='port "vm2" has no chain for frames that go in'):
         lab.wait(functions.trace("vm2", frame, "rx", where))
+    for text, told in ((GUARD + "# edited", "another one than what runs"), (
+            "import gone", "guard.py:1: importing it ends with ModuleNotFoundError")):
+        lab.file.write_text(text)
+        with pytest.raises(EngineError, match=told):
+            lab.wait(functions.trace("vm1", frame, "rx", where))
 
 
 def test_frames_are_watched_on_their_way(lab: Lab) -> None:
