@@ -11,7 +11,9 @@ from byway.testing import builders
 from tests.authoring import function_of
 
 FRAMES = [builders.tcp("10.0.0.1", "10.0.0.2", 1000, 80),
-          builders.tcp("2001:db8::1", "2001:db8::2", 1, 2)]
+          builders.tcp("2001:db8::1", "2001:db8::2", 1, 2),
+          builders.icmp("10.0.0.9", "10.0.0.1", kind=3, code=3,
+                        data=builders.udp("10.0.0.1", "10.0.0.2", 5, 6)[14:])]
 METHODS = '''
 def bump(self):
     self.sums[0] += 7
@@ -24,6 +26,9 @@ def older(self, frame):
 def tagged(self, frame):
     frame.push_vlan(7)
     return 1
+
+def given(self, frame, view, n):
+    return view.l4_dst + n
 
 def split(self, a, b):
     return a // b
@@ -74,6 +79,9 @@ UNROLLED = [
 VIEWS = [
     "q = frame.quoted\nx = q.l4_dst + self.tagged(frame) + q.l4_dst & 0xFF",
     "x = frame.inner.ip_ttl + self.tagged(frame) + frame.ip_ttl & 0xFF",
+    "x = self.given(frame, frame.quoted, self.tagged(frame))",
+    "frame.quoted.l4_src += self.tagged(frame)\nx = 3",
+    "x = 0\nfor q in (frame.quoted, frame.quoted):\n    x += q.l4_dst\n    self.tagged(frame)",
 ]
 
 

@@ -36,10 +36,10 @@ def parse_again(unit: Unit) -> None:
     unit.reshapes = True
     again = unit.use(_PARSE, "parse_again")
     unit.emit(f"frame = {again}(row, frame)")
-    for name in sorted(unit.assigned):
-        value = unit.variables[name]
-        if value.kind == "view" and value.name != "frame":
-            unit.emit(f"{value.code} = 0")
+    given = {value.code for name, value in unit.variables.items()
+             if name in unit.assigned and value.kind == "view" and value.name != "frame"}
+    for code in sorted(given | unit.views):
+        unit.emit(f"{code} = 0")
 
 
 # ---------------------------------------------------------------- fields

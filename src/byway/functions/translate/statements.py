@@ -276,7 +276,8 @@ def _for(unit: Unit, node: ast.For) -> bool:
 
 def _kept(unit: Unit, value: Value) -> Value:
     """A value of an unrolled loop, whatever the rounds before it change."""
-    if value.constant is not None or value.kind not in ("number", "wide", "verdict", "record"):
+    if value.constant is not None or value.everywhere or value.kind not in (
+            "number", "wide", "verdict", "record", "view"):
         return value
     name = unit.temp()
     return unit.assign(name, f"h{name}", value)

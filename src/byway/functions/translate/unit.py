@@ -41,6 +41,7 @@ class Unit:
     size: int = 0
     faulty: bool = False
     reshapes: bool = False
+    views: set[str] = dataclasses.field(default_factory=set)  # names that hold a view's word
     counts: bool = False  # is a call of it a round? Where it has loops, or calls
 
     # ------------------------------------------------------------ lines
@@ -102,6 +103,8 @@ class Unit:
         for node in nodes:
             with self.capture() as lines:
                 value = self.value(node)
+                if value.kind == "view" and not value.everywhere:
+                    value = self.settle(value)  # what comes next may change the frame's shape
             parts.append((lines, value))
         last = max((k for k, (lines, _) in enumerate(parts) if lines), default=-1)
         values = []
@@ -141,6 +144,8 @@ class Unit:
             self.emit(f"{kept} = {value.high}")
             value = dataclasses.replace(value, high=kept)
         self.emit(f"{name} = {code}")
+        if value.kind == "view":
+            self.views.add(name)
         if value.high:
             self.emit(f"{high} = {value.high}")
         return dataclasses.replace(value, code=name, high=high if value.high else "", test=False)
