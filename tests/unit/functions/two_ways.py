@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A function whose two methods share what they call (test_code.py)."""
+"""Functions; the two methods of one share what they call (test_code.py)."""
 
 from byway import nf
 
@@ -32,3 +32,16 @@ class TwoWays:
         if self.sums[0] > 1000:
             return nf.DROP("enough")
         return nf.PASS
+
+
+@nf.function
+class Other:
+    """Stands beside it."""
+
+    def process(self, frame):
+        if self.long(frame):
+            frame.ip_dscp = 1
+        return nf.PASS
+
+    def long(self, frame):
+        return frame.length > 100 and frame.is_ipv4
