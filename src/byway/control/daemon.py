@@ -39,6 +39,7 @@ from byway.control.thishost import api_socket, check_machine
 from byway.control.wanted import SwitchEngine, Wanted
 from byway.machine import unixsocket
 
+BUILDING_SECONDS = 15.0  # that the API is not there for, where functions are built at the start
 MembershipFactory = Callable[[Wanted], Membership]
 EngineFactory = Callable[[SwitchConfig, asyncio.AbstractEventLoop], SwitchEngine]
 
@@ -183,6 +184,7 @@ class _Daemon:
         self._file = config
         self._listener = listener
         self._reloading: asyncio.Task[None] | None = None
+        self._building: asyncio.Task[None] | None = None
         self._status = 0
 
     async def run(self, make_engine: EngineFactory) -> int:
@@ -202,7 +204,7 @@ class _Daemon:
             self._take_over(self._file)
             wanted.on_return = self._tell
             self._tell(wanted.restore())
-            self._tell_functions(await engine.functions.settled())
+            await self._build(engine, stop)
             membership = await self._join(wanted)
             server = await asyncio.to_thread(_api_server, wanted, membership)
             await self._serve(server, wanted, stop)
@@ -216,6 +218,18 @@ class _Daemon:
                 await self._membership.close()
             engine.close()
         return self._status
+
+    async def _build(self, engine: SwitchEngine, stop: asyncio.Event) -> None:
+        """Wait until network functions are built, but neither for long nor when we are to end; tell
+        what could not be had of them, whenever that is known."""
+        async def tell() -> None:
+            self._tell_functions(await engine.functions.settled())
+
+        self._building = asyncio.create_task(tell())
+        ending = asyncio.create_task(stop.wait())
+        await asyncio.wait([self._building, ending], timeout=BUILDING_SECONDS,
+                           return_when=asyncio.FIRST_COMPLETED)
+        ending.cancel()
 
     async def _join(self, wanted: Wanted) -> Membership | None:
         """Be in the cluster, if the configuration has one."""

@@ -120,7 +120,7 @@ class Functions:
 
     def _fit(self, place: Place, wanted: tuple[Way, Way], before: _Fitted | None) -> _Fitted:
         old = before.chains if before else (None, None)
-        kept = before.names if before else ()
+        kept = () if before is None else before.names if before.complete else before.kept
         try:
             if lacking := [way.order for way in wanted
                            if way.placed and self.library.lacks(way.order)]:
@@ -129,7 +129,7 @@ class Functions:
             made = (self._chain(place, wanted[0], old[0]), self._chain(place, wanted[1], old[1]))
         except EngineError as error:
             problem = error
-        except Exception as error:  # code that cannot be loaded, no memory: the others go on
+        except Exception as error:  # code that cannot be loaded, no memory
             self._failed(f'the chain of port "{place[0]}"', error)
             problem = EngineError(f"its chain cannot be had: {type(error).__name__}: {error}",
                                   "see what the switch has said")
@@ -349,7 +349,7 @@ class Functions:
                 except EngineError as error:  # the others shall not wait for this one
                     self._wrong[config.name] = str(error)
         self.refit(dict.fromkeys(ports))
-        self._refused = None  # this is no change that could be: who is concerned says so
+        self._refused = None  # nobody is there to be told: ports and instances say it
         self.finish()
         self.ready()
 

@@ -38,6 +38,14 @@ SURPRISED = PROGRAM.replace("    def close", """
         self.functions.reload = surprise
 
     def close""")
+BUILDING = PROGRAM.replace("    def close", """
+        async def settled():
+            print("building", file=sys.stderr, flush=True)
+            await asyncio.Event().wait()
+
+        self.functions.settled = settled
+
+    def close""").replace("import sys", "import asyncio, sys", 1)
 LAB = '[switch]\nname = "lab"\n[[network]]\nname = "blue"\n'
 PORT = '[[port]]\nname = "{}"\nnetwork = "blue"\nkind = "null"\n'
 # Compiling takes as long as it takes to be interrupted.
@@ -286,3 +294,17 @@ def test_a_reload_that_fails_is_not_the_last(folder: Path, start: Start) -> None
     (folder / "lab.toml").write_text(LAB + PORT.format("b") + PORT.format("c"))
     process.send_signal(signal.SIGHUP)
     assert line(process) == "byway: lab.toml was read again: 3 changes"
+
+
+def test_the_end_does_not_wait_for_functions(folder: Path, start: Start) -> None:
+    process = start(BUILDING)
+    assert line(process) == "building"
+    assert end(process)[0] == 0
+
+
+def test_the_api_does_not_wait_for_functions_for_long(folder: Path, start: Start) -> None:
+    process = start(BUILDING.replace("class Engine", "\nfrom byway.control import daemon\n"
+                                     "daemon.BUILDING_SECONDS = 0.01\n\nclass Engine"))
+    assert line(process) == "building"
+    assert line(process).startswith("byway: switch 'lab' is up")
+    assert end(process)[0] == 0

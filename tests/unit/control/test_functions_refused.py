@@ -141,3 +141,12 @@ def test_a_refused_change_leaves_the_code_that_runs(lab: Lab) -> None:
     assert lab.send(1) == 0  # with the state that it had
     assert lab.show("vm1/Guard")["frames"] == 6
     assert lab.names() == ["vm1/Guard"]
+
+
+def test_of_a_chain_that_never_was_nothing_is_kept(lab: Lab) -> None:
+    lab.start(function(lab, tables={"none": [1]}), vm1=("x", lab.use))
+    functions = lab.switch.engine.functions
+    for _ in range(3):
+        lab.switch.call(functions.refit, ["vm1"])
+    (fitted,) = functions._fitted.values()
+    assert sorted(fitted.names) == ["vm1/Guard", "vm1/Guard", "x", "x"]  # both ways
