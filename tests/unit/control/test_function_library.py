@@ -39,6 +39,7 @@ def order(tmp_path: Path) -> Order:
     return Order("rx", ((f"{tmp_path}/guard.py:Guard", False),))
 
 
+@pytest.mark.timeout(400)  # the first one to need stages and tables may have them compiled
 @pytest.mark.compiled_only
 def test_code_that_is_not_in_the_cache_is_not_compiled_in_the_switch(order: Order) -> None:
     library = Library(LAZY)
