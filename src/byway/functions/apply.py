@@ -172,8 +172,9 @@ def clone(instance, batch, row, number):
 
 @kernel
 def sent(batch, row, source, out):
-    """A function sends a frame to a port: what is to stand in R.out. All that decide asks of frames,
-    which does not see this one, is asked here (nothing where a chain is tried without a network)."""
+    """A function sends a frame to a port: what is to stand in R.out. What decide asks of frames is
+    asked here, since it does not see this one (nothing where a chain is tried without a network).
+    """
     here = batch_at(batch).here
     if here == 0:
         return out
