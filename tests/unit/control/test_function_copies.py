@@ -42,3 +42,20 @@ def test_a_reply_to_a_trunk_has_the_tag_of_its_network(tmp_path: Path) -> None:
         back = frame[6:12] + frame[:6] + TAG + frame[12:]
         assert [bytes(one) for one in guests["trunk"].receive()] == [back]
         assert list(guests["vm"].receive()) == []
+
+
+def test_a_function_that_only_replies_has_its_frames_back(tmp_path: Path) -> None:
+    file = tmp_path / "turn.py"
+    file.write_text(TURN)
+    with RunningSwitch(tmp_path, stepped=True) as switch, ExitStack() as stack:
+        lab = Lab(switch, tmp_path, stack)
+        switch.call(lab.wanted.change, Config(
+            networks=(NetworkConfig(name="blue"),),
+            ports=(lab.port("vm", network="blue", mac=mac(1), chain=(f"{file}:Turn",)),)))
+        lab.wait(switch.engine.functions.settled())
+        guest = stack.enter_context(switch.guest("vm", 1))
+        frame = tcp("10.0.0.1", eth_src=mac(1), eth_dst=mac(2))
+        guest.send([frame])
+        switch.settle()
+        assert [bytes(one) for one in guest.receive()] == [frame[6:12] + frame[:6] + frame[12:]]
+        assert switch.drops() == {}

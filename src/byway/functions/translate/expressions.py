@@ -9,6 +9,7 @@ import operator
 from collections.abc import Callable
 from typing import Any
 
+from byway.functions.blueprint import SETTLES
 from byway.functions.instance import DIVISION, SHIFT
 from byway.functions.translate import frames, states
 from byway.functions.translate.refused import Refused, forbidden
@@ -62,13 +63,20 @@ def constant(node: ast.AST, thing: Any) -> Value:
     return Value("object", constant=thing)
 
 
+def _known(unit: Unit, node: ast.AST, thing: Any) -> Value:
+    """As ``constant``; that a frame may go back is noted, wherever the verdict stands."""
+    if isinstance(thing, Verdict) and thing.kind == "reply":
+        unit.world.flags |= {SETTLES}
+    return constant(node, thing)
+
+
 def name(unit: Unit, node: ast.Name) -> Value:
     """A variable, or what the file has under a name."""
     local = unit.local(node)
     if local is not None:
         return local
     try:
-        return constant(node, unit.seen(node.id))
+        return _known(unit, node, unit.seen(node.id))
     except KeyError:
         raise Refused(node, f"there is no {node.id}", "define or import it in the file") from None
 
@@ -94,7 +102,7 @@ def attribute_of(unit: Unit, node: ast.Attribute, owner: Value) -> Value:
         if not hasattr(owner.constant, node.attr):
             shown = getattr(owner.constant, "__name__", repr(owner.constant))
             raise Refused(node, f"{shown} has no {node.attr}", "look for its right name")
-        return constant(node, getattr(owner.constant, node.attr))
+        return _known(unit, node, getattr(owner.constant, node.attr))
     if owner.kind == "state":
         raise Refused(node, f"{owner.name}.{node.attr} is not called",
                       f"write self.{owner.name}.{node.attr}(...)")
@@ -107,7 +115,7 @@ def own(unit: Unit, node: ast.Attribute) -> Value:
     if node.attr in definition.states:
         return Value("state", unit.world.state_address(unit, node.attr), name=node.attr)
     if node.attr in definition.constants:
-        return constant(node, definition.constants[node.attr])
+        return _known(unit, node, definition.constants[node.attr])
     if node.attr in definition.methods:
         return Value("object", constant=definition.methods[node.attr])
     if node.attr not in (each.name for each in definition.parameters):
