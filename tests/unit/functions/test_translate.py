@@ -152,3 +152,15 @@ def test_a_blueprint_is_the_same_for_the_same_text(tmp_path: Path) -> None:
     assert Blueprint.from_json(first.to_json()) == first
     assert first.parameters["inside"]["words"] == 2
     assert first.place("words") == first.place("limit") + 8 * (1 + 1 + 1 + 0 + 2 + 4 + 1 + 2)
+
+
+def test_another_default_is_another_function(tmp_path: Path) -> None:
+    """Else a file that is read again, and differs in nothing else, would change nothing."""
+    text = ("from byway import nf\n\n\n@nf.function\nclass Limits:\n    limit: int = {}\n\n"
+            "    def process(self, frame):\n        return nf.PASS\n")
+    digests = set()
+    for default in (2, 3):
+        file = tmp_path / f"limits{default}.py"
+        file.write_text(text.format(default))
+        digests.add(translate(definition(find(str(file), tmp_path)[0]), "limits.py", {}).digest)
+    assert len(digests) == 2

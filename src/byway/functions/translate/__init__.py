@@ -39,10 +39,8 @@ def translate(definition: Definition, use: str, files: Mapping[str, str]) -> Blu
     texts = {name: world.text() for name, world in worlds.items()}
     states = {name: _spec(state) for name, state in definition.states.items()}
     parameters = {each.name: each.described for each in definition.parameters}
-    digest = hashlib.sha256(repr((
-        texts, definition.budget, reasons, states,
-        [(name, each["kind"], each["words"], each["choices"]) for name, each in parameters.items()],
-    )).encode()).hexdigest()[:16]
+    what = texts, definition.budget, reasons, states, parameters, definition.summary
+    digest = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     methods = {
         name: Method(f"{name}_{digest}", texts[name].replace(DIGEST, digest),
                      frozenset(worlds[name].flags))
