@@ -106,7 +106,8 @@ def _imported(use: str, path: Path) -> ModuleType:
 
 def _forget() -> None:
     """Modules that were imported for functions found before are imported anew."""
-    for author in [one for name, one in sys.modules.items() if name.startswith(_AUTHOR)]:
+    for author in [one for name, one in list(sys.modules.items())
+                   if name.startswith(_AUTHOR)]:
         for name, module in vars(author).get(_HIS, {}).items():
             if sys.modules.get(name) is module:
                 del sys.modules[name]
@@ -127,7 +128,7 @@ def _beside(folder: Path, module: ModuleType) -> Iterator[None]:
     finally:
         sys.path.remove(str(folder))
         sys.dont_write_bytecode = writes
-        vars(module)[_HIS] = {name: one for name, one in sys.modules.items()
+        vars(module)[_HIS] = {name: one for name, one in list(sys.modules.items())
                               if before.get(name) is not one and _is_his(one, folder)}
         sys.modules.update(hidden)
 

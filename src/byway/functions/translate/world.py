@@ -36,6 +36,7 @@ from byway.nf.problem import Problem
 
 _MEM = "byway.machine.mem"
 DIGEST = "__DIGEST__"  # stands in the text for the digest of the text
+DEEPEST = 24  # calls in calls: the compiler looks into each by recursion
 _PARAMETERS = "self, row, frame, batch, now"
 _SHORT, _INLINED = 7, 100  # lines of a kernel that becomes part of its callers: its own, and in all
 
@@ -180,6 +181,9 @@ class World:
             if function in self._open:
                 raise Refused(node, f"{function.__name__} calls itself",
                               "write a loop: a function cannot be at work twice")
+            if len(self._open) > DEEPEST:
+                raise Refused(node, f"{function.__name__} is called more than {DEEPEST} calls deep",
+                              "write what it does where it is called")
             source = function_node(function.__code__)
             if not isinstance(source, ast.FunctionDef):
                 raise Refused(node, f"there is no source of {function.__name__}",
