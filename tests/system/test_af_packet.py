@@ -91,6 +91,7 @@ def sum_is_right(frame: bytes, l3: int = 14) -> bool:
 def test_ping_and_tcp_between_two_stations(switch: RunningSwitch, left: Wire, right: Wire) -> None:
     attach(switch, "left", left)
     attach(switch, "right", right, queues=2)
+    met = switch.drops()  # the first may have sent something when it was alone
     assert "5 packets received" in left.ping(RIGHT)
     for source, to in ((left, right), (right, left)):
         before = switch.port("left")
@@ -98,7 +99,7 @@ def test_ping_and_tcp_between_two_stations(switch: RunningSwitch, left: Wire, ri
         after = switch.port("left")
         way = "rx_frames" if source is left else "tx_frames"
         assert after[way] - before[way] < len(DATA) / 1460 / 3, "large frames pass whole"
-    assert switch.drops() == {}
+    assert switch.drops() == met
     assert left.checksum_errors() == right.checksum_errors() == {}
 
 
