@@ -13,7 +13,7 @@ BESIDE   := -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup demo test lint types contracts docs compiled interpreted coverage bench lock clean
+.PHONY: help setup demo test lint types contracts docs compiled peers interpreted coverage bench lock clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 14
@@ -34,7 +34,7 @@ $(STAMP): requirements.lock pyproject.toml
 demo: setup  ## two networks, three guests, the proof that no frame was lost (unprivileged)
 	$(BIN)/byway demo
 
-test: setup lint types contracts docs compiled interpreted coverage  ## everything that must hold
+test: setup lint types contracts docs compiled peers interpreted coverage  ## everything that must hold
 	@echo "== all tests passed"
 
 lint: setup  ## ruff
@@ -53,9 +53,11 @@ docs: setup  ## the manual in site/, warnings are errors
 	@echo "== docs"
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir site
 
-compiled: setup  ## the tests with compiled kernels, peers included
+compiled: setup  ## the tests with compiled kernels
 	@echo "== tests, kernels compiled"
 	@$(PYTEST) $(BESIDE) -m "not system" tests
+
+peers: setup  ## the tests with real peers
 	@echo "== tests with peers, kernels compiled"
 	@$(PYTEST) -m system tests
 

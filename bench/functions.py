@@ -27,8 +27,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from byway import nf
 from byway.functions.built import COMMAND, known
 from byway.functions.builtin import (
@@ -49,7 +47,9 @@ from byway.functions.code import native
 from byway.functions.compose import compose
 from byway.functions.harness import Harness
 from byway.machine.clock import tsc
+from byway.packet.batch import ROWS
 from byway.testing import builders
+from byway.testing.chain_bench import ChainBench
 
 ROUNDS = 40
 EMPTY_CLAIM, NAT_CLAIM, SAVED_CLAIM, CACHED_CLAIM = 3.0, 60.0, 3.0, 0.5
@@ -164,13 +164,12 @@ def cost(case: Case, flows: int) -> tuple[float, float]:
     frames = [builders.udp(f"10.{rng.randrange(256)}.{rng.randrange(256)}.{k % 250 + 1}",
                            "198.51.100.9", sport=1024 + k, dport=80) for k in range(flows)]
     harness, bare = Harness([(case.function, case.parameters)]), Harness([])
-    frames = case.prepare(harness, frames)
-    octets = [np.frombuffer(frame, np.uint8).copy() for frame in frames]
-    taken: dict[str, list[int]] = {"bare": [], "with": []}
+    bench = ChainBench(case.prepare(harness, frames), -(-flows // ROWS))
+    taken: dict[str, list[float]] = {"bare": [], "with": []}
     for _ in range(ROUNDS):
-        taken["bare"] += bare.ticks(octets, 10)
-        taken["with"] += harness.ticks(octets, 10)
-    without, full = (statistics.quantiles(taken[key])[0] / flows for key in ("bare", "with"))
+        for key, chain in (("bare", bare.chain()), ("with", harness.chain())):
+            taken[key] += [bench.turn(chain).cycles for _ in range(10)]
+    without, full = (statistics.quantiles(taken[key])[0] for key in ("bare", "with"))
     return without, full - without
 
 

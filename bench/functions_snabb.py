@@ -21,14 +21,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
-
-import numpy as np
+from typing import Annotated
 
 from byway import nf
 from byway.functions.harness import Harness
 from byway.machine.clock import measure_hz
+from byway.packet.batch import ROWS
 from byway.testing import builders
+from byway.testing.chain_bench import ChainBench
 
 SECONDS, FLOWS = 1.0, 1024
 LUA = """
@@ -105,12 +105,12 @@ def byway(rounds: int) -> dict[str, list[float]]:
     rng = random.Random(1)
     frames = [builders.udp(f"10.0.{rng.randrange(256)}.1", sport=1024 + k, data=bytes(18))
               for k in range(FLOWS)]
-    octets: list[np.ndarray[Any, Any]] = [np.frombuffer(f, np.uint8).copy() for f in frames]
+    bench = ChainBench(frames, FLOWS // ROWS)
     chains = {"with": Harness(RateLimiter), "without": Harness([])}
     found: dict[str, list[float]] = {"with": [], "without": []}
     for _ in range(rounds * 20):
         for kind, harness in chains.items():
-            found[kind] += [ticks / FLOWS for ticks in harness.ticks(octets, 10)]
+            found[kind] += [bench.turn(harness.chain()).cycles for _ in range(10)]
     counters = chains["with"].instances[0].counters
     assert counters["drops"] == {"too fast": 0}, "everything passes"
     return found

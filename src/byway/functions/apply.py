@@ -10,9 +10,9 @@ an instance are added to atomically: a chain without state has no lock.
 from byway.functions.instance import VERDICT, I
 from byway.functions.verdicts import CLONE, DROP, REDIRECT, kind_of, value_of
 from byway.machine.jit import kernel
+from byway.machine.lock import acquire
 from byway.machine.mem import (
     add64,
-    cas64,
     ld16be,
     ld32be,
     ld64,
@@ -24,7 +24,6 @@ from byway.machine.mem import (
     st64_rel,
     unlikely,
 )
-from byway.machine.system import SYS_SCHED_YIELD, pause, syscall0
 from byway.packet.batch import (
     BUFFER,
     CLONES,
@@ -44,7 +43,6 @@ from byway.switch.fdb import MAX_PORTS
 from byway.switch.network import network_at
 
 _PORT_DOWN = int(Reason.PORT_DOWN)
-SPINS = 1000  # looks at a lock before its holder is given the processor
 # What stands in R.out for a frame that a function drops, or goes wrong with.
 DROPPED, FAULT = -1 - int(Reason.FUNCTION), -1 - int(Reason.FUNCTION_FAULT)
 OVER_MTU, BAD_SOURCE = -1 - int(Reason.OVER_MTU), -1 - int(Reason.BAD_SOURCE)
@@ -53,23 +51,11 @@ LEFT_OUT = 0
 
 
 @kernel
-def hold(lock):
-    """Take a lock that others hold for a batch at the most."""
-    spins = 0
-    while cas64(lock, 0, 1) != 0:
-        pause()
-        spins += 1
-        if spins == SPINS:  # its holder may not be running
-            syscall0(SYS_SCHED_YIELD)
-            spins = 0
-
-
-@kernel
 def hold_all(chain):
     """Take the locks of a chain; they are in the order of their addresses, as everywhere."""
     locks = ld64(chain + C.locks)
     for k in range(ld64(chain + C.nlocks)):
-        hold(ld64(locks + 8 * k))
+        acquire(ld64(locks + 8 * k))
 
 
 @kernel
@@ -131,8 +117,8 @@ def to_port(instance, number):
     if number == -1:
         return dropped(_PORT_DOWN)
     if unlikely(number < 0 or number >= MAX_PORTS):
-        st64(instance + I.fault, VERDICT << 32)
-        went_wrong(instance)
+        st64(instance + I.last_fault, VERDICT << 32)
+        add64(instance + I.faults, 1)
         return FAULT
     return number
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A chain without a switch: frames in, what became of them out.
 
-Used by tests of functions, `byway nf check` and `byway nf bench`. Uses translate, memory and
+Used by tests of functions, `byway nf check` and trial.py. Uses translate, memory and
 harness_kernels.
 
     harness = Harness(RateGuard, limit=2)
@@ -18,7 +18,7 @@ from typing import Any, Literal
 import numpy as np
 
 from byway.functions.blueprint import Blueprint
-from byway.functions.harness_kernels import frame_at, frames_in, frames_out, ticks_of
+from byway.functions.harness_kernels import frame_at, frames_in, frames_out
 from byway.functions.instance import I
 from byway.functions.memory import Chain, Instance
 from byway.functions.translate import translate
@@ -26,7 +26,7 @@ from byway.machine.layout import CACHE_LINE, address_of, alloc
 from byway.nf.function import definition
 from byway.nf.outcome import Fault, Outcome
 from byway.nf.verdicts import DROP, PASS, REDIRECT, REPLY, Verdict
-from byway.packet.batch import MAX_FRAME, ROW, ROWS, UNDECIDED, Batch
+from byway.packet.batch import MAX_FRAME, ROWS, UNDECIDED, Batch
 from byway.packet.counters import COUNTERS
 from byway.packet.reason import Reason
 
@@ -90,15 +90,10 @@ class Harness:
 
     def fill(self, frames: list[np.ndarray[Any, Any]], offload: int = 0) -> None:
         """Have the batch hold these frames, which stay where they are, as they come in."""
-        _place(self.batch.rows, frames, offload)
+        for row, octets in zip(self.batch.rows, frames, strict=False):
+            row["addr"], row["len"], row["out"] = address_of(octets), len(octets), UNDECIDED
+            row["nsegs"], row["offload"] = 0, offload
         self.batch.record[0]["n"] = len(frames)
-
-    def ticks(self, frames: list[np.ndarray[Any, Any]], rounds: int) -> list[int]:
-        """Ticks of the time stamp counter that the frames take in the rx chain, round by round."""
-        saved = alloc(ROW, len(frames), CACHE_LINE)
-        _place(saved, frames, 0)
-        return [int(ticks_of(self.chain().address, self.batch.address, address_of(saved),
-                             len(frames))) for _ in range(rounds)]
 
     # ------------------------------------------------------------ one frame
     def _one(self, chain: Chain, frame: bytes, now: int, direction: str, port: int,
@@ -114,8 +109,8 @@ class Harness:
             verdict = DROP("")
         elif not goes_on:
             verdict = self._settled(to, port, before)
-        copies = [] if direction == "rx" or goes_on or verdict.kind == "drop" else [row]
-        return Outcome(verdict, self._bytes(row), self._copies(row, goes_on, len(copies)), fault)
+        elsewhere = direction == "tx" and not goes_on and verdict.kind != "drop"
+        return Outcome(verdict, self._bytes(row), self._copies(int(elsewhere)), fault)
 
     def _came_in(self, chain: Chain, now: int) -> tuple[Any, bool, int]:
         """-> the row, whether it goes on, the port that it goes to instead (or a drop)."""
@@ -153,22 +148,14 @@ class Harness:
                 return Fault(*one.fault_of(int(one.record[I.last_fault // 8])))
         return None
 
-    def _copies(self, row: Any, goes_on: bool, taken: int) -> tuple[tuple[int, bytes], ...]:
+    def _copies(self, taken: int) -> tuple[tuple[int, bytes], ...]:
         """What CLONE and MIRROR made of a frame, without the ``taken`` last ones."""
         clones = int(self.batch.record[0]["nclones"]) - taken
-        made = [(int(one["out"]), self._bytes(one)) for one in self.batch.clones[:clones]]
-        return tuple(made)
+        return tuple((int(one["out"]), self._bytes(one)) for one in self.batch.clones[:clones])
 
     def _bytes(self, row: Any) -> bytes:
         frame_at(int(row.__array_interface__["data"][0]), address_of(self._room))
         return self._room[:int(row["len"])].tobytes()
-
-
-def _place(rows: Any, frames: list[np.ndarray[Any, Any]], offload: int) -> None:
-    """Have rows hold these frames."""
-    for row, octets in zip(rows, frames, strict=False):
-        row["addr"], row["len"], row["out"] = address_of(octets), len(octets), UNDECIDED
-        row["nsegs"], row["offload"] = 0, offload
 
 
 def same(compiled: Outcome, plain: Outcome) -> bool:

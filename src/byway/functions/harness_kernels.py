@@ -6,8 +6,8 @@ Uses packet and switch.
 
 from byway.machine.jit import kernel
 from byway.machine.mem import ld64, st64
-from byway.machine.system import call2, call5, rdtsc
-from byway.packet.batch import ROWS, R, batch_at, copy_whole, look
+from byway.machine.system import call2, call5
+from byway.packet.batch import batch_at, copy_whole, look
 from byway.switch.chain import C
 
 
@@ -44,27 +44,3 @@ def frame_at(row, destination):
     """Copy a row's frame, which has MAX_FRAME bytes at the most; -> 0."""
     copy_whole(row, destination)
     return 0
-
-
-@kernel(entry=True)
-def ticks_of(chain, batch, saved, rows):
-    """Have ``rows`` rows, of which copies are at ``saved``, go through a chain, in full batches; ->
-    ticks of the time stamp counter, without those for making the batches."""
-    b = batch_at(batch)
-    total = 0
-    for first in range(0, rows, ROWS):
-        b.n = min(ROWS, rows - first)
-        for word in range(0, 64 * b.n, 8):
-            if word & 63 != R.head:
-                st64(b.rows + word, ld64(saved + 64 * first + word))
-        look(batch)
-        b.npayloads = 0
-        b.nclones = 0
-        b.ticks = rdtsc()
-        before = rdtsc()
-        call2(ld64(chain + C.code), chain, batch)
-        total += rdtsc() - before
-    return total
-
-
-ENTRIES = (frames_in, frames_out, frame_at)

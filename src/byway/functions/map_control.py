@@ -8,10 +8,10 @@ Rows lie one behind the other, each a key and a value as in an entry; ``marks``,
 say which are meant, and then what became of them.
 """
 
-from byway.functions.apply import hold
 from byway.functions.map_kernels import M, found, obtain, sweep
 from byway.functions.map_methods import map_delete
 from byway.machine.jit import kernel
+from byway.machine.lock import acquire
 from byway.machine.mem import ld64, st64, st64_rel
 
 NEW, KNOWN, PUT, REFUSED = 0, 1, 2, 3  # marks of rows
@@ -28,7 +28,7 @@ def take_key(state, shape, given):
 def map_find_rows(lock, state, now, shape, given, marks, which, n):
     """Mark each of n rows that is marked ``which``: is there an entry with its key (KNOWN), or none
     (NEW)?"""
-    hold(lock)
+    acquire(lock)
     for k in range(n):
         if ld64(marks + 8 * k) == which:
             take_key(state, shape, given + k * (shape >> 8 & 1023))
@@ -41,7 +41,7 @@ def map_find_rows(lock, state, now, shape, given, marks, which, n):
 def map_put_rows(lock, state, now, shape, given, marks, which, n):
     """Put each of n rows that is marked ``which``, and mark it: it is there (PUT), or there was no
     room (REFUSED)."""
-    hold(lock)
+    acquire(lock)
     for k in range(n):
         if ld64(marks + 8 * k) == which:
             row = given + k * (shape >> 8 & 1023)
@@ -59,7 +59,7 @@ def map_put_rows(lock, state, now, shape, given, marks, which, n):
 def map_remove_rows(lock, state, now, shape, given, marks, which, n):
     """Remove the entry of each of n rows that is marked ``which``, and mark it: there was one
     (KNOWN), or none (NEW)."""
-    hold(lock)
+    acquire(lock)
     for k in range(n):
         if ld64(marks + 8 * k) == which:
             take_key(state, shape, given + k * (shape >> 8 & 1023))
@@ -71,7 +71,7 @@ def map_remove_rows(lock, state, now, shape, given, marks, which, n):
 @kernel(entry=True)
 def map_sweep(lock, state, now, shape, first, n):
     """Remove the entries that have aged out of n buckets from number ``first`` on; -> how many."""
-    hold(lock)
+    acquire(lock)
     before = ld64(state + M.count)
     sweep(state, shape, now, first, n)
     removed = before - ld64(state + M.count)
@@ -82,7 +82,7 @@ def map_sweep(lock, state, now, shape, first, n):
 @kernel(entry=True)
 def copy_words(lock, destination, source, n):
     """Copy n words that nobody changes meanwhile."""
-    hold(lock)
+    acquire(lock)
     for k in range(n):
         st64(destination + 8 * k, ld64(source + 8 * k))
     st64_rel(lock, 0)

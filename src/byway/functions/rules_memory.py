@@ -21,131 +21,129 @@ from byway.nf.maglev import Member, places, read_number
 from byway.nf.rules import Rule, read_place
 
 
-class RulesMemory(StateMemory):
+class _BuiltAnew(StateMemory):
+    """Parts by number, read and replaced as a whole."""
+
+    def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
+        super().__init__(spec, around)
+        self._parts: dict[int, Any] = {}
+
+    def _read(self, key: Any, value: Any) -> tuple[int, Any]:
+        """A row as its user wrote it: its number, and the part."""
+        raise NotImplementedError
+
+    def _number(self, key: Any) -> int:
+        """A row's number."""
+        raise NotImplementedError
+
+    def _replace(self, parts: Mapping[int, Any]) -> None:
+        """Have these looked up from now on."""
+        raise NotImplementedError
+
+    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
+        wanted, refused = dict(self._parts), []
+        for key, value in rows.items():
+            number, part = self._read(key, value)
+            if number in wanted or len(wanted) < self.spec["capacity"]:
+                wanted[number] = part
+            else:
+                refused.append(key)
+        if not refused:
+            self._replace(wanted)
+        return refused
+
+    def remove(self, key: Any) -> bool:
+        number = self._number(key)
+        if number not in self._parts:
+            return False
+        self._replace({at: part for at, part in self._parts.items() if at != number})
+        return True
+
+    def clear(self) -> None:
+        self._replace({})
+
+    def fill(self, rows: Mapping[Any, Any]) -> bool:
+        read = dict(self._read(key, value) for key, value in rows.items())
+        if len(read) > self.spec["capacity"]:
+            return False
+        self._replace(read)
+        return True
+
+
+class RulesMemory(_BuiltAnew):
     """A list of rules by place, and what finds the first one that matches a frame."""
 
     def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
         super().__init__(spec, around)
-        self._rules: dict[int, Rule] = {}
         self._counted: dict[int, int] = {}  # by those who were looked up before
         self._built = Built([])
         self.record = alloc(RULES, 1, 64)
         self.address = address_of(self.record)
 
-    def _rule(self, value: Any) -> Rule:
-        return Rule.given(value, self.spec["values"])
+    def _read(self, key: Any, value: Any) -> tuple[int, Rule]:
+        return read_place(key), Rule.given(value, self.spec["values"])
 
-    def _replace(self, rules: Mapping[int, Rule]) -> None:
+    def _number(self, key: Any) -> int:
+        return read_place(key)
+
+    def _replace(self, parts: Mapping[int, Rule]) -> None:
         """Have these rules looked up from now on. Those that stay keep their counts."""
-        wanted = dict(sorted(rules.items()))
+        wanted = dict(sorted(parts.items()))
         built = Built(list(wanted.values()))
         self.store(self.address, np.array(built.addresses, WORD))
         # No worker counts in the old entries any more.
         hits = self._hits()
         self._counted = {place: hits[place] for place, rule in wanted.items()
-                         if self._rules.get(place) is rule}
-        self._built, self._rules = built, wanted
+                         if self._parts.get(place) is rule}
+        self._built, self._parts = built, wanted
 
     def _hits(self) -> dict[int, int]:
         """How often each rule was the first that matched, by its place."""
         here = self._built.entries["hits"].tolist()
         return {place: self._counted.get(place, 0) + hits
-                for place, hits in zip(self._rules, here, strict=False)}
+                for place, hits in zip(self._parts, here, strict=False)}
 
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
         """Rules by place, as users write them, with how often each was the first that matched."""
         values, hits = self.spec["values"], self._hits()
         return [{"key": place, "value": {**rule.shown(values), "hits": hits[place]}}
-                for place, rule in list(self._rules.items())[:limit]]
-
-    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        wanted, refused = dict(self._rules), []
-        for key, value in rows.items():
-            place, rule = read_place(key), self._rule(value)
-            if place in wanted or len(wanted) < self.spec["capacity"]:
-                wanted[place] = rule
-            else:
-                refused.append(key)
-        if not refused:
-            self._replace(wanted)
-        return refused
-
-    def remove(self, key: Any) -> bool:
-        place = read_place(key)
-        if place not in self._rules:
-            return False
-        self._replace({at: rule for at, rule in self._rules.items() if at != place})
-        return True
-
-    def clear(self) -> None:
-        self._replace({})
-
-    def fill(self, rows: Mapping[Any, Any]) -> bool:
-        read = {read_place(key): self._rule(value) for key, value in rows.items()}
-        if len(read) > self.spec["capacity"]:
-            return False
-        self._replace(read)
-        return True
+                for place, rule in list(self._parts.items())[:limit]]
 
     def stats(self) -> dict[str, int]:
         """entries, capacity; asked: frames that were held against the rules; unmatched: those that
         no rule matched."""
         row = self.record[0]
-        return {"entries": len(self._rules), "capacity": self.spec["capacity"],
+        return {"entries": len(self._parts), "capacity": self.spec["capacity"],
                 "asked": int(row["asked"]), "unmatched": int(row["unmatched"])}
 
 
-class MaglevMemory(StateMemory):
+class MaglevMemory(_BuiltAnew):
     """Members by number, and which of them has each place of the table."""
 
     def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
         super().__init__(spec, around)
-        self._members: dict[int, Member] = {}
         self._places = np.zeros(spec["size"], np.uint32)
         self.record = alloc(MAGLEV, 1, 64)
         self.record["size"], self.record["places"] = spec["size"], address_of(self._places)
         self.address = address_of(self.record)
 
-    def _replace(self, members: Mapping[int, Member]) -> None:
-        wanted = np.array(places(self.spec["size"], members), np.int64) + 1
+    def _read(self, key: Any, value: Any) -> tuple[int, Member]:
+        return read_number(key), Member.given(value)
+
+    def _number(self, key: Any) -> int:
+        return read_number(key)
+
+    def _replace(self, parts: Mapping[int, Member]) -> None:
+        wanted = np.array(places(self.spec["size"], parts), np.int64) + 1
         made = wanted.astype(np.uint32)
         self.store(self.address, np.array([address_of(made)], WORD))
-        self._places, self._members = made, dict(sorted(members.items()))
+        self._places, self._parts = made, dict(sorted(parts.items()))
 
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
         return [{"key": number, "value": member.shown()}
-                for number, member in self._members.items()][:limit]
-
-    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        wanted, refused = dict(self._members), []
-        for key, value in rows.items():
-            number, member = read_number(key), Member.given(value)
-            if number in wanted or len(wanted) < self.spec["capacity"]:
-                wanted[number] = member
-            else:
-                refused.append(key)
-        if not refused:
-            self._replace(wanted)
-        return refused
-
-    def remove(self, key: Any) -> bool:
-        number = read_number(key)
-        if number not in self._members:
-            return False
-        self._replace({at: member for at, member in self._members.items() if at != number})
-        return True
-
-    def clear(self) -> None:
-        self._replace({})
-
-    def fill(self, rows: Mapping[Any, Any]) -> bool:
-        read = {read_number(key): Member.given(value) for key, value in rows.items()}
-        if len(read) > self.spec["capacity"]:
-            return False
-        self._replace(read)
-        return True
+                for number, member in self._parts.items()][:limit]
 
     def stats(self) -> dict[str, int]:
         """entries, capacity; up: members that can be chosen."""
-        return {"entries": len(self._members), "capacity": self.spec["capacity"],
-                "up": sum(member.up for member in self._members.values())}
+        return {"entries": len(self._parts), "capacity": self.spec["capacity"],
+                "up": sum(member.up for member in self._parts.values())}

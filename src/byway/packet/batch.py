@@ -221,7 +221,6 @@ class Batch:
                        for name in ("origins", "passed", "mirrors")}
         for name, words in self._lists.items():
             self.record[name] = address_of(words)
-        self.mirrors = self._lists["mirrors"]
         self._pieces = alloc(_BYTE, COPIED * SEGMENT)
         self.record["pieces"] = address_of(self._pieces)
         self.address = address_of(self.record)

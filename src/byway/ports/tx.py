@@ -17,8 +17,8 @@ is where the peer takes that; else it is finished in software, in private memory
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import cas64, ld64, st64, st64_rel, unlikely
-from byway.machine.system import SYS_SCHED_YIELD, pause, syscall0
+from byway.machine.lock import acquire
+from byway.machine.mem import ld64, st64, st64_rel, unlikely
 from byway.packet.batch import SPREAD_COUNTS, SPREAD_LIST, batch_at
 from byway.packet.counters import count_drops
 from byway.packet.flow import flow_hash
@@ -29,19 +29,6 @@ from byway.ports.dispatch import TXQ_SIZE, after_tx, queue_tx
 from byway.ports.record import P, T, port_at
 
 _NO_BUFFERS = int(Reason.NO_BUFFERS)
-SPINS = 1000  # before a waiting worker lets somebody else run
-
-
-@kernel
-def acquire(lock):
-    """Take a lock that other workers hold for a batch at the most."""
-    spins = 0
-    while cas64(lock, 0, 1) != 0:
-        pause()
-        spins += 1
-        if spins == SPINS:  # its holder may not be running
-            syscall0(SYS_SCHED_YIELD)
-            spins = 0
 
 
 @kernel

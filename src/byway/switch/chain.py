@@ -34,4 +34,3 @@ def run_chain(chain, batch):
 def chain_out(chain, batch, selected, n, counters):
     """Have n rows that are to go out go through a chain; -> how many are left of the list."""
     return call5(ld64(chain + C.code), chain, batch, selected, n, counters)
-

@@ -21,6 +21,7 @@ from byway.functions.memory import Chain
 from byway.machine.layout import address_of, alloc
 from byway.packet.batch import ROWS, Batch
 from byway.packet.ethernet import HEADER
+from byway.switch.fdb import Fdb
 from byway.switch.network import NETWORK
 from byway.testing.builders import tcp
 from byway.testing.chain_kernels import chain_rounds
@@ -28,6 +29,7 @@ from byway.testing.chain_kernels import chain_rounds
 TURN = 200  # batches
 SYN_EVERY = 8  # frames of a connection
 MTU = 1500
+FDB_LIMIT = 8192
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class ChainBench:
             ([0], np.cumsum(self._list[:-1, 1])))
         self._batch = Batch()
         self._network = alloc(NETWORK, 1)
+        self._fdb = Fdb(FDB_LIMIT)  # where those are learned whom a function answers
         self._network[0]["max_frame"] = MTU + HEADER
+        self._network[0]["fdb"] = self._fdb.address
         self._batch.record["here"] = address_of(self._network)
         self._batch.record["origin"] = 1
         self._batches = batches

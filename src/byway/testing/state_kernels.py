@@ -4,7 +4,6 @@
 See the function that each one calls. A key is stored by the caller (MapMemory.record["key"]).
 """
 
-from byway.functions.apply import hold
 from byway.functions.event_kernels import event_begin, event_bytes, event_end, event_number
 from byway.functions.fields import parse
 from byway.functions.map_kernels import KEY
@@ -34,6 +33,7 @@ from byway.functions.states_kernels import (
     put_flow,
 )
 from byway.machine.jit import kernel
+from byway.machine.lock import acquire
 from byway.machine.mem import ld64, st64, st64_rel
 from byway.machine.system import pause, rdtsc
 from byway.nf.keys import FLOW_WORDS
@@ -92,7 +92,7 @@ def map_get_all(state, now, shape, keys, n):
 def map_add_held(lock, state, now, shape, keys, n, rounds):
     """As a worker does, batch by batch: hold the lock, and add 1 to the number of each key."""
     for _ in range(rounds):
-        hold(lock)
+        acquire(lock)
         for k in range(n):
             st64(state + KEY, ld64(keys + 8 * k))
             map_add(state, now, shape, 1)

@@ -14,6 +14,7 @@ tag, or the outer headers, without which they would be somebody else's frames.
 """
 
 from byway.machine.jit import kernel
+from byway.machine.lock import acquire
 from byway.machine.mem import add64, fence, ld64, likely, st64, st64_rel, unlikely
 from byway.machine.system import call5
 from byway.packet.batch import B, R, batch_at
@@ -22,7 +23,7 @@ from byway.packet.reason import Reason
 from byway.packet.segment import F, finish_begin, finish_next
 from byway.ports.dispatch import tell_tx
 from byway.ports.record import P, T, port_at
-from byway.ports.tx import acquire, port_tx
+from byway.ports.tx import port_tx
 from byway.switch.stages import stages_at
 from byway.worker.plan import plan_at
 

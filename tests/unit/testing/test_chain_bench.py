@@ -30,6 +30,21 @@ def test_all_frames_go_through_in_turn() -> None:
     assert harness.instances[0].drops == {"no TCP": 48}
 
 
+@nf.function
+class Answers:
+    """Sends all frames back."""
+
+    def process(self, frame: nf.Frame) -> nf.Verdict:
+        """Called for each frame."""
+        return nf.REPLY
+
+
+def test_a_function_that_answers_is_measured_as_well() -> None:
+    """Who is answered is learned, so there is a table to learn in."""
+    cost = ChainBench(connections(64), batches=8).turn(Harness(Answers).chain("rx"))
+    assert cost.settled == 1.0
+
+
 def test_chains_take_turns() -> None:
     one, other = Harness(OnlyTcp), Harness(OnlyTcp)
     bench = ChainBench(connections(5), batches=1)
