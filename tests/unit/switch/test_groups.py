@@ -2,7 +2,9 @@
 """Security groups frame by frame: what passes, what does not and why, and changes while it runs."""
 
 import ipaddress
-import time
+import sys
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -277,23 +279,47 @@ def test_a_group_of_members_that_is_known_before_its_rules() -> None:
     assert lab.tx(Packet("10.1.0.150", GUEST, UDP, udp(1, 2))) is None
 
 
-def test_a_thousand_changes_a_second() -> None:
-    """10,000 members of 20 groups, 50 policies: no change walks any of them."""
-    lab = Filtered()
+def test_no_change_walks_the_members() -> None:
+    """50 policies of 20 groups: a change costs as many lines with 4,000 members as with 400."""
     names = [f"g{k}" for k in range(20)]
-    for k in range(50):
-        lab.groups.set_group(f"p{k}", [Rule(True, 4, remote_group=name) for name in names])
-        lab.port(k, f"p{k}")
-    members = [octets(str(ipaddress.IPv4Address(0x0A010000 + k))) for k in range(10_000)]
-    for k, member in enumerate(members[: 1000 if INTERPRETED else None]):
-        lab.groups.join(names[k % 20], member)
-    began = time.perf_counter()
-    for k in range(500):
-        assert lab.groups.leave(names[k % 20], members[k])
-        lab.groups.join(names[(k + 1) % 20], members[k])
-    took = time.perf_counter() - began
-    assert lab.tx(Packet("10.1.0.1", GUEST, UDP, udp(1, 2)), 49) is None
-    assert took < 1, f"1000 changes took {took:.2f} s"
+
+    def lines_of_changes(count: int) -> int:
+        lab = Filtered()
+        for k in range(50):
+            lab.groups.set_group(f"p{k}", [Rule(True, 4, remote_group=name) for name in names])
+            lab.port(k, f"p{k}")
+        members = [octets(str(ipaddress.IPv4Address(0x0A010000 + k))) for k in range(count)]
+        for k, member in enumerate(members):
+            lab.groups.join(names[k % 20], member)
+
+        def change() -> None:
+            for k in range(40):
+                assert lab.groups.leave(names[k % 20], members[k])
+                lab.groups.join(names[(k + 1) % 20], members[k])
+
+        lines = lines_run(change)
+        assert lab.tx(Packet("10.1.0.1", GUEST, UDP, udp(1, 2)), 49) is None
+        return lines
+
+    assert lines_of_changes(4000) < 1.5 * lines_of_changes(400)
+
+
+def lines_run(call: Callable[[], None]) -> int:
+    """How many lines of Python a call runs."""
+    lines = 0
+
+    def count(frame: object, event: str, argument: object) -> Callable[..., Any]:
+        nonlocal lines
+        lines += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        call()
+    finally:
+        sys.settrace(before)
+    return lines
 
 
 def test_numbers_of_combinations_are_used_again_when_nobody_reads_them() -> None:
@@ -349,10 +375,8 @@ def test_ten_thousand_rules_that_overlap() -> None:
     n = 1000 if INTERPRETED else 10_000
     rules = [Rule(True, 4, TCP, (k * 5 % 60000, k * 5 % 60000 + 40), remote=ipaddress.ip_network(
         (0x0A000000 + (k << 8), 12 + k % 21), strict=False)) for k in range(n)]
-    began = time.perf_counter()
     lab.groups.set_group("many", rules)
     lab.port(1, "many")
-    assert time.perf_counter() - began < 20
     rule = rules[n - 17]
     assert rule.remote is not None
     inside = str(rule.remote[0])
