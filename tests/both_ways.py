@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A network function run as it stands and translated, side by side: they must say the same.
 
-Used by the tests of functions that come with Byway. Also: are a frame's checksums right?
+Used by the tests of functions that come with Byway, and of the translation. Also: are a frame's
+checksums right?
 """
 
 import struct
@@ -10,7 +11,9 @@ from typing import Any
 
 from byway import nf
 from byway.functions.harness import Harness, same
+from byway.nf.keys import show, show_key
 from byway.nf.outcome import Outcome
+from byway.nf.states import shown_value
 from byway.testing.frames import checksum
 
 ETHERNET = 14
@@ -55,6 +58,21 @@ class Both:
         [entry] = self.harness.instances[0].states[counter].dump()
         assert entry["value"] == value
         return value
+
+
+def tables(harness: Harness, plain: nf.Plain, names: Iterable[str]) -> tuple[Any, Any]:
+    """What is in tables of the first function, as users see it: translated, and plain."""
+    states, thing = harness.instances[0].states, plain.instances[0]
+    return ({name: {str(row["key"]): row["value"] for row in states[name].dump()}
+             for name in names}, {name: _shown(getattr(thing, name)) for name in names})
+
+
+def _shown(state: Any) -> dict[str, Any]:
+    if isinstance(state, nf.Map):
+        return {str(show_key(state.key_types, key)): shown_value(state.fields, value)
+                for key, value in state.entries()}
+    kind = getattr(state, "type", "u64")
+    return {str(key): show(kind, value) for key, value in state.entries()}
 
 
 def has_right_sums(frame: bytes) -> bool:

@@ -27,6 +27,9 @@ _EFFECTS = (
     "self.words.delete({n} & 3)", "six = self.wide(frame, {n})", "self.sixes.set(six, {n})",
     "self.flows.add(frame.flow, 1)", "self.told.emit(src={n}, n={n}, six=six, head=frame)",
     "b, c = c, b", "b, c = {n} & 0xFFFF, {n} & 0xFFFF", "six = nf.wide(nf.low(six), nf.high(six))",
+    "r = self.pairs.make(({n} & 3, 1))", "s = self.pairs.find(({n} & 3, 1))", "r, s = s, r",
+    "self.pairs.delete(({n} & 3, 1))", "r.n = {n} & 0xFF", "s.n += self.exchanged({n} & 3)",
+    "s.who, r = six, self.other(r, {n} & 3)", "r.n, s.n = s.n, {n} & 0x7F",
     "six = nf.wide(nf.low(six) ^ {n}, {n})", "self.sums[{n} & 7], frame.ip_ttl = {n}, {n} & 0xFF")
 _NUMBERS = (
     "({n} + {n})", "({n} - {n})", "({n} & 0xFFFF) * ({n} & 0xFFFF)", "({n} // ({n} - b))",
@@ -38,7 +41,8 @@ _NUMBERS = (
     "self.pairs.find(({n} & 3, 1)).n", "self.routes.lookup({n})", "nf.hash({n}, six, {n})",
     "nf.random({n} & 0xFF)", "(nf.low(six) & 0xFFFF)", "(self.words.set({n} & 3, 1) or {n} & 7)",
     "(int({t}) & {n})", "(nf.now() & 0xFFFF)", "({n} if {n} < {n} <= {n} else {n})",
-    "(0 < {n} < 9 != {n})", "self.twice({n} & 0xFF)")
+    "(0 < {n} < 9 != {n})", "self.twice({n} & 0xFF)", "(r.n + {n})", "(s.n if s else {n})",
+    "self.exchanged({n} & 3)", "self.other(s, {n} & 3).n")
 METHODS = '''
 def method(self, a, b):
     if a > b:
@@ -55,6 +59,21 @@ def wide(self, frame, n):
     if n & 1:
         return frame.ipv6_src
     return nf.wide(n, 7)
+
+
+def exchanged(self, n):
+    gone = self.pairs.delete((n, 1))
+    made = self.pairs.make((n + 1 & 3, 1))
+    made.n += 3
+    return made.n + gone
+
+
+def other(self, record, n):
+    self.pairs.delete((n, 1))
+    if record.n & 1:
+        record.n += 1
+        return record
+    return self.pairs.make((n, 1))
 
 
 def judge(self, frame, n):
@@ -74,7 +93,8 @@ class Program:
 
     def text(self) -> str:
         """The body of ``process``."""
-        lines = ["a = frame.u16(16)", "b = 3", "c = 5", "six = frame.ipv6_src"]
+        lines = ["a = frame.u16(16)", "b = 3", "c = 5", "six = frame.ipv6_src",
+                 "r = self.pairs.make((1, 1))", "s = self.pairs.find((2, 1))"]
         lines += self.block(0, 6)
         lines.append(self._random.choice((
             "return nf.PASS", 'return nf.DROP("odd") if a & 1 else nf.PASS',

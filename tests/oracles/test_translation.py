@@ -8,7 +8,6 @@ many frames.
 
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,20 +15,13 @@ from byway import nf
 from byway.functions.harness import Harness, same
 from byway.testing.generated import generated
 from tests.authoring import function_of
+from tests.both_ways import tables
 from tests.conftest import INTERPRETED
 from tests.oracles.function_programs import METHODS, Program
 
 PROGRAMS, FRAMES = (60, 25) if INTERPRETED else (3, 400)
 TABLES = ("words", "pairs", "flows", "sixes", "sums", "small", "hits")
 PORTS = {"uplink": 3}
-
-
-def _tables(harness: Harness, plain: nf.Plain) -> tuple[dict[str, Any], dict[str, Any]]:
-    states = harness.instances[0].states
-    compiled = {name: {str(row["key"]): row["value"] for row in states[name].dump()}
-                for name in TABLES}
-    thing = plain.instances[0]
-    return compiled, {name: getattr(thing, name).entries() for name in TABLES}
 
 
 @pytest.mark.parametrize("seed", range(PROGRAMS))
@@ -46,6 +38,5 @@ def test_as_in_plain_python(seed: int, tmp_path: Path) -> None:
     ring = harness.instances[0].states["told"]
     events = list(chain.from_iterable(iter(ring.take, [])))  # some at a time
     assert events == plain.instances[0].told.take(), text
-    rows, entries = _tables(harness, plain)
-    for name in TABLES:
-        assert len(rows[name]) == len(entries[name]), f"{name} {rows[name]} {entries[name]}\n{text}"
+    rows, entries = tables(harness, plain, TABLES)
+    assert rows == entries, text

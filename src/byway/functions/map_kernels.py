@@ -20,7 +20,9 @@ of the WINDOW next. Each bucket counts the entries that passed it by on their wa
 a search ends at the first bucket that nobody passed by, and what is removed leaves nothing behind.
 A count that reached 255 stays so: searches may look further than they must.
 
-*Handles.* Entries never move: the address of a record is good until it is removed.
+*Handles.* Entries never move, so a record is known by its address. A function may go on to use one
+that it has deleted; so a place that lost its record to a frame is given to no other while that
+frame is at work (``frame``, which its stamp keeps). Others never lose it then: time stands still.
 
 *Capacity.* Buckets are as many as keep them at most so full (FULL) at capacity that a run of more
 than WINDOW full ones, which would refuse an entry, is out of reach of chance (for 65,536 entries
@@ -72,10 +74,12 @@ AGED, USED = 1 << 40, 1 << 41  # entries age; use makes them young again
 # those too that have aged out and whose place nobody took. n: how many buckets an entry can be at
 # home in. age: address of the word that has it, in nanoseconds (own_age, or a parameter). full: how
 # often there was no room. strict: is capacity exact (below)? oldest: a tick before which no entry
-# was made or used. spare: a record for whoever finds none.
+# was made or used. frame: a number of the frame at work, odd, where it may delete records; -1: none
+# did yet. spare: a record for whoever finds none.
 MAP, map_at, M = record("map", [
     ("key", "<i8", (MOST_WORDS,)), ("seeds", "<i8", (2 + MOST_WORDS,)), "buckets", "count", "n",
-    "age", "own_age", "capacity", "full", "strict", "oldest", ("spare", "<i8", (MOST_FIELDS,))])
+    "age", "own_age", "capacity", "full", "strict", "oldest", "frame",
+    ("spare", "<i8", (MOST_FIELDS,))])
 KEY, SPARE = M.key, M.spare
 
 
@@ -285,6 +289,28 @@ def has_room(state, shape, now):
     return ld64(state + M.count) < ld64(state + M.capacity)
 
 
+@kernel(inline=True)
+def free_in(state, shape, bucket):
+    """-> a place of a bucket that nobody has, not even a record that this frame deleted; or 0."""
+    ways = ~ld64(bucket) & ways_of(shape)
+    while ways != 0:
+        place = bucket + (ctz64(ways) >> 3)
+        if likely(ld32(stamp_at(shape, place)) != ld64(state + M.frame)):
+            return place
+        ways &= ways - 1
+    return 0
+
+
+@kernel(inline=True)
+def aged_in(state, shape, bucket, now):
+    """-> the place of an entry of a bucket that has aged out; or 0."""
+    place = 0
+    for way in range(shape >> 4 & 15):
+        if ld8(bucket + way) != 0 and not young(state, shape, bucket + way, now):
+            place = bucket + way
+    return place
+
+
 @kernel
 def insert(state, shape, now, h, place):
     """An entry with the key that is asked for and zeros, at ``place`` where one is that has aged
@@ -293,15 +319,12 @@ def insert(state, shape, now, h, place):
         bucket = home_of(state, shape, h)
         if has_room(state, shape, now):
             for _ in range(WINDOW + 1):
-                ways = ~ld64(bucket) & ways_of(shape)
-                if ways != 0:
-                    place = bucket + (ctz64(ways) >> 3)
-                    break
-                for way in range(shape >> 4 & 15):
-                    if not young(state, shape, bucket + way, now):
-                        place = bucket + way
+                place = free_in(state, shape, bucket)
+                if place == 0:
+                    place = aged_in(state, shape, bucket, now)
+                    if place != 0:
+                        leave(state, shape, place)
                 if place != 0:
-                    leave(state, shape, place)
                     break
                 bucket += (shape >> 24 & 255) << 6
         if place == 0:

@@ -97,7 +97,7 @@ class MapMemory(StateMemory):
         row["seeds"] = [signed(draw.getrandbits(64) | (k == 1))
                         for k in range(len(row["seeds"]))]
         row["n"], row["capacity"] = self.homes, spec["capacity"]
-        row["strict"] = self.homes <= SMALL
+        row["strict"], row["frame"] = self.homes <= SMALL, -1
         self.bind(around.lock, around.parameter)
         self.buckets = self._new_buckets()
         row["buckets"] = address_of(self.buckets)

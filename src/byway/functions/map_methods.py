@@ -6,6 +6,7 @@ code that calls; the key that is asked for was stored before.
 """
 
 from byway.functions.map_kernels import (
+    LOW,
     USED,
     M,
     cut,
@@ -59,15 +60,38 @@ def map_add(state, now, shape, n):
     return total
 
 
-@kernel
-def map_delete(state, now, shape):
-    """Remove what is under the key; -> was there something young?"""
-    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+@kernel(inline=True)
+def removed(state, now, shape, place):
+    """Remove what is at a place (0: nothing); -> was there something young?"""
     there = False
     if place != 0:
         there = young(state, shape, place, now)
         leave(state, shape, place)
     return there
+
+
+@kernel
+def map_delete(state, now, shape):
+    """Remove what is under the key; -> was there something young?"""
+    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+    return removed(state, now, shape, place)
+
+
+@kernel
+def map_bury(state, now, shape):
+    """As ``map_delete``, of records: whoever has it may go on to use it while this frame is at work
+    (next_frame), and nobody else gets its place."""
+    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+    there = removed(state, now, shape, place)
+    if place != 0:
+        st32(stamp_at(shape, place), ld64(state + M.frame))
+    return there
+
+
+@kernel(inline=True)
+def next_frame(state):
+    """Another frame is at work: records that were deleted are nobody's any more."""
+    st64(state + M.frame, ld64(state + M.frame) + 2 & LOW)
 
 
 @kernel

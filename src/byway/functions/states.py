@@ -69,8 +69,6 @@ class StateKind:
 
 
 _HAS = Method(m.map_has, key=True, timed=True, shaped=True, result="truth")
-_DELETE = Method(m.map_delete, key=True, timed=True, shaped=True, result="truth")
-_BOTH = {"__contains__": _HAS, "delete": _DELETE}
 _NUMBERS = {
     "get": Method(m.map_get, key=True, arguments=("default",), defaults={"default": 0}, timed=True,
                   shaped=True),
@@ -78,13 +76,15 @@ _NUMBERS = {
                   result="truth"),
     "add": Method(m.map_add, key=True, arguments=("n",), defaults={"n": 1}, timed=True,
                   shaped=True),
-    **_BOTH,
+    "delete": Method(m.map_delete, key=True, timed=True, shaped=True, result="truth"),
+    "__contains__": _HAS,
 }
 _RECORDS = {
     "find": Method(m.map_find, key=True, timed=True, shaped=True, result="record"),
     "peek": Method(m.map_peek, key=True, timed=True, shaped=True, result="record"),
     "make": Method(m.map_make, key=True, timed=True, shaped=True, result="record"),
-    **_BOTH,
+    "delete": Method(m.map_bury, key=True, timed=True, shaped=True, result="truth"),
+    "__contains__": _HAS,
 }
 _TAKE = ("n", "rate", "burst")
 

@@ -12,6 +12,7 @@ from byway import nf
 from byway.functions import blueprint as does
 from byway.functions.instance import INDEX
 from byway.functions.map_memory import field_bytes, offsets
+from byway.functions.map_methods import next_frame
 from byway.functions.states import KEY, KINDS, SPARE, Method
 from byway.functions.translate import events
 from byway.functions.translate.refused import Refused
@@ -47,7 +48,18 @@ def call(unit: Unit, node: ast.Call, name: str, holder: Value) -> Value:
             shown += " of numbers" if state.is_word else " of records"
         raise Refused(node, f"an nf.{shown} has no {name}()",
                       f"it has {known}" if known else f"write self.{holder.name}[place]")
+    unit.world.called.add((holder.name, name))
     return _called(unit, node, state, method, holder)
+
+
+def begin(unit: Unit) -> None:
+    """Add the first lines of an entry: no record that it deletes becomes another one while it is at
+    work."""
+    called = unit.world.called
+    for name, state in unit.world.definition.states.items():
+        if isinstance(state, nf.Map) and not state.is_word and {
+                (name, "delete"), (name, "make")} <= called:
+            unit.emit(f"{named(unit, next_frame)}({unit.world.state_address(unit, name)})")
 
 
 def _called(unit: Unit, node: ast.Call, state: Any, method: Method, holder: Value) -> Value:

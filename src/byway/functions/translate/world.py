@@ -27,7 +27,7 @@ from typing import Any
 
 from byway.functions import blueprint as does
 from byway.functions.instance import FIRST, I, place
-from byway.functions.translate import calls, comparing, expressions, statements
+from byway.functions.translate import calls, comparing, expressions, statements, states
 from byway.functions.translate.refused import Refused
 from byway.functions.translate.unit import Unit
 from byway.functions.translate.values import NONE, Value
@@ -72,6 +72,7 @@ class World:
         self._reasons = reasons
         self._files = files
         self._imports: dict[str, str] = {"kernel": "byway.machine.jit"}
+        self.called: set[tuple[str, str]] = set()  # states, and which of their methods
         self._made: dict[Any, Made] = {}
         self._open: list[types.FunctionType] = []  # whose kernels are in the making
         self._assigned: dict[ast.FunctionDef, set[str]] = {}
@@ -213,10 +214,12 @@ class World:
         if not ended:
             self._fall_off(unit, source)
         spends = unit.counts and unit.faulty and bool(self._open)
-        if spends:
-            with unit.capture() as first:
+        with unit.capture() as first:
+            if spends:
                 unit.spend(source)
-            unit.lines[:0] = first
+            elif not self._open:
+                states.begin(unit)
+        unit.lines[:0] = first
         number = f"{len(self.kernels)}_" if self._open else ""
         name = f"{function.__name__}_{number}{DIGEST}"
         short = len(unit.lines) < _SHORT and unit.size < _INLINED
