@@ -19,7 +19,7 @@ from byway.machine.mem import ld8, ld16, ld32, ld64, st8, st16, st32, st64
 from byway.nf.keys import Flow, signed
 from byway.nf.maps import Map
 from byway.nf.running import RUN, Run
-from byway.nf.states import SECOND
+from byway.nf.states import SECOND, TICK_BITS
 from byway.testing.state_kernels import (
     ADD,
     DELETE,
@@ -309,6 +309,18 @@ def test_a_tick_that_wraps() -> None:
     assert map_set_all(memory.address, wraps - SECOND // 2, *arguments) == 1
     assert map_get_all(memory.address, wraps + SECOND // 4, *arguments) == 1
     assert map_get_all(memory.address, wraps + SECOND, *arguments) == 0
+
+
+@pytest.mark.parametrize("ages", [{"age": 1.0}, {"idle": 1.0}])
+def test_a_batch_that_waited_for_a_later_one(ages: dict[str, float]) -> None:
+    """Its worker looked at the clock before it had to wait: what the other made is young."""
+    both = Both(Map("u8", "u32", 4, **ages))
+    both.run.now = 7 * SECOND >> TICK_BITS << TICK_BITS
+    for passed in (0, -1, 1, -1, -(1 << TICK_BITS), SECOND // 2, -1):
+        both.run.now += passed
+        for what in (ADD, GET, HAS):
+            both.step(what, 5, 1)
+    both.end()
 
 
 def test_from_outside() -> None:

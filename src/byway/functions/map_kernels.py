@@ -33,7 +33,8 @@ there may be more of them than capacity says. Small tables (``strict``) are exac
 full they are swept, but not before the oldest entry can have aged out, so at most once a tick.
 
 *Ages* are counted in ticks of 2^20 ns, modulo 2^32 of them: control sweeps now and then
-(map_control.py), or an entry that nobody asked for in 26 days would be young again.
+(map_control.py), or an entry that nobody asked for in 26 days would be young again. Time may go
+back a little from one batch to the next: their workers looked at the clock before they waited.
 
 *Hashes.* Keys of one word: multiply-shift with secret numbers (Dietzfelbinger et al. 1997); longer
 ones are folded by NH first (Black et al. 1999), sums of products of halves to which secret numbers
@@ -203,8 +204,15 @@ def place_of(state, shape, h):
 
 @formula
 def ticks_since(now, stamp):
-    """Ticks since a stamp."""
+    """Ticks since a stamp, up to 2^32."""
     return (now >> TICK_BITS) - stamp & LOW
+
+
+@formula
+def age_at(now, stamp):
+    """How old an entry with a stamp is, in ticks. Below 0: its worker's batch began after the one
+    at hand, which had to wait for it."""
+    return ((now >> TICK_BITS) - stamp & LOW ^ 1 << 31) - (1 << 31)
 
 
 @kernel(inline=True)
@@ -223,7 +231,7 @@ def young(state, shape, place, now):
     """Has an entry not aged out?"""
     if shape & AGED == 0:
         return True
-    return ticks_since(now, ld32(stamp_at(shape, place))) < limit_of(state)
+    return age_at(now, ld32(stamp_at(shape, place))) < limit_of(state)
 
 
 @kernel(inline=True)
@@ -267,7 +275,7 @@ def sweep(state, shape, now, first, n):
     for _ in range(n):
         for way in range(shape >> 4 & 15):
             if ld8(bucket + way) != 0:
-                age = ticks_since(now, ld32(stamp_at(shape, bucket + way)))
+                age = age_at(now, ld32(stamp_at(shape, bucket + way)))
                 if age >= limit:
                     leave(state, shape, bucket + way)
                 elif age > oldest:

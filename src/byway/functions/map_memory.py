@@ -30,6 +30,7 @@ from byway.nf.maps import Map
 from byway.nf.states import LONGEST, SECOND, TICK_BITS, given_value, shown_value
 
 LINE = 64
+HALF = 1 << 31  # ticks
 LOT = 64  # rows that are put while a lock is held: some microseconds
 SMALL = 1024  # buckets that can be swept while frames wait: some microseconds, at most each tick
 # By ways: how full the buckets are where all entries are there.
@@ -225,7 +226,8 @@ class MapMemory(StateMemory):
             return True
         ns = ctypes.c_int64.from_address(int(self.record["age"][0])).value
         age = ns + (1 << TICK_BITS) - 1 >> TICK_BITS
-        return (now >> TICK_BITS) - stamp & 0xFFFFFFFF < min(max(1, age), LONGEST)
+        since = ((now >> TICK_BITS) - stamp + HALF & 2 * HALF - 1) - HALF  # as age_at
+        return since < min(max(1, age), LONGEST)
 
     def _value(self, words: Any) -> Any:
         octets, found, at = words.tobytes(), {}, 0
