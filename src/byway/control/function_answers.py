@@ -2,7 +2,7 @@
 """What a switch tells of its network functions, and how their tables are changed.
 
 Used by policy (which makes it) and, as a FunctionDesk, by wanted, the API and the daemon. Uses
-functions, function_events, function_listeners.
+functions, function_events, function_listeners, function_tables.
 """
 
 import asyncio
@@ -10,14 +10,16 @@ import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any
 
 from byway.control.function_events import Rings
 from byway.control.function_listeners import Listeners
 from byway.control.function_steps import Direction, Placed, Way
+from byway.control.function_tables import Desk
 from byway.control.function_trace import trace
 from byway.control.functions import Functions, Place, Watched
-from byway.control.problem import ConfigError, EngineError, nearest
+from byway.control.problem import ConfigError, EngineError, NotThere, nearest
 from byway.functions.blueprint import Blueprint
 from byway.machine.clock import tsc
 
@@ -43,8 +45,8 @@ class AnsweringFunctions(Functions):
         every = self._every()
         if name not in every:
             listed = ", ".join(list(every)[:8]) or "none"
-            raise EngineError(f'there is no network function "{name}"',
-                              nearest(name, every) or f"there are: {listed}")
+            raise NotThere(f'there is no network function "{name}"',
+                           nearest(name, every) or f"there are: {listed}")
         found = self._shown(name, every[name])
         if name in self.instances:
             instance = self.instances[name]
@@ -97,23 +99,28 @@ class AnsweringFunctions(Functions):
             "methods": sorted(blueprint.methods), "files": sorted(blueprint.files)}}
 
     # ------------------------------------------------------------ tables, events
-    def rows(self, name: str, table: str, limit: int) -> list[dict[str, Any]]:
-        """Entries of a table, each with ``key`` and ``value``; at most so many."""
-        return list(self._state(name, table).dump(limit))
-
-    def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
-        """Put entries into a table; ``whole``: and have no others."""
-        self._state(name, table)
-        (self.instances.fill if whole else self.instances.put)(name, table, rows)
-
-    def remove(self, name: str, table: str, key: str | None) -> bool:
-        """Remove an entry, or all; -> was there one?"""
-        self._state(name, table)
-        return self.instances.remove(name, table, key)
-
-    def _state(self, name: str, table: str) -> Any:
+    def rows(self, name: str, table: str, limit: int) -> AsyncIterator[list[dict[str, Any]]]:
+        """Entries of a table, each with ``key`` and ``value``, some at a time; at most so many."""
         self._ready(name)
-        return self.instances.state(name, table)
+        return self._tables.rows(name, table, limit)
+
+    async def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
+        """Put entries into a table, all or none; ``whole``: and have no others."""
+        self._ready(name)
+        await self._tables.put(name, table, rows, whole=whole)
+
+    async def remove(self, name: str, table: str, key: str | None) -> bool:
+        """Remove an entry, or all; -> was there one?"""
+        self._ready(name)
+        return await self._tables.remove(name, table, key)
+
+    @cached_property
+    def _tables(self) -> Desk:
+        return Desk(self._instance)
+
+    def _instance(self, name: str) -> Any:
+        self._ready(name)
+        return self.instances[name]
 
     def _ready(self, name: str) -> None:
         found = self.show(name)
@@ -127,7 +134,8 @@ class AnsweringFunctions(Functions):
         memories = dict(self._memories(name))
         if event is not None and event not in memories:
             known = ", ".join(memories) or "none"
-            raise EngineError(f'{name} has no event "{event}"', f"its events are: {known}")
+            raise NotThere(f'{name} has no event "{event}"',
+                           nearest(event, memories) or f"its events are: {known}")
         if not memories:
             raise EngineError(f"{name} emits no events", "its code has no nf.Event")
         if self._rings is None:
@@ -150,7 +158,7 @@ class AnsweringFunctions(Functions):
                  if self._takes_part(one, direction)]
         named = {str(value) for _, one in there for name, value in one.parameters.items()
                  if one.blueprint.parameters[name]["kind"] == "port"}
-        return await trace(there, frame, {
+        return await trace(there, self.rows, frame, {
             **where, "direction": direction, "now": int(int(tsc()) * _SECOND / self._hz),
             "ports": {name: self._number(name) for name in named if name}})
 

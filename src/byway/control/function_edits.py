@@ -15,7 +15,7 @@ from byway.control.diff import Change
 from byway.control.function_steps import of_network, of_port
 from byway.control.model import FunctionConfig, NetworkConfig
 from byway.control.parts import Key, Kind, Part, Parts
-from byway.control.problem import EngineError
+from byway.control.problem import NotThere
 from byway.control.tables import PARSERS
 
 
@@ -49,7 +49,7 @@ def _places(part: Any, lists: Mapping[str, Any], name: str) -> list[Stand]:
 
 
 def with_given(parts: Parts, name: str, given: Mapping[str, Any]) -> Change:
-    """The change after which an instance has other values of these parameters. EngineError: there
+    """The change after which an instance has other values of these parameters. NotThere: there
     is none."""
     function = parts.get(Key("function", name))
     if isinstance(function, FunctionConfig):
@@ -58,12 +58,12 @@ def with_given(parts: Parts, name: str, given: Mapping[str, Any]) -> Change:
         step = parse_step(getattr(part, where)[at])
         written = with_parameters(step, {**step.parameters, **given})
         return put(part, **{where: _replaced(getattr(part, where), at, written)})
-    raise EngineError(f'there is no network function "{name}"', "see `byway nf list`")
+    raise NotThere(f'there is no network function "{name}"', "see `byway nf list`")
 
 
 def without(parts: Parts, name: str) -> Change:
     """The change after which an instance stands nowhere; one with a name of its own is removed.
-    EngineError: there is none."""
+    NotThere: there is none."""
     left: dict[Key, Part] = {}
     # From the end: places before one that goes stay what they are.
     for part, where, at in reversed(stands(parts, name)):
@@ -72,7 +72,7 @@ def without(parts: Parts, name: str) -> Change:
         left[key] = _with(now, **{where: _replaced(getattr(now, where), at, None)})
     function = name if parts.get(Key("function", name)) else None
     if not left and function is None:
-        raise EngineError(f'there is no network function "{name}"', "see `byway nf list`")
+        raise NotThere(f'there is no network function "{name}"', "see `byway nf list`")
     networks = [part for key, part in left.items() if key.kind == "network"]
     ports = [part for key, part in left.items() if key.kind == "port"]
     return Change(add_networks=networks, add_ports=ports,  # type: ignore[arg-type]

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instances of network functions by name: made, changed, replaced, and what is known of each.
 
-Used by functions. Uses byway.functions (their memory, loaded with the first of them: most switches
+Used by functions. Uses function_tables, byway.functions (their memory, loaded with the first of them: most switches
 have none) and nf (their parameters). Belongs to the control thread; workers see a new value of a
 parameter with their next frame.
 """
 
-import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from byway.control.chains import Values
+from byway.control.function_tables import fill, state_of
 from byway.control.problem import EngineError, Problem
 from byway.functions.blueprint import Blueprint
 from byway.nf.parameters import from_description, values
@@ -80,7 +80,7 @@ class Instances:
         made = Instance(blueprint, given, self._number, clock_of(self._hz))
         try:
             for table, some in rows.items():
-                _fill(name, _state(name, made, table), table, some)
+                fill(name, state_of(name, made, table), table, some)
         except EngineError:
             self._close(made.states.values())
             raise
@@ -102,7 +102,7 @@ class Instances:
             made.carry(held.instance)
             for table in rows:
                 if made.states[table] is held.instance.states.get(table):
-                    _fill(name, made.states[table], table, rows[table])
+                    fill(name, made.states[table], table, rows[table])
             self._replaced.append((made, held.instance))
         elif held:
             self._gone.append((name, held))
@@ -120,7 +120,7 @@ class Instances:
             _set(instance, given)
             self._note_ports(name)
         for table, some in rows.items():
-            _fill(name, _state(name, instance, table), table, some)
+            fill(name, state_of(name, instance, table), table, some)
         held.tables = tables
 
     def _back(self, name: str, blueprint: Blueprint) -> _Held | None:
@@ -207,33 +207,6 @@ class Instances:
                     yield Problem(name, f'its new code has no table "{table}"',
                                   "take the table out of its [[function]] first")
 
-    # ------------------------------------------------------------ tables
-    def state(self, name: str, table: str) -> Any:
-        """A table of an instance. EngineError: it has none of that name, or it is none."""
-        return _state(name, self._by_name[name].instance, table)
-
-    def fill(self, name: str, table: str, rows: Any) -> None:
-        """Have a table hold these rows only: {key: value}. EngineError: it cannot."""
-        _fill(name, self.state(name, table), table, rows)
-
-    def put(self, name: str, table: str, rows: Any) -> None:
-        """Have a table hold these rows as well. EngineError: it has no room for some, and
-        none is there."""
-        state = self.state(name, table)
-        with _told(name, table):
-            if refused := state.put_all(dict(_pairs(rows))):
-                raise EngineError(f"{name}: {table} has no room for {refused[0]!r}",
-                                  "remove entries, or give the table a larger capacity")
-
-    def remove(self, name: str, table: str, key: str | None) -> bool:
-        """Remove an entry, or all; -> was it there?"""
-        state = self.state(name, table)
-        with _told(name, table):
-            if key is None:
-                state.clear()
-                return True
-            return bool(state.remove(key))
-
 
 def _is_of(held: _Held, blueprint: Blueprint) -> bool:
     """Is it an instance of this very code?"""
@@ -249,20 +222,6 @@ def _other_rows(before: Tables, after: Tables, blueprint: Blueprint) -> dict[str
             **{table: json.loads(text) for table, text in after if old.get(table) != text}}
 
 
-def _state(name: str, instance: "Instance", table: str) -> Any:
-    if table not in instance.states:
-        known = ", ".join(instance.states) or "none"
-        raise EngineError(f'{name} has no table "{table}"', f"its tables are: {known}")
-    return instance.states[table]
-
-
-def _fill(name: str, state: Any, table: str, rows: Any) -> None:
-    with _told(name, table):
-        if not state.fill(dict(_pairs(rows))):
-            raise EngineError(f"{name}: {table} has no room for all {len(rows)} rows",
-                              "write fewer, or give the table a larger capacity")
-
-
 def _set(instance: "Instance", given: Values) -> None:
     """Have these parameters, and the defaults of all others."""
     before, instance.given = instance.given, {}
@@ -271,17 +230,3 @@ def _set(instance: "Instance", given: Values) -> None:
     except ParameterError:
         instance.given = before
         raise
-
-
-def _pairs(rows: Any) -> list[tuple[Any, Any]]:
-    """Rows as users write them: a table of keys and values, or a list whose places are the keys."""
-    return list(rows.items()) if isinstance(rows, Mapping) else list(enumerate(rows))
-
-
-@contextlib.contextmanager
-def _told(name: str, table: str) -> Iterator[None]:
-    """What a table says to a key or value that cannot be becomes a refusal."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise EngineError(f"{name}: {table}: {error}", f"see `byway nf show {name}`") from None

@@ -39,7 +39,7 @@ from byway.control.function_library import Built, Library
 from byway.control.function_needs import Needs
 from byway.control.function_steps import Order, Placed, Way, ways
 from byway.control.model import FunctionConfig, NetworkConfig, PortConfig
-from byway.control.problem import ConfigError, EngineError, Problem
+from byway.control.problem import ConfigError, EngineError, NotThere, Problem, nearest
 from byway.functions.blueprint import Blueprint
 
 if TYPE_CHECKING:
@@ -314,8 +314,8 @@ class Functions:
             every.update((one.name, one.use) for fitted in self._fitted.values()
                          for way in fitted.ways for one in way.placed)
             if unknown := [name for name in names if name not in every]:
-                raise EngineError(f'there is no network function "{unknown[0]}"',
-                                  "see `byway nf list`")
+                raise NotThere(f'there is no network function "{unknown[0]}"',
+                               nearest(unknown[0], every) or "see `byway nf list`")
             uses = {use for name, use in every.items() if not names or name in names}
             built = await again(self.library, self._orders_of(uses), uses)
             if problems := [problem for use, some in built.problems.items() if use in before

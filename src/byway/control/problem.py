@@ -66,6 +66,14 @@ class EngineError(Exception):
         super().__init__(f"{problem}; {fix}")
 
 
+class NotThere(EngineError):
+    """What is asked for, or to be changed, is not there."""
+
+
+class NotValid(EngineError):
+    """What was given cannot be, however things stand."""
+
+
 def wrong(problem: str, fix: str) -> PydanticCustomError:
     """What a validator raises: the problem, said of the value, and the fix, said to the user."""
     return PydanticCustomError("byway", "{problem}; {fix}", {"problem": problem, "fix": fix})

@@ -14,10 +14,11 @@ lowest. An IPv6 address takes two words for itself (high, low), a flow five (``f
 """
 
 import ipaddress
+import json
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 BITS = {"u8": 8, "u16": 16, "u32": 32, "u64": 64, "mac": 48, "ipv4": 32, "ipv6": 128}
 FLOW, FLOW_WORDS = "flow", 5
@@ -26,6 +27,11 @@ WORD = (1 << 64) - 1
 _MAPPED = 0xFFFF << 32  # ::ffff:a.b.c.d, RFC 4291 2.5.5.2
 _PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "icmpv6": 58}
 _PROTOCOL_NAMES = {number: name for name, number in _PROTOCOLS.items()}
+_WRITTEN = {"ipv4": "an address, as 10.0.0.1", "ipv6": "an address, as 2001:db8::1",
+            "mac": "an address, as 02:00:00:00:00:01", FLOW: "a flow, as tcp 10.0.0.1 1024 10.0.0.2"
+            " 80", **{f"u{bits}": f"a number from 0 to {(1 << bits) - 1}"
+                      for bits in (8, 16, 32, 64)}}
+T = TypeVar("T")
 
 
 class Flow(NamedTuple):
@@ -103,45 +109,75 @@ def show(kind: str, value: Any) -> Any:
 
 
 def read(kind: str, given: Any) -> Any:
-    """A part or value as a user gave it: a number, or text. Raises ValueError with a sentence."""
-    if isinstance(given, bool) or not isinstance(given, (int, str, Flow)):
-        raise ValueError(f"{given!r} is no {kind}")
-    if kind == FLOW:
-        return given if isinstance(given, Flow) else _read_flow(str(given))
-    if isinstance(given, Flow):
-        raise ValueError(f"a flow is no {kind}")
-    value = _read_text(kind, given) if isinstance(given, str) else int(given)
+    """A part or value as a user gave it: a number, or an address or flow as text. Raises ValueError
+    with a sentence."""
+    value = given
+    if isinstance(given, str) and kind in _TEXTS:
+        try:
+            value = _TEXTS[kind](given)
+        except (ValueError, OSError):
+            raise _no(kind, given) from None
+    if isinstance(value, Flow):
+        if kind != FLOW:
+            raise _no(kind, given)
+        return value
+    if kind == FLOW or isinstance(value, bool) or not isinstance(value, int):
+        raise _no(kind, given)
     if not -(1 << 63 if kind == "u64" else 0) <= value < 1 << BITS[kind]:
-        raise ValueError(f"{given} does not fit into {kind}; 0 to {(1 << BITS[kind]) - 1}")
+        raise _no(kind, given)
     return word_of(kind, value)
 
 
-def _read_text(kind: str, given: str) -> int:
-    try:
-        if kind == "ipv4":
-            return int.from_bytes(socket.inet_pton(socket.AF_INET, given), "big")
-        if kind == "ipv6":
-            return int(ipaddress.IPv6Address(given))
-        if kind == "mac":
-            if len(octets := given.replace("-", ":").split(":")) != 6:
-                raise ValueError(given)
-            return int.from_bytes(bytes(int(octet, 16) for octet in octets), "big")
-        return int(given, 0)
-    except (ValueError, OSError):
-        raise ValueError(f"{given!r} is no {kind}") from None
+def read_part(kind: str, given: Any) -> Any:
+    """A part of a key as a user gave it. Keys are text in JSON and TOML, so a number may be its
+    digits. Raises ValueError with a sentence."""
+    if isinstance(given, str) and kind not in _TEXTS:
+        try:
+            return read(kind, int(given, 0))
+        except ValueError:
+            raise _no(kind, given) from None
+    return read(kind, given)
+
+
+def rows_as(rows: Iterable[tuple[Any, Any]], reading: Callable[[Any, Any], T]) -> Iterator[T]:
+    """What ``reading`` makes of each row's key and value. Its ValueError says of which row."""
+    for key, value in rows:
+        try:
+            yield reading(key, value)
+        except ValueError as error:
+            raise ValueError(f"{key}: {error}") from None
+
+
+def _no(kind: str, given: Any) -> ValueError:
+    """What is said of a value that is none of its type."""
+    kinds: dict[type, str] = {list: "a list", dict: "a table", Flow: "a flow"}
+    said = kinds.get(type(given)) or json.dumps(given, default=str, ensure_ascii=False)[:60]
+    return ValueError(f"{said} is no {kind}; write {_WRITTEN[kind]}")
+
+
+def _read_ipv4(given: str) -> int:
+    return int.from_bytes(socket.inet_pton(socket.AF_INET, given), "big")
+
+
+def _read_mac(given: str) -> int:
+    if len(octets := given.replace("-", ":").split(":")) != 6:
+        raise ValueError(given)
+    return int.from_bytes(bytes(int(octet, 16) for octet in octets), "big")
 
 
 def _read_flow(given: str) -> Flow:
-    try:
-        protocol, source, source_port, target, target_port = given.split()
-        addresses = ipaddress.ip_address(source), ipaddress.ip_address(target)
-        if addresses[0].version != addresses[1].version:
-            raise ValueError(given)
-        return Flow(addresses[0].version, int(addresses[0]), int(addresses[1]),
-                    read("u16", source_port), read("u16", target_port),
-                    _PROTOCOLS.get(protocol) or read("u8", protocol))
-    except ValueError:
-        raise ValueError(f"{given!r} is no flow like 'tcp 10.0.0.1 1024 10.0.0.2 80'") from None
+    protocol, source, source_port, target, target_port = given.split()
+    addresses = ipaddress.ip_address(source), ipaddress.ip_address(target)
+    if addresses[0].version != addresses[1].version:
+        raise ValueError(given)
+    return Flow(addresses[0].version, int(addresses[0]), int(addresses[1]),
+                read_part("u16", source_port), read_part("u16", target_port),
+                _PROTOCOLS.get(protocol) or read_part("u8", protocol))
+
+
+_TEXTS: dict[str, Callable[[str], Any]] = {
+    "ipv4": _read_ipv4, "ipv6": lambda given: int(ipaddress.IPv6Address(given)), "mac": _read_mac,
+    FLOW: _read_flow}
 
 
 def show_key(types: Sequence[str], key: Any) -> str | int:
@@ -161,8 +197,9 @@ def read_key(types: Sequence[str], given: Any) -> Any:
     else:
         parts = [part.strip() for part in given.split(",")] if isinstance(given, str) else [given]
     if len(parts) != len(types):
-        raise ValueError(f"key {given!r} has {len(parts)} parts; it needs {', '.join(types)}")
-    made = tuple(read(kind, part) for kind, part in zip(types, parts, strict=True))
+        raise ValueError(f"a key of {len(parts)} part{'s' * (len(parts) > 1)}; "
+                         f"write {len(types)}: {','.join(types)}")
+    made = tuple(read_part(kind, part) for kind, part in zip(types, parts, strict=True))
     return made[0] if len(made) == 1 else made
 
 

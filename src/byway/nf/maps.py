@@ -354,9 +354,17 @@ def read_prefix(kind: str, given: Any) -> tuple[int, int]:
     """A prefix as a user gave it -> address, bits. Raises ValueError with a sentence."""
     network = ipaddress.IPv4Network if kind == "ipv4" else ipaddress.IPv6Network
     try:
+        if isinstance(given, int):
+            raise TypeError(given)
+        nearest = network(given, strict=False)
+    except (ValueError, TypeError):
+        example = "10.0.0.0/8" if kind == "ipv4" else "2001:db8::/32"
+        raise ValueError(f"{given!r} is no {kind} prefix; write one as {example}") from None
+    try:
         made = network(given)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{given!r} is no {kind} prefix ({error})") from None
+    except ValueError:
+        raise ValueError(f"{given!r} is no {kind} prefix: it has bits beyond its length; "
+                         f"write {nearest}") from None
     return int(made.network_address), made.prefixlen
 
 

@@ -10,10 +10,11 @@ first. What control does to a table through the API is here too: put, remove, cl
 Time has ticks of 2^20 ns (about 1 ms), as kernels count ages with.
 """
 
+import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from byway.nf.keys import BITS, read, show, word_of
+from byway.nf.keys import BITS, read, read_part, show, word_of
 from byway.nf.running import current
 from byway.nf.state import State
 
@@ -101,9 +102,7 @@ class Counter(Table):
         return [("value", self.value)]
 
     def put(self, key: Any, value: Any) -> bool:
-        if key != "value":
-            raise ValueError(f"a counter has no {key!r}; its one key is 'value'")
-        self.value = read("u64", value)
+        self.value = counter_row(key, value)
         return True
 
     def remove(self, key: Any) -> bool:
@@ -111,6 +110,13 @@ class Counter(Table):
 
     def clear(self) -> None:
         self.value = 0
+
+
+def counter_row(key: Any, value: Any) -> int:
+    """What a user puts into a counter. Raises ValueError."""
+    if key != "value":
+        raise ValueError(f'a counter has no {key!r}; its one key is "value"')
+    return int(read("u64", value))
 
 
 class Array(Table):
@@ -167,10 +173,11 @@ class Array(Table):
 def array_rows(kind: str, size: int, key: Any, value: Any) -> tuple[int, list[int]]:
     """What a user puts into an array: the first place, and values from there on. Raises
     ValueError."""
-    first = read("u32", key)
+    first = read_part("u32", key)
     values = [read(kind, one) for one in (value if isinstance(value, (list, bytes)) else [value])]
     if first + len(values) > size:
-        raise ValueError(f"place {first + len(values) - 1} of an array of {size}")
+        raise ValueError(f"there is no place {first + len(values) - 1}; "
+                         f"write places from 0 to {size - 1}")
     return first, values
 
 
@@ -261,7 +268,18 @@ def given_value(fields: Mapping[str, str], given: Any) -> Any:
     """A map's value as users give it (fields that are left out are 0). Raises ValueError."""
     if list(fields) == [""]:
         return read(fields[""], given)
-    if not isinstance(given, dict) or (unknown := [name for name in given if name not in fields]):
-        wrong = ", ".join(map(str, unknown)) if isinstance(given, dict) else repr(given)
-        raise ValueError(f"{wrong}: a value has the fields {', '.join(fields)}")
-    return {name: read(kind, given.get(name, 0)) for name, kind in fields.items()}
+    if not isinstance(given, dict):
+        raise ValueError(f"{json.dumps(given, default=str)[:60]} is no record; {_example(fields)}")
+    if unknown := [name for name in given if name not in fields]:
+        raise ValueError(f"a value has no {', '.join(map(str, unknown))}; {_example(fields)}")
+    found = {}
+    for name, kind in fields.items():
+        try:
+            found[name] = read(kind, given.get(name, 0))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return found
+
+
+def _example(fields: Mapping[str, str]) -> str:
+    return "write {" + ", ".join(f'"{name}": {kind}' for name, kind in fields.items()) + "}"

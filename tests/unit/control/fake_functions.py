@@ -12,7 +12,7 @@ from byway.control.chains import short_name
 from byway.control.function_needs import Needs
 from byway.control.function_steps import ways
 from byway.control.parts import Key, Part
-from byway.control.problem import ConfigError, EngineError, Problem
+from byway.control.problem import ConfigError, NotThere, Problem
 from byway.functions.blueprint import Blueprint
 
 
@@ -105,7 +105,7 @@ class FakeFunctions:
     def show(self, name: str) -> dict[str, Any]:
         every = self._every()
         if name not in every:
-            raise EngineError(f'there is no network function "{name}"', "see `byway nf list`")
+            raise NotThere(f'there is no network function "{name}"', "see `byway nf list`")
         use, given, ports = every[name]
         return {"name": name, "use": use, "function": short_name(use), "summary": "Guards.",
                 "ports": ports, "state": "ready", "reason": "",
@@ -117,26 +117,34 @@ class FakeFunctions:
 
     def _table(self, name: str, table: str) -> dict[str, Any]:
         if table != "table":
-            raise EngineError(f'{name} has no table "{table}"', "its tables are: table")
+            raise NotThere(f'{name} has no table "{table}"', "its tables are: table")
         return self.tables.setdefault((name, table), {})
 
-    def rows(self, name: str, table: str, limit: int) -> list[dict[str, Any]]:
-        return [{"key": key, "value": value}
-                for key, value in self._table(name, table).items()][:limit]
+    def rows(self, name: str, table: str, limit: int) -> AsyncIterator[list[dict[str, Any]]]:
+        return self._portions(list(self._table(name, table).items())[:limit])
 
-    def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
+    @staticmethod
+    async def _portions(rows: list[Any]) -> AsyncIterator[list[dict[str, Any]]]:
+        for key, value in rows:
+            yield [{"key": key, "value": value}]
+
+    async def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
         there = self._table(name, table)
         if whole:
             there.clear()
         there.update(rows if isinstance(rows, dict) else enumerate(rows))
 
-    def remove(self, name: str, table: str, key: str | None) -> bool:
+    async def remove(self, name: str, table: str, key: str | None) -> bool:
         there = self._table(name, table)
         if key is None:
             there.clear()
             return True
         return there.pop(key, None) is not None
 
-    async def events(self, name: str, event: str | None) -> AsyncIterator[dict[str, Any]]:
+    def events(self, name: str, event: str | None) -> AsyncIterator[dict[str, Any]]:
+        self.show(name)
+        return self._emitted(name, event)
+
+    async def _emitted(self, name: str, event: str | None) -> AsyncIterator[dict[str, Any]]:
         for one in self.emitted.get(name, []):
             yield {"event": event or "seen", **one}

@@ -64,6 +64,17 @@ def test_a_chain_by_itself(call: Call, wanted: Wanted) -> None:
         "vm1/nat44", "vm1/Guard", "net:blue/tap", "vm1/acl"]
 
 
+def test_one_with_a_name_comes_with_its_place_or_not_at_all(call: Call, wanted: Wanted) -> None:
+    step = {"function": GUARD, "name": "limits", "parameters": {"limit": 3}}
+    call("POST", "/v1/ports/none/chain", step, status=404)
+    call("POST", "/v1/ports/vm1/chain", {**step, "parameters": {"limit": "x"}}, status=422)
+    assert call("GET", "/v1/functions") == []
+    assert call("POST", "/v1/ports/vm1/chain", step)["chain"] == ["limits"]
+    assert call("GET", "/v1/functions/limits")["parameters"]["limit"] == 3
+    call("POST", "/v1/ports/vm1/chain", step, status=422)  # it stands there already
+    assert wanted.has.ports["vm1"].chain == ("limits",)
+
+
 def test_an_instance(call: Call, wanted: Wanted) -> None:
     call("PUT", "/v1/ports/vm1/chain", {"chain": [GUARD]})
     (listed,) = call("GET", "/v1/functions")
@@ -112,7 +123,12 @@ def test_one_with_a_name(call: Call, engine: FakeEngine) -> None:
     ("PUT", "/v1/functions/vm1/Guard", {"use": GUARD}, 422),
     ("POST", "/v1/functions/reload", {"names": ["none"]}, 404),
     ("POST", "/v1/functions/reload", {"files": []}, 422),
-    ("GET", "/v1/functions/limits/tables/none", None, 409),
+    ("POST", "/v1/functions/reload", {"names": [7]}, 422),
+    ("POST", "/v1/ports/vm1/chain", {"function": GUARD, "first": "no"}, 422),
+    ("POST", "/v1/ports/vm1/chain", {"function": GUARD, "tx": 0}, 422),
+    ("POST", "/v1/ports/vm1/chain", {"function": GUARD, "parameters": {"limit": 1}}, 422),
+    ("POST", "/v1/ports/vm1/chain", {"function": GUARD, "name": "x.py"}, 422),
+    ("GET", "/v1/functions/limits/tables/none", None, 404),
     ("PUT", "/v1/functions/limits/tables/table", {"rows": 7}, 422),
     ("DELETE", "/v1/functions/limits/tables/table?key=7", None, 404),
 ])

@@ -54,19 +54,21 @@ def test_where_parts_lie() -> None:
 
 
 @pytest.mark.parametrize(("kind", "given_value", "sentence"), [
-    ("u8", 256, "256 does not fit into u8; 0 to 255"),
-    ("u16", -1, "-1 does not fit into u16"),
-    ("u32", "many", "'many' is no u32"),
-    ("ipv4", "10.0.0", "'10.0.0' is no ipv4"),
-    ("ipv6", "10.0.0.1", "'10.0.0.1' is no ipv6"),
-    ("mac", "02:00", "'02:00' is no mac"),
+    ("u8", 256, "256 is no u8; write a number from 0 to 255"),
+    ("u16", -1, "-1 is no u16; write a number"),
+    ("u32", "many", '"many" is no u32'),
+    ("ipv4", "10.0.0", '"10.0.0" is no ipv4; write an address, as 10.0.0.1'),
+    ("ipv6", "10.0.0.1", '"10.0.0.1" is no ipv6'),
+    ("mac", "02:00", '"02:00" is no mac'),
     ("mac", "02:00:00:00:00:100", "is no mac"),
-    ("u8", True, "True is no u8"),
-    ("u8", None, "None is no u8"),
+    ("u8", True, "true is no u8"),
+    ("u8", None, "null is no u8"),
     ("u8", Flow(), "a flow is no u8"),
-    (FLOW, "tcp 10.0.0.1 1 10.0.0.2", "is no flow like 'tcp 10.0.0.1 1024 10.0.0.2 80'"),
-    (FLOW, "tcp 10.0.0.1 1 fe80::1 2", "is no flow like"),
-    (FLOW, "tcp 10.0.0.1 70000 10.0.0.2 1", "is no flow like"),
+    ("u8", [1], "a list is no u8"),
+    ("u32", "7", '"7" is no u32; write a number from 0 to 4294967295'),
+    (FLOW, "tcp 10.0.0.1 1 10.0.0.2", "is no flow; write a flow, as tcp 10.0.0.1 1024 10.0.0.2 80"),
+    (FLOW, "tcp 10.0.0.1 1 fe80::1 2", "is no flow"),
+    (FLOW, "tcp 10.0.0.1 70000 10.0.0.2 1", "is no flow"),
 ])
 def test_what_is_no_value(kind: str, given_value: Any, sentence: str) -> None:
     with pytest.raises(ValueError) as caught:
@@ -75,7 +77,7 @@ def test_what_is_no_value(kind: str, given_value: Any, sentence: str) -> None:
 
 
 def test_what_users_may_write() -> None:
-    assert read("u32", "0x10") == 16
+    assert read_key(["u32"], "0x10") == 16
     assert read("u64", (1 << 64) - 1) == -1
     assert show("u64", -1) == (1 << 64) - 1
     assert read("mac", "02-00-00-00-00-0A") == read("mac", "02:00:00:00:00:0a") == 0x02000000000A

@@ -49,6 +49,7 @@ _MODELS: dict[Kind, type[BaseModel]] = {
 
 
 _CHAIN = {"type": "array", "items": {"type": "string"}}
+_PARAMETERS = {"type": "object", "additionalProperties": {"type": ["boolean", "number", "string"]}}
 _ROWS = {"type": "object", "required": ["rows"], "additionalProperties": False,
          "properties": {"rows": {"type": ["object", "array"]}}}
 _FUNCTION_BODIES: dict[str, dict[str, Any]] = {
@@ -60,12 +61,12 @@ _FUNCTION_BODIES: dict[str, dict[str, Any]] = {
                          "properties": {"names": _CHAIN}},
     "patch_function": {
         "type": "object", "required": ["parameters"], "additionalProperties": False,
-        "properties": {"parameters": {"type": "object", "additionalProperties": {
-            "type": ["boolean", "number", "string"]}}}},
+        "properties": {"parameters": _PARAMETERS}},
     "put_function_table": _ROWS, "patch_function_table": _ROWS,
     **{f"post_{kind}_chain": {
         "type": "object", "required": ["function"], "additionalProperties": False,
         "properties": {"function": {"type": "string"}, "first": {"type": "boolean"},
+                       "name": {"type": "string"}, "parameters": _PARAMETERS,
                        **({"tx": {"type": "boolean"}} if kind == "port" else {})}}
        for kind in ("port", "network")},
     "put_port_chain": {"type": "object", "additionalProperties": False,

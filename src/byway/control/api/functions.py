@@ -7,16 +7,18 @@ until another process has built it; other calls go on meanwhile. No call pauses 
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
 from byway.control.api.bodies import read_body
-from byway.control.api.refusals import ApiError
 from byway.control.function_edits import put, with_given, without
+from byway.control.model import FunctionConfig
 from byway.control.parts import WORDS, Key, Kind
-from byway.control.problem import ConfigError, EngineError, Problem, kind_of_value, nearest, shown
+from byway.control.problem import ConfigError, NotThere, Problem, kind_of_value, nearest, shown
+from byway.control.tables import parse_function
 from byway.control.wanted import Wanted
 
 _Limit = Annotated[int, Query(ge=1, le=1_000_000, description="at most so many")]
@@ -25,6 +27,12 @@ _Direction = Literal["rx", "tx"]
 _Frames = Annotated[int, Query(ge=1, le=1000, description="at most so many")]
 _Seconds = Annotated[float, Query(gt=0, le=3600, description="at most so long")]
 _EntryKey = Annotated[str | None, Query(alias="key", description="only this entry")]
+
+_SHAPES = {"parameters": 'write {"parameters": {"limit": 50}}',
+           "names": 'write {"names": ["vm1/RateGuard"]}',
+           "rows": 'write {"rows": {"KEY": VALUE, ...}}, or a list whose places are the keys'}
+_STEP: dict[type, str] = {str: "write a text", bool: "write true or false",
+                          dict: "write a table of names and values"}
 
 
 class FunctionsApi:
@@ -40,20 +48,18 @@ class FunctionsApi:
 
     async def function(self, name: str) -> Response:
         """One instance, with what its code declares and what is in its state."""
-        return JSONResponse(self._show(name))
+        return JSONResponse(self._functions.show(name))
 
     async def patch_function(self, name: str, request: Request) -> Response:
         """Change parameters of an instance, from the next frame on. Pauses no worker."""
         given = _section(await read_body(request), "parameters", dict)
-        self._show(name)
         await self._wanted.alter_built(with_given(self._wanted.has.parts, name, given))
-        return JSONResponse(self._show(name))
+        return JSONResponse(self._functions.show(name))
 
     async def delete_function(self, name: str) -> Response:
         """Remove an instance from all chains; one with a name of its own as well.
 
         Pauses no worker."""
-        self._show(name)
         await self._wanted.alter_built(without(self._wanted.has.parts, name))
         return Response(status_code=204)
 
@@ -62,9 +68,9 @@ class FunctionsApi:
 
         Pauses no worker."""
         names = _section({"names": [], **await read_body(request)}, "names", list)
-        for name in names:
-            self._show(str(name))
-        return JSONResponse({"changed": await self._functions.reload([*map(str, names)])})
+        if not all(isinstance(name, str) for name in names):
+            raise ConfigError([Problem("names", f"is {shown(names)}", _SHAPES["names"])])
+        return JSONResponse({"changed": await self._functions.reload(names)})
 
     async def trace_functions(self, request: Request) -> Response:
         """What each function of a port says of a frame, as hexadecimal digits.
@@ -127,30 +133,31 @@ class FunctionsApi:
         return JSONResponse(_chains(self._part(kind, name)))
 
     async def _add_step(self, kind: Kind, name: str, body: dict[str, Any]) -> Response:
-        part, where = self._part(kind, name), "chain_tx" if body.pop("tx", False) else "chain"
-        first, function = body.pop("first", False), body.pop("function", None)
-        if body or not isinstance(function, str) or where not in _chains(part):
-            raise ConfigError([Problem(
-                "the body", f"is {shown({'function': function, **body})}",
-                'write {"function": "...", "first": false}'
-                + (', of a port also "tx"' if kind == "port" else ""))])
-        chain = list(getattr(part, where))
-        return await self._put_chain(
-            kind, name, {where: [function, *chain] if first else [*chain, function]})
+        part = self._part(kind, name)
+        _check_step(body, kind)
+        where, step = "chain_tx" if body.get("tx") else "chain", body["function"]
+        named: tuple[FunctionConfig, ...] = ()
+        if "name" in body:
+            table = {"name": body["name"], "use": step, "parameters": body.get("parameters", {})}
+            named, step = (parse_function(table, f'function "{body["name"]}"'),), body["name"]
+        chain = getattr(part, where)
+        change = put(part, **{where: [step, *chain] if body.get("first") else [*chain, step]})
+        await self._wanted.alter_built(replace(change, add_functions=named))
+        return JSONResponse(_chains(self._part(kind, name)))
 
     def _part(self, kind: Kind, name: str) -> Any:
         part = self._wanted.has.parts.get(Key(kind, name))
         if part is None:
             there = self._wanted.has.parts.all(kind)
-            raise ApiError(404, "not-found", f'there is no {WORDS[kind]} "{name}"',
+            raise NotThere(f'there is no {WORDS[kind]} "{name}"',
                            nearest(name, there) or f"see `byway {kind} list`")
         return part
 
     # ------------------------------------------------------------ tables
     async def function_table(self, name: str, table: str, limit: _Limit = 10_000) -> Response:
         """Entries of a table of an instance, each with key and value."""
-        self._show(name)
-        return JSONResponse(self._functions.rows(name, table, limit))
+        return StreamingResponse(_array(self._functions.rows(name, table, limit)),
+                                 media_type="application/json")
 
     async def put_function_table(self, name: str, table: str, request: Request) -> Response:
         """Have a table hold these rows and no others. Pauses no worker."""
@@ -162,34 +169,51 @@ class FunctionsApi:
 
     async def _put_rows(self, name: str, table: str, request: Request, *, whole: bool) -> Response:
         rows = _section(await read_body(request), "rows", dict | list)
-        self._show(name)
-        self._functions.put(name, table, rows, whole=whole)
+        await self._functions.put(name, table, rows, whole=whole)
         return Response(status_code=204)
 
     async def delete_function_table(self, name: str, table: str, key: _EntryKey = None) -> Response:
         """Remove one entry of a table, or all of them. Pauses no worker."""
-        self._show(name)
-        if not self._functions.remove(name, table, key):
-            raise ApiError(404, "not-found", f"{name}: {table} has no entry {key!r}",
+        if not await self._functions.remove(name, table, key):
+            raise NotThere(f"{name}: {table} has no entry {shown(key)}",
                            f"see `byway nf show {name} --table {table}`")
         return Response(status_code=204)
 
     # ------------------------------------------------------------ events
     async def function_events(self, name: str, event: _Event = None) -> Response:
         """What an instance emits from now on, a line of JSON each; ends with it."""
-        self._show(name)
         found = self._functions.events(name, event)
         return StreamingResponse(_lines(found), media_type="application/jsonl")
 
-    def _show(self, name: str) -> dict[str, Any]:
-        try:
-            return self._functions.show(name)
-        except EngineError as error:
-            raise ApiError(404, "not-found", error.problem, error.fix) from None
+
+def _check_step(body: dict[str, Any], kind: Kind) -> None:
+    """ConfigError: the body says nothing that can be put into a chain."""
+    kinds = {"function": str, "first": bool, "name": str, "parameters": dict,
+             **({"tx": bool} if kind == "port" else {})}
+    problems = [Problem(key, "there is no such key", f"the keys are: {', '.join(kinds)}")
+                for key in body if key not in kinds]
+    problems += [Problem(key, f"is {shown(body[key])}", _STEP[of])
+                 for key, of in kinds.items() if key in body and not isinstance(body[key], of)]
+    if "function" not in body:
+        problems.append(Problem("function", "is missing", 'write {"function": "..."}'))
+    if "parameters" in body and "name" not in body:
+        problems.append(Problem("parameters", "go with a name", 'write them behind the function,'
+                                ' as in "guard.py:RateGuard(limit=50)"'))
+    if problems:
+        raise ConfigError(problems)
 
 
 def _chains(part: Any) -> dict[str, list[str]]:
     return {key: list(getattr(part, key)) for key in ("chain", "chain_tx") if hasattr(part, key)}
+
+
+async def _array(portions: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[bytes]:
+    """Rows as one array of JSON, which nobody has as a whole."""
+    before = b"["
+    async for rows in portions:
+        yield before + json.dumps(rows, separators=(",", ":"))[1:-1].encode()
+        before = b","
+    yield b"[]" if before == b"[" else b"]"
 
 
 async def _lines(rows: AsyncIterator[dict[str, Any]]) -> AsyncIterator[bytes]:
@@ -204,7 +228,7 @@ def _section(body: dict[str, Any], key: str, kind: Any) -> Any:
                 for other in body if other != key]
     if not problems and not isinstance(body.get(key), kind):
         problems = [Problem(key, f"is {kind_of_value(body.get(key))}" if key in body else
-                            "is missing", f'write {{"{key}": {{...}}}}')]
+                            "is missing", _SHAPES[key])]
     if problems:
         raise ConfigError(problems)
     return body[key]

@@ -9,7 +9,17 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from byway.control.problem import ConfigError, EngineError, Problem, shown
+from byway.control.problem import (
+    ConfigError,
+    EngineError,
+    NotThere,
+    NotValid,
+    Problem,
+    shown,
+)
+
+_ENGINE: dict[type[EngineError], tuple[int, str]] = {
+    NotThere: (404, "not-found"), NotValid: (422, "invalid"), EngineError: (409, "refused")}
 
 
 class ApiError(Exception):
@@ -36,8 +46,9 @@ def add_error_handlers(app: FastAPI) -> None:
                 "problems": [str(problem) for problem in error.problems],
             }, 422)
         if isinstance(error, EngineError):
+            status, word = next((said for kind, said in _ENGINE.items() if isinstance(error, kind)))
             return JSONResponse(
-                {"error": "refused", "problem": error.problem, "fix": error.fix}, 409)
+                {"error": word, "problem": error.problem, "fix": error.fix}, status)
         if isinstance(error, RequestValidationError):  # of the query: bodies have parsers
             found = [Problem(str(one["loc"][-1]), f"is {shown(one['input'])}", one["msg"])
                      for one in error.errors()]
