@@ -19,12 +19,16 @@ _TESTS = ("frame.is_tcp", "frame.is_udp", "frame.is_ipv6", "frame.has_vlan", "se
           'self.mode == "b"', "frame.ipv4_src in self.inside", "frame.ipv6_src in self.inside6",
           "frame.l4_dst in PORTS", 'frame.direction == "rx"', "frame.ipv6_dst == self.peer6",
           "self.limits.take(1, 0, 5)", "1 in self.words", "(3, 4) in self.pairs")
-_SHAPES = ("frame.pop_vlan()", "frame.push_vlan(7)", "frame.swap_ip()", "frame.set_u8(20, 3)")
+_SHAPES = ("frame.pop_vlan()", "frame.push_vlan(7)", "frame.swap_ip()", "frame.set_u8(20, 3)",
+           "frame.resize({n} & 0x1FF)", "frame.decapsulate(({n} & 7) * 4)",
+           "a ^= self.tagged(frame)")
 _EFFECTS = (
     "self.sums[{n} & 7] += {n} & 0xFF", "self.sums[{n} & a] = {n}", "self.small[{n} & 7] = {n}",
     "self.hits.add({n} & 15)", "self.words.set({n} & 3, {n})", "self.words.add({n} & 3)",
     "self.pairs.make(({n} & 3, 1)).n += {n} & 7", "self.pairs.make((3, 4)).who = six",
     "self.words.delete({n} & 3)", "six = self.wide(frame, {n})", "self.sixes.set(six, {n})",
+    "v = frame.quoted", "w = frame.inner", "v.l4_src = {n} & 0xFF",
+    "v.ip_ttl += self.tagged(frame)", "frame.quoted.ipv4_dst ^= {n} & 0xFF",
     "self.flows.add(frame.flow, 1)", "self.told.emit(src={n}, n={n}, six=six, head=frame)",
     "b, c = c, b", "b, c = {n} & 0xFFFF, {n} & 0xFFFF", "six = nf.wide(nf.low(six), nf.high(six))",
     "r = self.pairs.make(({n} & 3, 1))", "s = self.pairs.find(({n} & 3, 1))", "r, s = s, r",
@@ -41,7 +45,9 @@ _NUMBERS = (
     "self.pairs.find(({n} & 3, 1)).n", "self.routes.lookup({n})", "nf.hash({n}, six, {n})",
     "nf.random({n} & 0xFF)", "(nf.low(six) & 0xFFFF)", "(self.words.set({n} & 3, 1) or {n} & 7)",
     "(int({t}) & {n})", "(nf.now() & 0xFFFF)", "({n} if {n} < {n} <= {n} else {n})",
-    "(0 < {n} < 9 != {n})", "self.twice({n} & 0xFF)", "(r.n + {n})", "(s.n if s else {n})",
+    "(0 < {n} < 9 != {n})", "self.twice({n} & 0xFF)", "(r.n + {n})", "(v.l4_dst + {n})",
+    "self.seen(w, v, {n} & 0xFF)", "self.seen(frame.inner, frame, self.tagged(frame))",
+    "(s.n if s else {n})",
     "self.exchanged({n} & 3)", "self.other(s, {n} & 3).n")
 METHODS = '''
 def method(self, a, b):
@@ -76,6 +82,14 @@ def other(self, record, n):
     return self.pairs.make((n, 1))
 
 
+def tagged(self, frame):
+    return frame.push_vlan(frame.length & 0xFFF) + frame.has_vlan
+
+
+def seen(self, one, other, n):
+    return one.ip_ttl + (other.l4_dst if n & 1 else other.ip_ttl)
+
+
 def judge(self, frame, n):
     if n % 3 == 1:
         return nf.DROP("by judge")
@@ -94,7 +108,8 @@ class Program:
     def text(self) -> str:
         """The body of ``process``."""
         lines = ["a = frame.u16(16)", "b = 3", "c = 5", "six = frame.ipv6_src",
-                 "r = self.pairs.make((1, 1))", "s = self.pairs.find((2, 1))"]
+                 "r = self.pairs.make((1, 1))", "s = self.pairs.find((2, 1))",
+                 "v = frame.quoted", "w = frame.inner"]
         lines += self.block(0, 6)
         lines.append(self._random.choice((
             "return nf.PASS", 'return nf.DROP("odd") if a & 1 else nf.PASS',
