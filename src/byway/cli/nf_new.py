@@ -61,7 +61,9 @@ def write_scaffold(place: str) -> list[Path]:
     PlaceError: a name that is none; FileExistsError: one of them is there already, and neither is
     touched; OSError: they cannot be written.
     """
-    text, _, name = place.partition(":")
+    text, _, name = place.rpartition(":")
+    if not text or "/" in name:  # a folder may have a colon in its name
+        text, name = place, ""
     path = Path(text if text.endswith(".py") else f"{text}.py")
     module = path.stem
     name = name or "".join(part.title() for part in module.split("_"))

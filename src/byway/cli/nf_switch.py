@@ -8,7 +8,6 @@ switch has another working directory.
 import contextlib
 import json
 import os
-import re
 import signal
 from itertools import islice
 from pathlib import Path
@@ -22,7 +21,6 @@ from byway.cli.reach import Api, Json, reach
 
 Name = Annotated[str, typer.Argument(
     metavar="NAME", help="The instance, as `byway nf list` shows it: vm1/RateGuard.")]
-_FILE = re.compile(r"[^()]*?\.py(?=[:( ]|$)")
 
 
 def _drops(row: Row) -> str:
@@ -93,7 +91,9 @@ def add(
     if (port and network) or not (port or network or name) or (tx and not port):
         raise typer.BadParameter("say where: --port, --network, or just --name; --tx is of ports",
                                  param_hint="--port")
-    use = absolute(function)
+    from byway.control.chains import based
+
+    use = str(based(function, os.getcwd()))
     with reach(api) as client:
         before = {row["name"] for row in client.functions()}
         if name is not None:
@@ -271,12 +271,6 @@ def listen(name: Name, api: Api = None) -> None:
     with reach(api) as client:
         path = client.path
     raise typer.Exit(run_listener(name, path))
-
-
-def absolute(function: str) -> str:
-    """A function as it is written in a chain, with the absolute path of its file."""
-    found = _FILE.match(function)
-    return os.path.abspath(found[0]) + function[found.end():] if found else function
 
 
 def _given(pairs: list[str] | None) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 """`byway nf test`: pytest over the tests that stand beside a function's file.
 
 Used by cli.nf. pytest runs in a process of its own, in the folder of the tests, so that they
-import the function by its file's name.
+import the function by its file's name. Uses control.chains, which knows how functions are written.
 """
 
 import subprocess
@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from byway.control.chains import file_of
+
 
 def tests_of(file: str) -> Path:
     """Where the tests of FILE are: itself, if it is a file of tests. FileNotFoundError: there is no
     such file, or none with its tests."""
-    path = Path(file.partition(":")[0])
+    path = Path(file_of(file) or file)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file")
     if path.name.startswith("test_"):

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic_core import PydanticCustomError
 
-from byway.control.chains import based, parse_step, short_name
+from byway.control.chains import based, file_of, parse_step, short_name
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def _one(written: str) -> Use:
     if not step.use:
         raise UseError([f"{written} names no function's code; write guard.py, guard.py:RateGuard,"
                         " or byway.nat44"])
-    file = step.use.partition(":")[0]
-    if not step.use.startswith("byway.") and not Path(file).is_file():
-        raise UseError([f"{written.partition(':')[0]}: there is no such file"])
+    file = file_of(step.use)
+    if file and not Path(file).is_file():
+        raise UseError([f"{file_of(written) or file}: there is no such file"])
     return Use(step.use, short_name(step.use), step.parameters)
 
 

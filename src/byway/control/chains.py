@@ -24,6 +24,7 @@ from byway.control.values import NAME
 BUILT_IN = "byway."
 MAX_STEPS = 32  # functions of one chain
 _FILE = re.compile(r"(?P<file>.*?\.py)(:(?P<name>[A-Za-z_]\w*))?", re.DOTALL)
+_BUILT_IN = re.compile(r"byway\.[a-z]\w*\s*(\(|$)")
 _USE = re.compile(rf"(?P<use>{_FILE.pattern}|byway\.[a-z]\w*)\s*(?P<given>\(.*\))?", re.DOTALL)
 _SHAPES = ('write the name of a [[function]], "guard.py:RateGuard", or "byway.nat44",'
            ' these two also with parameters: "guard.py:RateGuard(limit=50)"')
@@ -120,7 +121,9 @@ def file_of(use: str) -> str:
 def based(written: object, directory: str) -> object:
     """What stands in a file of ``directory``, with the path of a function's file as seen from
     everywhere. What is no such text stays as it is."""
-    found = _FILE.match(written) if isinstance(written, str) else None
+    if not isinstance(written, str) or _BUILT_IN.match(written):
+        return written
+    found = _FILE.match(written)
     if found is None or os.path.isabs(found["file"]):
         return written
-    return os.path.join(directory, found["file"]) + found.string[found.end("file"):]
+    return os.path.normpath(os.path.join(directory, found["file"])) + written[found.end("file"):]

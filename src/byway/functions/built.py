@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from byway.functions.blueprint import Blueprint
-from byway.functions.finding import digest_of, is_builtin
+from byway.functions.finding import digest_of, file_and_name, is_builtin
 from byway.machine import cachedir
 from byway.machine.cachedir import COMPILED_PACKAGES, FUNCTIONS, cache_root, sources_digest
 
@@ -67,6 +67,6 @@ def _same(blueprint: Blueprint) -> bool:
 
 
 def _place(use: str, folder: str) -> Path:
-    file = "" if is_builtin(use) else digest_of(Path(folder) / use.partition(":")[0])
+    file = "" if is_builtin(use) else digest_of(Path(folder) / file_and_name(use)[0])
     name = hashlib.sha256(f"{folder}\0{use}\0{file}".encode()).hexdigest()[:24]
     return cache_root() / sources() / f"function_{name}.json"

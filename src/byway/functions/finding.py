@@ -41,11 +41,18 @@ def find(use: str, folder: Path) -> tuple[type, dict[str, str]]:
     if use.startswith(BUILTIN) and ":" not in use:
         module = _builtin(use)
         return _chosen(use, "", module), {}
-    file, _, name = use.partition(":")
+    file, name = file_and_name(use)
     path = (folder / file).resolve()
     digest = digest_of(path)
     module = _imported(use, path)
     return _chosen(use, name, module), {**_files(module), str(path): digest}
+
+
+def file_and_name(use: str) -> tuple[str, str]:
+    """The file that ``use`` names, and the class in it; "" where it names none. Folders may have a
+    colon in their names."""
+    file, _, name = use.rpartition(":")
+    return (file, name) if file and "/" not in name else (use, "")
 
 
 def is_builtin(use: str) -> bool:

@@ -101,6 +101,15 @@ def test_what_new_writes_is_a_function_with_its_name(tmp_path: Path) -> None:
     assert "class Chosen:" in (tmp_path / "other.py").read_text()
 
 
+def test_a_folder_with_a_colon_in_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    guard, tests = write_scaffold(f"{folder}/guard.py")
+    assert where_tests_are(str(guard)) == where_tests_are(f"{guard}:Guard") == tests
+    (one,) = uses(str(guard))
+    assert (one.use, one.shown) == (f"{guard}:Guard", "Guard")
+
+
 def test_new_overwrites_nothing(tmp_path: Path) -> None:
     (tmp_path / "test_guard.py").write_text("mine")
     with pytest.raises(FileExistsError):

@@ -11,7 +11,6 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from byway.cli.main import app
-from byway.cli.nf_switch import absolute
 from byway.client import Client, ClientError
 from byway.packet.pcapfile import write_frame, write_header
 from tests.unit.control.fake_switch import FakeSwitch
@@ -150,15 +149,3 @@ def test_the_client(switch: FakeSwitch) -> None:
         assert client.function_table("vm1/acl", "table") == []
         with pytest.raises(ClientError, match="no network function"):
             next(client.function_events("none"))
-
-
-@pytest.mark.parametrize(("written", "said"), [
-    ("guard.py", f"{HERE}/guard.py"),
-    ("./sub/guard.py:Guard(a='x.py')", f"{HERE}/sub/guard.py:Guard(a='x.py')"),
-    ("/etc/guard.py(a=1)", "/etc/guard.py(a=1)"),
-    ("byway.nat44(file='x.py')", "byway.nat44(file='x.py')"),
-    ("limits", "limits"),
-])
-def test_files_are_seen_from_here(written: str, said: str) -> None:
-    assert absolute(written) == said
-    assert Path(HERE).is_absolute()

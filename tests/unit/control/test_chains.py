@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from byway.control.actions import AddFunction, ChangeFunction, ChangePort, RemoveFunction
-from byway.control.chains import based, parse_step, short_name, with_parameters
+from byway.control.chains import based, file_of, parse_step, short_name, with_parameters
 from byway.control.config import load
 from byway.control.diff import Change, diff
 from byway.control.function_edits import put, stands, with_given, without
@@ -126,6 +126,34 @@ def test_files_are_seen_from_the_configuration(tmp_path: Path) -> None:
     assert parse_step(config.ports[0].chain_tx[0]).use == f"{tmp_path}/guard.py:Guard"
     assert config.has_stages
     assert based(7, "/x") == 7
+
+
+@pytest.mark.parametrize(("written", "said"), [
+    ("guard.py", "/x/y/guard.py"),
+    ("./sub/guard.py:Guard(a='x.py')", "/x/y/sub/guard.py:Guard(a='x.py')"),
+    ("../guard (1).py:Guard", "/x/guard (1).py:Guard"),
+    ("a:b/guard.py:Guard", "/x/y/a:b/guard.py:Guard"),
+    ("/etc/guard.py(a=1)", "/etc/guard.py(a=1)"),
+    ("byway.nat44(file='x.py')", "byway.nat44(file='x.py')"),
+    ("limits", "limits"),
+])
+def test_files_are_seen_from_a_folder(written: str, said: str) -> None:
+    assert based(written, "/x/y") == said
+
+
+@pytest.mark.parametrize(("name", "why"), [
+    ("x.py", 'is the name of a file; take one that does not end in .py: chains are to name it'),
+    ("byway.nat44", "is the name of what is built in"),
+])
+def test_a_name_that_no_chain_can_have(name: str, why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        FunctionConfig(name=name, use=GUARD)
+
+
+def test_a_folder_with_a_colon() -> None:
+    step = parse_step("/etc/a:b/guard.py:Guard")
+    assert (step.use, short_name(step.use), file_of(step.use)) == (
+        "/etc/a:b/guard.py:Guard", "Guard", "/etc/a:b/guard.py")
 
 
 def test_a_function_that_is_not_there(tmp_path: Path) -> None:

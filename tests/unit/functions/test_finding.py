@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from byway.functions.finding import digest_of, find
+from byway.functions.build import blueprint_of
+from byway.functions.built import keep, known
+from byway.functions.finding import digest_of, file_and_name, find
 from byway.nf.problem import FunctionError
 
 GUARD = """
@@ -49,6 +51,16 @@ def test_each_folder_has_its_own_modules(folders: list[Path]) -> None:
     a, b = folders
     for folder, number in ((a, 100), (b, 200), (a, 100)):
         assert limit(folder) == (number, {"guard.py", "limits.py"})
+
+
+def test_a_folder_with_a_colon_in_its_name(folders: list[Path]) -> None:
+    a, _ = folders
+    folder = a.rename(a.with_name("a:b"))
+    assert file_and_name(f"{folder}/guard.py") == (f"{folder}/guard.py", "")
+    for use in (f"{folder}/guard.py", f"{folder}/guard.py:Guard"):
+        assert find(use, Path("/"))[0].__name__ == "Guard"
+        keep(blueprint_of(use, Path("/")), "/")
+        assert known(use, "/") is not None
 
 
 def test_all_files_are_noted_for_a_second_function_of_a_folder(folders: list[Path]) -> None:

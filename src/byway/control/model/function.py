@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, PlainSerializer, StrictStr, WithJsonSchema
 
-from byway.control.chains import BUILT_IN, MAX_STEPS, Step, checked_use, parse_step
+from byway.control.chains import BUILT_IN, MAX_STEPS, Step, checked_use, file_of, parse_step
 from byway.control.model.base import Model
 from byway.control.problem import shown, wrong
 from byway.control.values import Name
@@ -34,6 +34,9 @@ def _chain(value: tuple[str, ...]) -> tuple[str, ...]:
 def _name(value: str) -> str:
     if value.startswith(BUILT_IN):
         raise wrong(f"{shown(value)} is the name of what is built in", "take another name")
+    if file_of(value):
+        raise wrong(f"{shown(value)} is the name of a file", "take one that does not end in .py:"
+                    " chains are to name it")
     return value
 
 
