@@ -22,6 +22,7 @@ from byway.packet.batch import SEGMENT, UNDECIDED
 from byway.packet.ethernet import untagged_frame
 from byway.switch.network import NETWORK
 from byway.testing.field_kernels import (
+    JOINED,
     SETTABLE,
     SLOTS,
     WORDS,
@@ -159,6 +160,12 @@ class Pair:
         if FIELDS[name].reshapes:
             self._reshaped()
 
+    def join(self, which: int, address: int, port: int) -> None:
+        """Set an address and a port in one step."""
+        for name, value in zip(JOINED[which], (address, port), strict=True):
+            setattr(self.plain, name, value)
+        set_one(self.address, self.word, 0, len(SETTABLE) + which, signed(address), signed(port))
+
     def call_kernel(self, name: str, *given: int) -> int:
         """Call a method of the row's frame only."""
         given = (*given, *(0,) * (3 - len(given)))
@@ -196,6 +203,10 @@ class Pair:
             name = rng.choice(SETTABLE)
             value = rng.choice((rng.choice(VALUES), rng.randrange(1 << 16), rng.getrandbits(128)))
             self.set(name, value, quoted=not FIELDS[name].reshapes and rng.random() < 0.3)
+        elif kind < 0.45:
+            name = "join"
+            self.join(rng.randrange(len(JOINED)), rng.choice((rng.choice(VALUES),
+                      rng.getrandbits(32))), rng.choice((rng.choice(VALUES), rng.getrandbits(16))))
         elif kind < 0.7:
             name = rng.choice(_METHODS)
             self.call(name, *_arguments(name, METHODS[name].arguments, self.plain, rng))

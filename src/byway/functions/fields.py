@@ -30,13 +30,15 @@ class Field:
     """A number of a frame. ``get``: kernel (row, frame), with ``batch`` (row, frame, batch).
     ``set``: kernel (row, frame, value), None: it can be read only. ``high``: of a number of 128
     bits the kernel for the upper half, ``get`` being that for the lower; ``set`` takes (row, frame,
-    high, low). ``reshapes``: the frame is to be parsed again after it was set. ``choices``: the
-    texts that 0, 1, ... stand for. ``truth``: True or False. ``frame_only``: not in inner or
-    quoted."""
+    high, low). ``joins``: by the field that was set right before, a kernel (row, frame, its value,
+    value) that sets both. ``reshapes``: the frame is to be parsed again after it was set.
+    ``choices``: the texts that 0, 1, ... stand for. ``truth``: True or False. ``frame_only``: not
+    in inner or quoted."""
 
     get: Kernel
     set: Kernel | None = None
     high: Kernel | None = None
+    joins: Mapping[str, Kernel] = field(default_factory=dict)
     reshapes: bool = False
     choices: tuple[str, ...] = ()
     truth: bool = False
@@ -110,8 +112,8 @@ FIELDS: dict[str, Field] = {
     "is_udp": _is(l4.get_is_udp),
     "is_icmp": _is(l4.get_is_icmp),
     "is_icmpv6": _is(l4.get_is_icmpv6),
-    "l4_src": Field(l4.get_l4_src, l4.set_l4_src),
-    "l4_dst": Field(l4.get_l4_dst, l4.set_l4_dst),
+    "l4_src": Field(l4.get_l4_src, l4.set_l4_src, joins={"ipv4_src": l4.set_source}),
+    "l4_dst": Field(l4.get_l4_dst, l4.set_l4_dst, joins={"ipv4_dst": l4.set_destination}),
     "tcp_seq": Field(l4.get_tcp_seq, l4.set_tcp_seq),
     "tcp_ack": Field(l4.get_tcp_ack, l4.set_tcp_ack),
     "tcp_flags": Field(l4.get_tcp_flags, l4.set_tcp_flags),

@@ -177,25 +177,29 @@ def get_ipv4_dst(row, frame):
 
 
 @kernel(inline=True)
-def set_ipv4_src(row, frame, value):
-    """Set an IPv4 address."""
+def put_ipv4_address(row, frame, at, value):
+    """Set the IPv4 address at ``at`` of the header; -> the change that the transport's checksum is
+    to follow."""
+    change = 0
     if frame & IS_IPV4 != 0:
         ip = ld64(row + R.head) + l3_of(frame)
-        change = put32(ip + 12, value)
+        change = put32(ip + at, value)
         adjust(ip + IPV4_SUM, change)
-        if frame & HAS_ICMP == 0:
-            adjust_transport(row, frame, change, 1)
+        if frame & HAS_ICMP != 0:
+            change = 0
+    return change
+
+
+@kernel(inline=True)
+def set_ipv4_src(row, frame, value):
+    """Set an IPv4 address."""
+    adjust_transport(row, frame, 0, put_ipv4_address(row, frame, 12, value))
 
 
 @kernel(inline=True)
 def set_ipv4_dst(row, frame, value):
     """Set an IPv4 address."""
-    if frame & IS_IPV4 != 0:
-        ip = ld64(row + R.head) + l3_of(frame)
-        change = put32(ip + 16, value)
-        adjust(ip + IPV4_SUM, change)
-        if frame & HAS_ICMP == 0:
-            adjust_transport(row, frame, change, 1)
+    adjust_transport(row, frame, 0, put_ipv4_address(row, frame, 16, value))
 
 
 @formula
@@ -257,7 +261,7 @@ def set_ipv6_address(row, frame, at, high, low):
     change = taken(address, 16)
     st64be(address, high)
     st64be(address + 8, low)
-    adjust_transport(row, frame, change + folded(sum_bytes(address, 16)), 1)
+    adjust_transport(row, frame, 0, change + folded(sum_bytes(address, 16)))
 
 
 @kernel

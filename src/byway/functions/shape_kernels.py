@@ -216,9 +216,9 @@ def take_addresses(row, frame):
         return
     ip = ld64(row + R.head) + l3_of(frame)
     if frame & IS_IPV4 != 0:
-        adjust_transport(row, frame, taken(ip + 12, 8), 1)
+        adjust_transport(row, frame, 0, taken(ip + 12, 8))
     else:
-        adjust_transport(row, frame, taken(ip + 8, 32), 1)
+        adjust_transport(row, frame, 0, taken(ip + 8, 32))
 
 
 @kernel

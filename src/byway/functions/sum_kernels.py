@@ -3,11 +3,10 @@
 
 Used by the kernels that set fields; uses packet.checksum. The plain form is in nf/frame.py.
 
-A *change* is what is to be added to a sum: the complement of the old words of 16 bits, and the new
-ones, as they are loaded. It is below 2 ** 18, so two steps fold what it is added to; and it is 0
-only where all old words were 0xFFFF and all new ones are 0. Where the sender left the checksum to
-be completed, its field holds the sum of the pseudo-header: addresses that change are added there,
-and all that will be summed later is left alone.
+A *change* is what is to be added to a sum: the complement of the old words, and the new ones, as
+they are loaded. It is not folded; and it is 0 only where all bits were set before and none is now.
+Where the sender left the checksum to be completed, its field holds the sum of the pseudo-header:
+addresses that change are added there, and all that will be summed later is left alone.
 """
 
 from byway.functions.parse_kernels import HAS_UDP, SUM, sum_of
@@ -42,8 +41,7 @@ def put32(at, value):
     """Store 32 bits in network byte order; -> the change."""
     old = ld32(at)
     st32be(at, value)
-    total = (old ^ _WORD) + ld32(at)
-    return (total & 0xFFFF) + (total >> 16 & 0xFFFF) + (total >> 32)
+    return (old ^ _WORD) + ld32(at)
 
 
 @kernel
@@ -58,9 +56,7 @@ def taken(at, n):
 @formula
 def adjusted(field, change):
     """A checksum after a change of what it covers."""
-    total = (field ^ 0xFFFF) + change
-    total = (total & 0xFFFF) + (total >> 16)
-    return (total & 0xFFFF) + (total >> 16) ^ 0xFFFF
+    return folded((field ^ 0xFFFF) + change) ^ 0xFFFF
 
 
 @formula
@@ -79,8 +75,8 @@ def is_partial(word, place):
 
 @kernel(inline=True)
 def adjust_transport(row, frame, change, pseudo):
-    """Have the transport's checksum follow a change of its header, or of what it holds; where
-    ``pseudo`` is not 0, of the addresses in IP (which ICMP's does not cover: not for that)."""
+    """Have the transport's checksum follow a change of its header, or of what it holds, and another
+    one, ``pseudo``, of the addresses in IP (which ICMP's does not cover: not for that)."""
     place = sum_of(frame)
     if place == 0:
         return
@@ -92,11 +88,11 @@ def adjust_transport(row, frame, change, pseudo):
         partial = is_partial(word, place)
     if unlikely(partial != 0):
         if pseudo != 0:
-            st16(at, folded(field + change))
+            st16(at, folded(field + pseudo))
     elif frame & HAS_UDP == 0:
-        st16(at, adjusted(field, change))
+        st16(at, adjusted(field, change + pseudo))
     elif field != 0:  # UDP's sender made one
-        field = adjusted(field, change)
+        field = adjusted(field, change + pseudo)
         st16(at, field if field != 0 else 0xFFFF)
 
 

@@ -5,6 +5,7 @@ Used by fields.py (which says what each is); see parse_kernels.py for the word `
 sum_kernels.py for the checksums.
 """
 
+from byway.functions.ip_kernels import put_ipv4_address
 from byway.functions.parse_kernels import (
     HAS_ICMP,
     HAS_ICMPV6,
@@ -109,6 +110,26 @@ def set_l4_dst(row, frame, value):
     """Set 16 bits."""
     if frame & HAS_PORTS != 0:
         adjust_transport(row, frame, put16(l4_at(row, frame, 2), value), 0)
+
+
+@kernel(inline=True)
+def put_port(row, frame, at, value):
+    """Set the port at ``at`` of the header; -> the change that the checksum is to follow."""
+    return put16(l4_at(row, frame, at), value) if frame & HAS_PORTS != 0 else 0
+
+
+@kernel(inline=True)
+def set_source(row, frame, address, port):
+    """Set ``ipv4_src``, then ``l4_src``: with one step of the checksum."""
+    pseudo = put_ipv4_address(row, frame, 12, address)
+    adjust_transport(row, frame, put_port(row, frame, 0, port), pseudo)
+
+
+@kernel(inline=True)
+def set_destination(row, frame, address, port):
+    """Set ``ipv4_dst``, then ``l4_dst``: with one step of the checksum."""
+    pseudo = put_ipv4_address(row, frame, 16, address)
+    adjust_transport(row, frame, put_port(row, frame, 2, port), pseudo)
 
 
 @kernel

@@ -22,7 +22,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from byway.machine.dual import INT, PTR, dual, hint, i1, i8, i64, signed
+from byway.machine.dual import INT, PTR, dual, hint, i1, i8, i32, i64, signed
 
 _CTYPE: dict[int, Any] = {
     8: ctypes.c_uint8, 16: ctypes.c_uint16, 32: ctypes.c_uint32, 64: ctypes.c_int64,
@@ -233,6 +233,24 @@ def _plain_ctz(value: int) -> int:
 
 
 ctz64 = dual("ctz64", 1, _emit_ctz, _plain_ctz)
+
+
+def _emit_fold16(b: Any, value: Any) -> Any:
+    # A number and itself turned round by half its width: the upper half of the sum has the carry.
+    for kind, half in ((i64, 32), (i32, 16)):
+        turned = b.or_(b.shl(value, kind(half)), b.lshr(value, kind(half)))
+        value = b.lshr(b.add(value, turned), kind(half))
+        value = b.trunc(value, i32) if kind == i64 else value
+    return b.zext(value, i64)
+
+
+def _plain_fold16(value: int) -> int:
+    value = int(value) & (1 << 64) - 1
+    return value and (value - 1) % 0xFFFF + 1
+
+
+# a sum of words of 16 bits as one of them, by ones' complement (0 for 0 only)
+fold16 = dual("fold16", 1, _emit_fold16, _plain_fold16)
 # logical shift right (>> on int64 is arithmetic, compiled and interpreted)
 shr64 = dual("shr64", 2, lambda b, v, n: b.lshr(v, n),
              lambda v, n: (int(v) & (1 << 64) - 1) >> int(n))

@@ -10,7 +10,7 @@ Sums are kept unfolded in an int64, which has room for all words of any frame.
 
 from byway.machine.formula import formula
 from byway.machine.jit import kernel
-from byway.machine.mem import ld8, ld16, ld32, shr64, st16
+from byway.machine.mem import fold16, ld8, ld16, ld32, shr64, st16
 from byway.machine.words import ld64_of
 
 
@@ -37,10 +37,7 @@ def sum_bytes(address, n):
 @formula
 def folded(total):
     """A sum of non-negative numbers as 16 bits."""
-    total = (total & 0xFFFFFFFF) + (total >> 32)
-    total = (total & 0xFFFF) + (total >> 16)
-    total = (total & 0xFFFF) + (total >> 16)
-    return (total & 0xFFFF) + (total >> 16)
+    return fold16(total)
 
 
 @formula

@@ -49,6 +49,8 @@ SETTABLE = (
     "tcp_seq", "tcp_ack", "tcp_flags", "tcp_window", "tcp_data_offset", "icmp_type", "icmp_code",
     "icmp_id", "icmp_seq", "icmp_mtu", "vxlan_vni",
 )
+# What is set in one step, an address and a port, as set_one counts them: behind the others.
+JOINED = (("ipv4_src", "l4_src"), ("ipv4_dst", "l4_dst"))
 
 
 @kernel
@@ -214,6 +216,10 @@ def set_transport(row, frame, which, high, low):
         transport.set_icmp_mtu(row, frame, low)
     elif which == 31:
         transport.set_vxlan_vni(row, frame, low)
+    elif which == 32:
+        transport.set_source(row, frame, high, low)
+    elif which == 33:
+        transport.set_destination(row, frame, high, low)
 
 
 @kernel(entry=True)
@@ -241,7 +247,8 @@ def read_all(row, frame, batch, out):
 
 @kernel(entry=True)
 def set_one(row, frame, quoted, which, high, low):
-    """Set a number; ``quoted``: not 0 where ``frame`` is the word of a quoted packet."""
+    """Set what SETTABLE, then JOINED, have at ``which``; ``quoted``: not 0 where ``frame`` is the
+    word of a quoted packet."""
     kept = quoted_before(row, frame) if quoted != 0 else 0
     set_link(row, frame, which, high, low)
     set_ip(row, frame, which, high, low)

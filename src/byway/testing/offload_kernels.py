@@ -84,6 +84,12 @@ def sum_of(address, n):
 
 
 @kernel(entry=True)
+def fold(total):
+    """-> a sum, folded."""
+    return folded(total)
+
+
+@kernel(entry=True)
 def begin(finisher, row, mask):
     """Begin to finish a row; -> 0 or a reason."""
     return finish_begin(finisher, row, mask)

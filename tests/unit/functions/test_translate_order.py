@@ -84,6 +84,22 @@ VIEWS = [
     "x = 0\nfor q in (frame.quoted, frame.quoted):\n    x += q.l4_dst\n    self.tagged(frame)",
 ]
 
+# An address and the port that is set right behind it may be set in one step.
+JOINED = [
+    "frame.ipv4_dst = 0x0A0000FF\nframe.l4_dst = 77\nx = 3",
+    "frame.ipv4_src = 0xFFFFFFFF\nframe.l4_src = 0\nx = 3",
+    "n = 5\nframe.ipv4_src = n\nframe.l4_src = n << 3\nframe.l4_dst = n\nx = n",
+    "frame.ipv4_dst = 9\nframe.l4_dst = frame.ipv4_dst\nx = 3",
+    "frame.ipv4_src = self.bump()\nframe.l4_src = self.bump()\nx = self.sums[0]",
+    "frame.ipv4_dst = 9\nframe.l4_dst = self.older(frame)\nx = 3",
+    "frame.ipv4_dst = 9\nframe.l4_src = 8\nframe.ipv4_src = 7\nframe.l4_dst = 6\nx = 3",
+    "x = 3\nif frame.is_tcp:\n    frame.ipv4_dst = 9\nframe.l4_dst = 8",
+    "x = 3\nframe.ipv4_dst = 9\nif frame.ip_ttl > 200:\n    frame.l4_dst = 8",
+    "x = 3\nif frame.ip_ttl > 2:\n    frame.ipv4_dst = 9\nelse:\n    frame.l4_dst = 8",
+    "q = frame.quoted\nq.ipv4_dst = 9\nq.l4_dst = 8\nx = q.l4_dst",
+    "q = frame.quoted\nframe.ipv4_dst = 9\nq.l4_dst = 8\nx = 3",
+]
+
 
 def _check(folder: Path, lines: str) -> None:
     cls = function_of(
@@ -118,4 +134,9 @@ def test_single_values_are_those_at_the_loops_beginning(tmp_path: Path, lines: s
 
 @pytest.mark.parametrize("lines", VIEWS)
 def test_views_where_the_frame_changes_its_shape(tmp_path: Path, lines: str) -> None:
+    _check(tmp_path, lines)
+
+
+@pytest.mark.parametrize("lines", JOINED)
+def test_an_address_and_its_port_are_set_one_after_the_other(tmp_path: Path, lines: str) -> None:
     _check(tmp_path, lines)

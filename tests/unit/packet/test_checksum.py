@@ -9,7 +9,7 @@ import pytest
 from byway.machine.jit import INTERPRETED
 from byway.testing.frames import checksum
 from byway.testing.guarded import Guarded
-from byway.testing.offload_kernels import complete_at, finished_sum, ipv4_sum, sum_of, swap
+from byway.testing.offload_kernels import complete_at, finished_sum, fold, ipv4_sum, sum_of, swap
 
 LENGTHS = [*range(70), 127, 128, 1447, 1448, 4095, 4096]
 
@@ -33,6 +33,16 @@ def test_the_example_of_rfc_1071() -> None:
     example.view[-8:] = [0x00, 0x01, 0xF2, 0x03, 0xF4, 0xF5, 0xF6, 0xF7]
     assert wire(sum_of(example.ending(8), 8)) == 0xDDF2
     example.close()
+
+
+def test_a_sum_is_folded_with_all_its_carries() -> None:
+    edges = (0, 1, 0x8000, 0xFFFE, 0xFFFF)
+    for total in [a << 48 | b << 32 | c << 16 | d for a in (0, 1, 0x7FFF) for b in edges
+                  for c in edges for d in edges]:
+        wanted = total
+        while wanted >> 16:
+            wanted = (wanted & 0xFFFF) + (wanted >> 16)
+        assert fold(total) == wanted, hex(total)
 
 
 @pytest.mark.parametrize("n", LENGTHS)

@@ -10,6 +10,7 @@ has it parsed again behind that, and other views are nothing from there on (thei
 
 import ast
 import dataclasses
+import re
 from typing import Any
 
 from byway.functions import blueprint as does
@@ -93,11 +94,27 @@ def write(unit: Unit, node: ast.Attribute, view: Value, value: Value) -> None:
     view, kept = unit.settle(view), unit.temp()
     if around is not None:
         unit.emit(f"{kept} = {_named(unit, around.before)}(row, {view.code})")
+    elif _joined(unit, field, view, given):
+        return
     unit.emit(f"{_named(unit, field.set)}(row, {view.code}, {given})")
     if around is not None:
         unit.emit(f"{_named(unit, around.after)}(row, {view.code}, {kept})")
     if field.reshapes:
         parse_again(unit)
+
+
+def _joined(unit: Unit, field: Field, view: Value, given: str) -> bool:
+    """Have a field be set together with the one that the line before sets, if there is a kernel for
+    both; -> is there? What reads the frame must read it after the first one is set."""
+    if not unit.lines or re.search(r"\brow\b", given):
+        return False
+    for name, kernel in field.joins.items():
+        before = "    " * unit.depth + f"{_named(unit, FIELDS[name].set)}(row, {view.code}, "
+        if unit.lines[-1].startswith(before):
+            first = unit.lines.pop().removeprefix(before).removesuffix(")")
+            unit.emit(f"{_named(unit, kernel)}(row, {view.code}, {first}, {given})")
+            return True
+    return False
 
 
 # ---------------------------------------------------------------- methods
