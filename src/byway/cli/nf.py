@@ -16,6 +16,8 @@ from byway.cli.reach import Json
 
 app = typer.Typer(no_args_is_help=True, help="Write, check and use network functions.")
 
+AUTHORS = "Of authors: no switch is needed"
+
 Use = Annotated[str, typer.Argument(
     metavar="FUNCTION", help="FILE, FILE:CLASS, or byway.NAME; with parameters as"
     " 'guard.py:RateGuard(limit=50)'.")]
@@ -28,7 +30,7 @@ def nf() -> None:
     """Write, check and use network functions."""
 
 
-@app.command()
+@app.command(rich_help_panel=AUTHORS)
 def new(
     place: Annotated[str, typer.Argument(
         metavar="FILE[:CLASS]", help="The file to write, as guard.py or guard.py:RateGuard.")],
@@ -48,7 +50,7 @@ def new(
         print(f"wrote {path}")
 
 
-@app.command()
+@app.command(rich_help_panel=AUTHORS)
 def check(
     function: Use,
     pcap: Pcap = None,
@@ -57,30 +59,35 @@ def check(
     seed: Annotated[int, typer.Option(help="Decides which frames are generated.")] = 1,
     as_json: Json = False,
 ) -> None:
-    """Compile a function and run it over frames right, wrong and cut: plain Python, interpreted and
-    compiled have to agree, and nothing may go wrong."""
+    """Compile a function, and run it over frames right, wrong and cut.
+
+    Plain Python, interpreted and compiled have to agree, and nothing may go wrong.
+    """
     from byway.cli.nf_check import run_check
 
     raise typer.Exit(run_check(function, pcap or [], frames, seed, as_json))
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command(rich_help_panel=AUTHORS, context_settings={
+    "allow_extra_args": True, "ignore_unknown_options": True})
 def test(
     context: typer.Context,
     file: Annotated[str, typer.Argument(
         metavar="FILE", help="The function's file, guard.py, or its tests', test_guard.py.")],
 ) -> None:
-    """Run the tests of a function, each in plain Python and compiled. What follows FILE goes to
-    pytest."""
+    """Run the tests of a function, each in plain Python and compiled.
+
+    What follows FILE goes to pytest.
+    """
     from byway.cli.nf_test import run_tests
 
     raise typer.Exit(run_tests(file, context.args))
 
 
-@app.command()
+@app.command(rich_help_panel=AUTHORS)
 def bench(
     functions: Annotated[list[str], typer.Argument(
-        metavar="FUNCTION...", help="One, or several: a chain.")],
+        metavar="FUNCTION", help="One, or several: a chain.")],
     pcap: Pcap = None,
     flows: Annotated[int, typer.Option(
         min=1, max=1_000_000, help="How many connections the frames are of.")] = 256,

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`byway nf list|show|add|remove|set|put|reload|events|trace`: functions of a running switch.
+"""`byway nf list|show|add|remove|set|reload|events|trace`: functions of a running switch.
 
-Used by nf. Uses byway.client through reach. Paths of functions' files are made absolute here: the
-switch has another working directory.
+Used by nf. Uses byway.client through reach, and nf_table, which has the commands of tables. Paths
+of functions' files are made absolute here: the switch has another working directory.
 """
 
 import contextlib
-import json
 import os
 import signal
 from itertools import islice
@@ -15,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
+from byway.cli.nf_table import put, table
 from byway.cli.output import Column, Row, column, print_json, print_table, text
-from byway.cli.pairs import split_pairs
+from byway.cli.pairs import pairs_text, split_pairs, value_of
 from byway.cli.reach import Api, Json, reach
 
 Name = Annotated[str, typer.Argument(
@@ -31,7 +31,7 @@ _COLUMNS = [
     column("name"), column("function"), column("state"),
     column("frames", right=True), Column("drops", _drops, right=True),
     column("faults", right=True), column("ports"),
-    Column("parameters", lambda row: _pairs_text(row["parameters"])),
+    Column("parameters", lambda row: pairs_text(row["parameters"])),
 ]
 
 
@@ -48,24 +48,12 @@ def list_functions(api: Api = None, as_json: Json = False) -> None:
                 print(f"{row['name']}: {row['reason']}")
 
 
-def show(
-    name: Name,
-    table: Annotated[str | None, typer.Option(
-        metavar="TABLE", help="Show the entries of this table instead.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1_000_000, help="At most so many.")] = 1000,
-    api: Api = None,
-    as_json: Json = False,
-) -> None:
-    """Show an instance: parameters, counters, faults with their line, state; or a table's entries.
-    """
+def show(name: Name, api: Api = None, as_json: Json = False) -> None:
+    """Show an instance: parameters, counters, drops by reason, the last fault, state."""
     with reach(api) as client:
-        rows = client.function_table(name, table, limit) if table else []
-        found = {} if table else client.function(name)
+        found = client.function(name)
     if as_json:
-        print_json(rows if table else found)
-    elif table:
-        print_table([Column("key", lambda row: str(row["key"])),
-                     Column("value", lambda row: _value(row["value"]))], rows)
+        print_json(found)
     else:
         print("\n".join(_shown(found)))
 
@@ -73,10 +61,11 @@ def show(
 def add(
     function: Annotated[str, typer.Argument(
         metavar="FUNCTION", help="FILE:CLASS or byway.NAME, with parameters as in"
-        " 'guard.py:RateGuard(limit=50)'; or the name of a [[function]].")],
-    port: Annotated[str | None, typer.Option(help="The port whose chain it comes into.")] = None,
-    network: Annotated[str | None, typer.Option(help="The network whose chain it comes into.")
-                       ] = None,
+        " 'guard.py:RateGuard(limit=50)'; or the name of a function that has one.")],
+    port: Annotated[str | None, typer.Option(
+        metavar="NAME", help="The port whose chain it comes into.")] = None,
+    network: Annotated[str | None, typer.Option(
+        metavar="NAME", help="The network whose chain it comes into.")] = None,
     tx: Annotated[bool, typer.Option("--tx", help="For frames that go out of the port.")] = False,
     first: Annotated[bool, typer.Option("--first", help="Before the others, not behind them.")
                      ] = False,
@@ -91,23 +80,46 @@ def add(
     if (port and network) or not (port or network or name) or (tx and not port):
         raise typer.BadParameter("say where: --port, --network, or just --name; --tx is of ports",
                                  param_hint="--port")
-    from byway.control.chains import based
-
-    use = str(based(function, os.getcwd()))
+    if set_ and not name:
+        raise typer.BadParameter("goes with --name; else write 'guard.py:RateGuard(limit=50)'",
+                                 param_hint="--set")
+    use, more = _as_written(function, name, _given(set_))
     with reach(api) as client:
         before = {row["name"] for row in client.functions()}
-        if name is not None:
-            client.add_function({"name": name, "use": use, "parameters": _given(set_)})
-            use = name
         if port or network:
             how = {key: True for key, on in (("tx", tx), ("first", first)) if on}
-            client.add_step("port" if port else "network", port or network or "", use, **how)
-        rows = [row for row in client.functions() if row["name"] not in before]
+            client.add_step("port" if port else "network", port or network or "", use, **how,
+                            **more)
+        else:
+            client.add_function({"use": use, **more})
+        every = client.functions()
+    rows = [row for row in every if row["name"] in (name, use)] or [
+        row for row in every if row["name"] not in before]
     if as_json:
         print_json(rows)
-    for row in () if as_json else rows:
+        return
+    for row in rows:
         where = f" in the way of {' '.join(row['ports'])}" if row["ports"] else ""
         print(f"{row['name']} is {row['state']}{where}")
+    if network and not any(row["ports"] for row in rows):
+        print(f"network {network} has no ports yet: the function will be in their way")
+
+
+def _as_written(function: str, name: str | None, given: Row) -> tuple[str, Row]:
+    """What is to be put into a chain, and what else is said of it: of one with a name, that and its
+    parameters."""
+    from pydantic_core import PydanticCustomError
+
+    from byway.control.chains import based, parse_step
+
+    use = str(based(function, os.getcwd()))
+    if name is None:
+        return use, {}
+    try:
+        step = parse_step(use)
+    except PydanticCustomError:  # the switch says what is wrong with it
+        return use, {"name": name, "parameters": given}
+    return step.use or use, {"name": name, "parameters": {**step.parameters, **given}}
 
 
 def remove(name: Name, api: Api = None) -> None:
@@ -119,7 +131,7 @@ def remove(name: Name, api: Api = None) -> None:
 
 def set_(
     name: Name,
-    pairs: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="Parameters.")],
+    pairs: Annotated[list[str], typer.Argument(metavar="KEY=VALUE", help="Parameters.")],
     api: Api = None,
     as_json: Json = False,
 ) -> None:
@@ -129,36 +141,12 @@ def set_(
     if as_json:
         print_json(found)
     else:
-        print(f"{name}  {_pairs_text(found['parameters'])}")
-
-
-def put(
-    name: Name,
-    table: Annotated[str, typer.Argument(metavar="TABLE", help="A table of it.")],
-    pairs: Annotated[list[str], typer.Argument(
-        metavar="KEY=VALUE...", help="Entries; a value may be JSON. KEY=: remove it.")],
-    api: Api = None,
-) -> None:
-    """Put entries into a table of an instance, or remove them."""
-    kept, gone = {}, []
-    for one in pairs:
-        key, equals, value = one.partition("=")
-        if not (key and equals):
-            raise typer.BadParameter(f'"{one}" is not of the shape KEY=VALUE', param_hint="KEY=")
-        if value:
-            kept[key] = _read(value)
-        else:
-            gone.append(key)
-    with reach(api) as client:
-        if kept:
-            client.put_function_table(name, table, kept)
-        for key in gone:
-            client.remove_function_entry(name, table, key)
+        print(f"{name}  {pairs_text(found['parameters'])}")
 
 
 def reload(
     names: Annotated[list[str] | None, typer.Argument(
-        metavar="[NAME...]", help="The instances; without any: all.")] = None,
+        metavar="NAME", help="The instances; without any: all.")] = None,
     api: Api = None,
     as_json: Json = False,
 ) -> None:
@@ -174,7 +162,7 @@ def reload(
 def events(
     name: Name,
     event: Annotated[str | None, typer.Argument(
-        metavar="[EVENT]", help="One of its events; without: all.")] = None,
+        metavar="EVENT", help="One of its events; without: all.")] = None,
     count: Annotated[int | None, typer.Option(min=1, help="End after so many.")] = None,
     api: Api = None,
 ) -> None:
@@ -205,8 +193,10 @@ def trace(
     api: Api = None,
     as_json: Json = False,
 ) -> None:
-    """Tell what each function of a port says of a frame, which nothing in the switch sees; or, with
-    --frames, of those that come."""
+    """Tell what each function of a port says of a frame.
+
+    Nothing in the switch sees it; or, with --frames, it is told of those that come.
+    """
     if frames is not None:
         _watch(api, port, "tx" if tx else "rx", frames, seconds, as_json)
         return
@@ -235,7 +225,7 @@ def _watch(api: str | None, port: str, direction: str, frames: int, seconds: flo
         print_json(found)
         return
     for one in found:
-        print(f"{one['length']} bytes  {_pairs_text(one['headers'])}")
+        print(f"{one['length']} bytes  {pairs_text(one['headers'])}")
         for step in one["steps"]:
             print(f"  {step['function']}: {step['verdict']}")
             for name, (before, after) in step["changed"].items():
@@ -274,25 +264,8 @@ def listen(name: Name, api: Api = None) -> None:
 
 
 def _given(pairs: list[str] | None) -> dict[str, Any]:
-    return {key: _read(value)
+    return {key: value_of(value)
             for key, value in split_pairs(pairs, "KEY=VALUE", "limit=50").items()}
-
-
-def _read(written: str) -> Any:
-    """A value of the command line: JSON where it is that, else text."""
-    try:
-        return json.loads(written)
-    except ValueError:
-        return written
-
-
-def _pairs_text(pairs: dict[str, Any]) -> str:
-    return " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}"
-                    for name, value in pairs.items()) or "-"
-
-
-def _value(value: Any) -> str:
-    return _pairs_text(value) if isinstance(value, dict) else str(value)
 
 
 def _shown(found: Row) -> list[str]:
@@ -307,19 +280,15 @@ def _shown(found: Row) -> list[str]:
         if values:
             lines += [title, *(f"  {name}  {text(value)}" for name, value in values.items())]
     if states := found.get("states"):
-        lines += ["state", *(f"  {name}  {_pairs_text(stats)}" for name, stats in states.items())]
+        lines += ["state", *(f"  {name}  {pairs_text(stats)}" for name, stats in states.items())]
     return lines
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands to `byway nf`."""
-    app.command("list")(list_functions)
-    app.command()(show)
-    app.command()(add)
-    app.command()(remove)
-    app.command("set")(set_)
-    app.command()(put)
-    app.command()(reload)
-    app.command()(events)
-    app.command()(trace)
+    for name, command in (
+            ("list", list_functions), ("show", show), ("add", add), ("remove", remove),
+            ("set", set_), ("table", table), ("put", put), ("reload", reload), ("events", events),
+            ("trace", trace)):
+        app.command(name, rich_help_panel="In a running switch")(command)
     app.command(hidden=True)(listen)

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Options that hold a key and a value, as in --vlan 10=blue.
+"""Options and arguments that hold a key and a value, as in --vlan 10=blue.
 
-Used by the commands that have such options.
+Used by the commands that have such ones.
 """
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import typer
 
@@ -26,3 +28,17 @@ def split_pairs(written: Iterable[str] | None, option: str, shape: str) -> dict[
             raise typer.BadParameter(f'"{key}" is there twice', param_hint=option)
         found[key] = value
     return found
+
+
+def value_of(written: str) -> Any:
+    """A value of the command line: JSON where it is that, else text."""
+    try:
+        return json.loads(written)
+    except ValueError:
+        return written
+
+
+def pairs_text(pairs: Mapping[str, Any]) -> str:
+    """{"limit": 50, "mode": "all"} -> "limit=50 mode=all"; "-" where there are none."""
+    return " ".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}"
+                    for name, value in pairs.items()) or "-"

@@ -196,11 +196,12 @@ class Client:
         return self._object("PUT", f"/v1/{kind}s/{_escaped(name)}/chain",
                             {key: [*chain] for key, chain in chains.items()})
 
-    def add_step(self, kind: str, name: str, function: str, **where: bool) -> Row:
+    def add_step(self, kind: str, name: str, function: str, /, **how: Any) -> Row:
         """Put a function into the chain of a "port" or "network"; ``first``: before the others,
-        ``tx``: for frames that go out of the port."""
+        ``tx``: for frames that go out of the port; ``name``: it gets a name of its own, and these
+        ``parameters``."""
         return self._object("POST", f"/v1/{kind}s/{_escaped(name)}/chain",
-                            {"function": function, **where})
+                            {"function": function, **how})
 
     def function_table(self, name: str, table: str, limit: int = 10_000) -> list[Row]:
         """Entries of a table of an instance, each with ``key`` and ``value``."""

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from byway.cli.main import app
 from byway.client import Client, ClientError
+from byway.control.model import FunctionConfig
 from byway.packet.pcapfile import write_frame, write_header
 from tests.unit.control.fake_switch import FakeSwitch
 
@@ -68,7 +69,8 @@ def test_one_with_a_name(byway: Byway, switch: FakeSwitch) -> None:
     assert done.stdout == "limits is ready in the way of vm1\n"
     assert switch.wanted.has.ports["vm1"].chain == ("limits",)
     assert byway("set", "limits", "limit=8", "mode=no").stdout == "limits  limit=8 mode=no\n"
-    byway("add", "limits", "--port", "vm2")
+    assert byway("add", "limits", "--port", "vm2").stdout == (
+        "limits is ready in the way of vm1 vm2\n")
     shown = byway("show", "limits").stdout.splitlines()
     assert "ports       vm1 vm2" in shown
     assert "  limit  8" in shown
@@ -76,6 +78,32 @@ def test_one_with_a_name(byway: Byway, switch: FakeSwitch) -> None:
     assert json.loads(byway("show", "limits", "--json").stdout)["name"] == "limits"
     assert byway("reload").stdout == f"{HERE}/guard.py is new\n"
     assert json.loads(byway("reload", "limits", "--json").stdout) == [f"{HERE}/guard.py"]
+
+
+def test_what_is_refused_leaves_nothing_behind(byway: Byway, switch: FakeSwitch) -> None:
+    assert 'there is no port "nope"' in byway(
+        "add", "guard.py", "--name", "n1", "--port", "nope", status=1).stderr
+    assert switch.wanted.has.parts.all("function") == {}
+
+
+def test_parameters_of_one_with_a_name(byway: Byway, switch: FakeSwitch) -> None:
+    byway("add", "guard.py(limit=5, mode='all')", "--name", "limits", "--set", "limit=7")
+    limits = switch.wanted.has.parts.all("function")["limits"]
+    assert dict(limits.parameters) == {"limit": 7, "mode": "all"}  # type: ignore[union-attr]
+    said = byway("add", "guard.py", "--port", "vm1", "--set", "limit=7", status=2).stderr
+    assert "goes with --name" in said
+
+
+def test_what_is_added_is_told_in_every_case(byway: Byway, switch: FakeSwitch) -> None:
+    with Client(switch.path) as client:
+        client.add_network({"name": "red"})
+    assert byway("add", "guard.py", "--network", "red").stdout == (
+        "network red has no ports yet: the function will be in their way\n")
+    assert byway("add", "guard.py", "--network", "blue").stdout == (
+        "net:blue/guard is ready in the way of vm1 vm2\n")
+    assert byway("add", "guard.py", "--name", "limits").stdout == "limits is ready\n"
+    assert json.loads(byway("add", "limits", "--port", "vm1", "--json").stdout)[0]["ports"] == [
+        "vm1"]
 
 
 def test_wrong_calls(byway: Byway, switch: FakeSwitch) -> None:
@@ -95,11 +123,46 @@ def test_tables(byway: Byway) -> None:
     byway("add", "guard.py", "--name", "limits")
     byway("put", "limits", "table", "10.0.0.1=7", '10.0.0.2={"n": 1, "to": "vm1"}', "x=y")
     byway("put", "limits", "table", "x=")
-    assert byway("show", "limits", "--table", "table").stdout.splitlines() == [
+    assert byway("table", "limits", "table").stdout.splitlines() == [
         "KEY       VALUE", "10.0.0.1  7", "10.0.0.2  n=1 to=vm1"]
-    assert len(json.loads(
-        byway("show", "limits", "--table", "table", "--limit", "1", "--json").stdout)) == 1
+    few = byway("table", "limits", "table", "--limit", "1")
+    assert few.stdout.splitlines() == ["KEY       VALUE", "10.0.0.1  7"]
+    assert "these are 1, and there may be more" in few.stderr
     byway("put", "limits", "table", "x=", status=1)
+
+
+def test_a_table_that_is_shown_can_be_given_back(byway: Byway, switch: FakeSwitch,
+                                                 tmp_path: Path) -> None:
+    byway("add", "guard.py", "--name", "limits")
+    byway("put", "limits", "table", "10.0.0.1=7", "10.0.0.2=8")
+    file = tmp_path / "rows.json"
+    file.write_text(byway("table", "limits", "table", "--json").stdout)
+    assert json.loads(file.read_text()) == {"10.0.0.1": 7, "10.0.0.2": 8}
+    FunctionConfig(name="limits", use="byway.acl", tables={  # type: ignore[arg-type]
+        "table": json.loads(file.read_text())})
+    tables = switch.engine.functions.tables
+    byway("put", "limits", "table", "10.0.0.1=9", "10.0.0.3=9")
+    byway("put", "limits", "table", "--file", str(file))
+    assert tables["limits", "table"] == {"10.0.0.1": 7, "10.0.0.2": 8, "10.0.0.3": 9}
+    byway("put", "limits", "table", "--file", str(file), "--whole")
+    assert tables["limits", "table"] == {"10.0.0.1": 7, "10.0.0.2": 8}
+    file.write_text("{}")
+    byway("put", "limits", "table", "--file", str(file), "--whole")
+    assert tables["limits", "table"] == {}
+
+
+@pytest.mark.parametrize(("written", "why"), [
+    ("{", "this is no JSON"), ("7", 'write {"KEY": VALUE, ...}'), (None, "No such file")])
+def test_a_file_of_rows_that_is_none(byway: Byway, tmp_path: Path, written: str | None,
+                                     why: str) -> None:
+    file = tmp_path / "rows.json"
+    if written:
+        file.write_text(written)
+    said = byway("put", "limits", "table", "--file", str(file), status=2).stderr
+    assert why in " ".join(said.replace("│", " ").split())
+    byway("put", "limits", "table", status=2)
+    byway("put", "limits", "table", "a=1", "--whole", status=2)
+    byway("put", "limits", "table", "a=1", "--file", str(file), status=2)
 
 
 def test_events(byway: Byway, switch: FakeSwitch) -> None:

@@ -176,7 +176,7 @@ class FunctionsApi:
         """Remove one entry of a table, or all of them. Pauses no worker."""
         if not await self._functions.remove(name, table, key):
             raise NotThere(f"{name}: {table} has no entry {shown(key)}",
-                           f"see `byway nf show {name} --table {table}`")
+                           f"see `byway nf table {name} {table}`")
         return Response(status_code=204)
 
     # ------------------------------------------------------------ events
