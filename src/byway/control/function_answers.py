@@ -116,11 +116,7 @@ class AnsweringFunctions(Functions):
 
     @cached_property
     def _tables(self) -> Desk:
-        return Desk(self._instance)
-
-    def _instance(self, name: str) -> Any:
-        self._ready(name)
-        return self.instances[name]
+        return Desk(self.instances.get)
 
     def _ready(self, name: str) -> None:
         found = self.show(name)

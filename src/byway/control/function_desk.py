@@ -47,13 +47,13 @@ class FunctionDesk(Protocol):
     def show(self, name: str) -> dict[str, Any]:
         """One instance, with what is known of its state as well."""
 
-    def rows(self, name: str, table: str, limit: int) -> list[dict[str, Any]]:
-        """Entries of a table, each with ``key`` and ``value``; at most so many."""
+    def rows(self, name: str, table: str, limit: int) -> AsyncIterator[list[dict[str, Any]]]:
+        """Entries of a table, each with ``key`` and ``value``, some at a time; at most so many."""
 
-    def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
-        """Put entries into a table; ``whole``: and have no others."""
+    async def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
+        """Put entries into a table, all or none; ``whole``: and have no others."""
 
-    def remove(self, name: str, table: str, key: str | None) -> bool:
+    async def remove(self, name: str, table: str, key: str | None) -> bool:
         """Remove an entry, or all; -> was there one?"""
 
     async def trace(self, port: str, frame: bytes, direction: Direction,

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instances of network functions by name: made, changed, replaced, and what is known of each.
 
-Used by functions. Uses function_tables, byway.functions (their memory, loaded with the first of them: most switches
-have none) and nf (their parameters). Belongs to the control thread; workers see a new value of a
-parameter with their next frame.
+Used by functions. Uses function_tables, byway.functions (their memory, loaded with the first of
+them: most switches have none) and nf (their parameters). Belongs to the control thread; workers see
+a new value of a parameter with their next frame.
 """
 
 import json
@@ -55,6 +55,11 @@ class Instances:
     def __getitem__(self, name: str) -> "Instance":
         """One that is there."""
         return self._by_name[name].instance
+
+    def get(self, name: str) -> "Instance | None":
+        """One that may be there."""
+        held = self._by_name.get(name)
+        return held.instance if held else None
 
     def have(self, name: str, blueprint: Blueprint, given: Values, tables: Tables) -> "Instance":
         """The instance of this name, of this code, with these parameters, and these rows in its

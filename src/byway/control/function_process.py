@@ -34,16 +34,16 @@ _MOST = 64 << 20  # bytes of an answer
 _FIX = "try `byway nf check` on the files"
 
 
-async def ask(command: Sequence[str], order: Mapping[str, Any], what: str,
+async def ask(command: Sequence[str], order: Mapping[str, Any] | Sequence[bytes], what: str,
               seconds: float) -> dict[str, Any]:
-    """Have a process carry out an order; ``what`` it does, in words. EngineError: it does not end
-    in time, or ends badly, or answers nothing."""
+    """Have a process carry out an order (or its JSON, in pieces); ``what`` it does, in words.
+    EngineError: it does not end in time, or ends badly, or answers nothing."""
     files: list[int] = []
     try:
         for name in ("order", "answer", "said"):
             files.append(os.memfd_create(name, os.MFD_CLOEXEC))
         asked, answered, said = files
-        _write(asked, json.dumps(order).encode())
+        await _write(asked, [json.dumps(order).encode()] if isinstance(order, Mapping) else order)
         status = await _ended(command, files, what, seconds)
         text = _end_of(said).decode(errors="replace")[-_SHOWN:].strip()
         if status:
@@ -78,10 +78,12 @@ async def _ended(command: Sequence[str], files: Sequence[int], what: str, second
         await process.wait()
 
 
-def _write(file: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(file, view):]
+async def _write(file: int, pieces: Sequence[bytes]) -> None:
+    for piece in pieces:
+        view = memoryview(piece)
+        while view:
+            view = view[os.write(file, view):]
+        await asyncio.sleep(0)
     os.lseek(file, 0, os.SEEK_SET)
 
 

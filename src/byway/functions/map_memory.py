@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory of maps, and maps as users see them.
 
-Used by states.py. Uses map_kernels.py (which explains it), map_control.py, nf.
+Used by states.py. Uses map_kernels.py (which explains it), map_control.py, map_rows.py, nf.
 """
 
 import ctypes
 import random
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,38 +23,33 @@ from byway.functions.map_control import (
     map_sweep,
 )
 from byway.functions.map_kernels import AGED, MAP, USED, WINDOW, M
-from byway.functions.state_memory import PORTION, WORD, StateMemory, Surroundings, zeros
+from byway.functions.map_rows import Rows, value_words
+from byway.functions.state_memory import (
+    PORTION,
+    WORD,
+    StateMemory,
+    Steps,
+    Surroundings,
+    in_steps,
+    zeros,
+)
 from byway.machine.layout import address_of, alloc
-from byway.nf.keys import BITS, pack, read_key, show_key, signed
+from byway.nf.keys import BITS, pack, rows_as, signed
 from byway.nf.maps import Map
-from byway.nf.states import LONGEST, SECOND, TICK_BITS, given_value, shown_value
+from byway.nf.states import LONGEST, SECOND, TICK_BITS
 
 LINE = 64
 HALF = 1 << 31  # ticks
 LOT = 64  # rows that are put while a lock is held: some microseconds
+LOTS = 8  # in a step; memory that is touched the first time makes them slow
+SHOWN = PORTION // 4  # words of buckets that are shown in a step: some milliseconds
 SMALL = 1024  # buckets that can be swept while frames wait: some microseconds, at most each tick
 # By ways: how full the buckets are where all entries are there.
 FULL = {2: 0.5, 3: 0.6, 4: 0.65, 5: 0.7, 6: 0.72, 7: 0.75}
 
 
-def field_bytes(kind: str) -> int:
-    """What a field of a record takes (an IPv6 address: two words, high and low)."""
-    return {"u8": 1, "u16": 2, "u32": 4, "ipv4": 4, "ipv6": 16}.get(kind, 8)
-
-
-def value_words(fields: Mapping[str, str]) -> int:
-    """How many words a value of these fields has."""
-    return -(-sum(map(field_bytes, fields.values())) // 8)
-
-
-def offsets(fields: Mapping[str, str]) -> dict[str, int]:
-    """Where each field of a record is: bytes from its beginning. Long ones are first, so that all
-    are aligned and nothing is between them."""
-    made, at = {}, 0
-    for name in sorted(fields, key=lambda name: -field_bytes(fields[name])):
-        made[name] = at
-        at += field_bytes(fields[name])
-    return made
+class _ReplacedError(Exception):
+    """The entries of a map were replaced as a whole, between two steps of a change."""
 
 
 def map_shape(words: int, values: int, bits: int = 64, aged: bool = False,
@@ -83,10 +78,7 @@ class MapMemory(StateMemory):
     def __init__(self, spec: Mapping[str, Any], around: Surroundings,
                  seed: int | None = None) -> None:
         super().__init__(spec, around)
-        self.packing = pack(spec["key"])
-        self.fields: dict[str, str] = dict(spec["value"])
-        self._sizes = [(name, field_bytes(self.fields[name]) if name else 8)
-                       for name in offsets(self.fields)]  # as they lie, with nothing between
+        self.rows = Rows(spec["key"], spec["value"])
         self.age = spec.get("age") or spec.get("idle")
         self.shape = shape_of(spec)
         ways = self.shape >> 4 & 15
@@ -126,59 +118,66 @@ class MapMemory(StateMemory):
         return self.around.clock() if self.shape & AGED else 0
 
     # ------------------------------------------------------------ entries
-    def _key(self, key: Any) -> bytes:
-        words = self.packing.words_of(read_key(self.packing.types, key))
-        return b"".join([word.to_bytes(8, "little", signed=True) for word in words])
-
-    def _value_of(self, value: Any) -> bytes:
-        given, made = given_value(self.fields, value), []
-        for name, size in self._sizes:
-            number = given[name] if isinstance(given, dict) else given
-            if size == 16:  # high word first
-                number = number >> 64 | (number & (1 << 64) - 1) << 64
-            made.append((number & (1 << 8 * size) - 1).to_bytes(size, "little"))
-        return b"".join(made)
-
-    def _each(self, kernel: Any, rows: Any, marks: Any, which: int = NEW) -> Any:
-        """Have a kernel do its work with those rows that are marked so; -> the marks."""
-        entry = self.shape >> 8 & 1023
-        for first in range(0, len(marks), LOT):
+    def _each(self, kernel: Any, rows: Any, marks: Any, which: int = NEW) -> Steps[None]:
+        """Have a kernel do its work with those rows that are marked so."""
+        buckets = self.buckets
+        for number, first in enumerate(range(0, len(marks), LOT), 1):
             kernel(self.around.lock, self.address, self._now(), self.shape,
-                   address_of(rows) + first * entry, address_of(marks) + 8 * first, which,
+                   address_of(rows) + first * self.rows.entry, address_of(marks) + 8 * first, which,
                    min(LOT, len(marks) - first))
-        return marks
+            if number % LOTS == 0:
+                yield None
+                if self.buckets is not buckets:
+                    raise _ReplacedError
 
-    def _rows(self, given: Sequence[bytes]) -> tuple[Any, Any]:
+    def _packed(self, given: Mapping[Any, Any]) -> Steps[tuple[Any, Any]]:
         """Rows as in entries, and marks for them."""
-        octets = b"".join([one.ljust(self.shape >> 8 & 1023, b"\0") for one in given])
-        rows = zeros(len(octets) // 8)
-        rows[:] = np.frombuffer(octets, WORD)
-        return rows, zeros(len(given))
+        parts = []
+        for some in in_steps(given.items()):
+            parts.append(b"".join(rows_as(some, self.rows.packed)))
+            yield None
+        return _aligned(b"".join(parts)), zeros(len(given))
 
-    def _packed(self, pairs: Sequence[tuple[Any, Any]]) -> tuple[Any, Any]:
-        return self._rows([self._key(key) + self._value_of(value) for key, value in pairs])
+    def changing(self, rows: Mapping[Any, Any], whole: bool) -> Steps[list[Any]]:
+        packed, marks = yield from self._packed(rows)
+        if whole:
+            if (yield from self._filling(packed, marks)):
+                return []
+        else:
+            while True:
+                try:
+                    yield from self._putting(packed, marks)
+                    break
+                except _ReplacedError:
+                    marks[:] = NEW
+        refused = set(np.flatnonzero(marks == REFUSED).tolist())
+        return [key for number, key in enumerate(rows) if number in refused] if refused else []
 
-    def _put(self, pairs: Sequence[tuple[Any, Any]]) -> list[Any]:
+    def _putting(self, rows: Any, marks: Any) -> Steps[None]:
         # New ones first: what is there has room, and is not touched where one is refused.
-        rows, marks = self._packed(pairs)
-        self._each(map_find_rows, rows, marks)
-        self._each(map_put_rows, rows, marks, NEW)
-        refused = [pairs[k][0] for k in np.flatnonzero(marks == REFUSED).tolist()]
-        if refused:
-            self._each(map_remove_rows, rows, marks, PUT)
-            return refused
-        self._each(map_put_rows, rows, marks, KNOWN)  # (one of these may have gone just now)
-        return [pairs[k][0] for k in np.flatnonzero(marks == REFUSED).tolist()]
+        yield from self._each(map_find_rows, rows, marks)
+        yield from self._each(map_put_rows, rows, marks, NEW)
+        if (marks == REFUSED).any():
+            yield from self._each(map_remove_rows, rows, marks, PUT)
+        else:  # (one of these may have gone just now)
+            yield from self._each(map_put_rows, rows, marks, KNOWN)
 
-    def put(self, key: Any, value: Any) -> bool:
-        return not self._put([(key, value)])
+    def _filling(self, rows: Any, marks: Any) -> Steps[bool]:
+        # Workers see the old entries until all new ones are there.
+        other = MapMemory(self.spec, self.around)
+        own = alloc(WORD, 1, LINE)
+        other.around = Surroundings(address_of(own), self.around.parameter, self.around.clock)
+        other.record["seeds"] = self.record["seeds"]
+        yield from other._each(map_put_rows, rows, marks)
+        if (marks == REFUSED).any():
+            return False
+        self._place(other.buckets, int(other.record["count"][0]))
+        return True
 
-    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        return self._put(list(rows.items()))
-
-    def remove(self, key: Any) -> bool:
-        rows, marks = self._rows([self._key(key)])
-        return bool(self._each(map_remove_rows, rows, marks)[0] == KNOWN)
+    def removing(self, key: Any) -> Steps[bool]:
+        rows, marks = _aligned(self.rows.key(key)), zeros(1)
+        yield from self._each(map_remove_rows, rows, marks)
+        return bool(marks[0] == KNOWN)
 
     def _place(self, buckets: Any, count: int) -> None:
         both = alloc(WORD, 2, LINE)
@@ -189,65 +188,43 @@ class MapMemory(StateMemory):
     def clear(self) -> None:
         self._place(self._new_buckets(), 0)
 
-    def fill(self, rows: Mapping[Any, Any]) -> bool:
-        # Workers see the old entries until all new ones are there.
-        other = MapMemory(self.spec, self.around)
-        own = alloc(WORD, 1, LINE)
-        other.around = Surroundings(address_of(own), self.around.parameter, self.around.clock)
-        other.record["seeds"] = self.record["seeds"]
-        if (other._each(map_put_rows, *self._packed(list(rows.items()))) == REFUSED).any():
-            return False
-        self._place(other.buckets, int(other.record["count"][0]))
-        return True
-
     def entries(self) -> Iterator[tuple[Any, Any]]:
         """Keys and values as functions see them; a map that changes meanwhile may be seen in part
         before, in part after."""
-        now, size = self._now(), self._bucket_words
-        portion = max(1, PORTION // size)
+        for found in self._found():
+            yield from self.rows.decoded(found)
+
+    def portions(self, limit: int) -> Iterator[list[dict[str, Any]]]:
+        for found in self._found():
+            yield self.rows.shown(found[:limit])
+            limit -= len(found)
+            if limit <= 0:
+                break
+
+    def _found(self) -> Iterator[Any]:
+        """The entries that have not aged out, some (or none) at a time: words, a row for each."""
+        now, size, buckets = self._now(), self._bucket_words, self.buckets
+        portion = max(1, SHOWN // size)
         for first in range(0, self.homes + WINDOW, portion):
             n = min(portion, self.homes + WINDOW - first)
-            copied = self.copy(address_of(self.buckets) + 8 * first * size, n * size)
-            yield from self._decoded(copied.reshape(n, size), now)
+            copied = self.copy(address_of(buckets) + 8 * first * size, n * size)
+            yield self._used(copied.reshape(n, size), now)
 
-    def _decoded(self, buckets: Any, now: int) -> Iterator[tuple[Any, Any]]:
-        octets = np.ascontiguousarray(buckets).view(np.uint8).reshape(len(buckets), -1)
+    def _used(self, buckets: Any, now: int) -> Any:
+        octets = buckets.view(np.uint8).reshape(len(buckets), -1)
         ways, entry, base = self.shape >> 4 & 15, self.shape >> 8 & 1023, self.shape >> 18 & 63
-        for bucket, way in np.argwhere(octets[:, :ways] != 0).tolist():
-            at = 4 + (ways & 4) + 4 * way
-            if not self._young(int(octets[bucket, at : at + 4].view("<u4")[0]), now):
-                continue
-            words = buckets[bucket, (base + way * entry) // 8 :][: entry // 8]
-            yield (self.packing.key_of(words[: self.packing.words].tolist()),
-                   self._value(words[self.packing.words :]))
+        used = octets[:, :ways] != 0
+        if self.shape & AGED:
+            stamps = np.ascontiguousarray(octets[:, 4 + (ways & 4):][:, :4 * ways]).view("<u4")
+            used &= self._young(stamps.astype(np.int64), now)
+        entries = buckets[:, base // 8:][:, :ways * entry // 8]
+        return entries.reshape(len(buckets), ways, entry // 8)[used]
 
-    def _young(self, stamp: int, now: int) -> bool:
-        if not self.shape & AGED:
-            return True
+    def _young(self, stamps: Any, now: int) -> Any:
         ns = ctypes.c_int64.from_address(int(self.record["age"][0])).value
         age = ns + (1 << TICK_BITS) - 1 >> TICK_BITS
-        since = ((now >> TICK_BITS) - stamp + HALF & 2 * HALF - 1) - HALF  # as age_at
+        since = ((now >> TICK_BITS) - stamps + HALF & 2 * HALF - 1) - HALF  # as age_at
         return since < min(max(1, age), LONGEST)
-
-    def _value(self, words: Any) -> Any:
-        octets, found, at = words.tobytes(), {}, 0
-        for name, size in self._sizes:
-            number = int.from_bytes(octets[at : at + size], "little")
-            if size == 16:
-                number = number >> 64 | (number & (1 << 64) - 1) << 64
-            found[name] = signed(number) if self.fields[name] == "u64" else number
-            at += size
-        made = {name: found[name] for name in self.fields}
-        return made.get("", made)
-
-    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
-        rows: list[dict[str, Any]] = []
-        for key, value in self.entries():
-            if len(rows) == limit:
-                break
-            rows.append({"key": show_key(self.packing.types, key),
-                         "value": shown_value(self.fields, value)})
-        return rows
 
     def expire(self) -> int:
         if not self.shape & AGED:
@@ -263,6 +240,13 @@ class MapMemory(StateMemory):
         row = self.record[0]
         return {"entries": int(row["count"]), "capacity": int(row["capacity"]),
                 "full": int(row["full"]), "bytes": int(self.buckets.nbytes)}
+
+
+def _aligned(octets: bytes) -> Any:
+    """As words where kernels may read them."""
+    words = zeros(len(octets) // 8)
+    words[:] = np.frombuffer(octets, WORD)
+    return words
 
 
 def shape_of(spec: Mapping[str, Any]) -> int:

@@ -5,11 +5,18 @@ Used by states.py, map_memory.py and those who have more kinds. Uses map_control
 
 Threads: one control thread calls these methods. What workers see is changed by kernels that hold
 the instance's lock; none of them takes long.
+
+Many rows take long to read and to show. So what is done with them comes in *steps*: a generator
+that stops every few milliseconds, so that who runs it can do other work between. Where it yields a
+function, that is pure work that takes long: the caller calls it, perhaps in another thread, and
+sends what it returns. One at a time changes a table in steps; whole changes (``clear``, ``fill``)
+may come between two of its steps, which then begins anew.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,6 +25,28 @@ from byway.machine.layout import address_of, alloc
 
 WORD = np.dtype("<i8")
 PORTION = 8192  # words that are copied while a lock is held: some microseconds
+STEP = 256  # rows that are read or shown in a step: some milliseconds
+T = TypeVar("T")
+Steps: TypeAlias = Generator[Callable[[], Any] | None, Any, T]
+
+
+def run(steps: Steps[T]) -> T:
+    """All steps at once; -> what comes of them."""
+    sent = None
+    while True:
+        try:
+            work = steps.send(sent)
+        except StopIteration as end:
+            done: T = end.value
+            return done
+        sent = work() if work else None
+
+
+def in_steps(rows: Iterable[T]) -> Iterator[list[T]]:
+    """Rows in lists, each enough for a step."""
+    left = iter(rows)
+    while some := list(islice(left, STEP)):
+        yield some
 
 
 class TooLargeError(ValueError):
@@ -60,34 +89,49 @@ class StateMemory:
         """It belongs to another instance now. No worker may be using it."""
         self.around = Surroundings(lock, parameter, self.around.clock)
 
+    def portions(self, limit: int) -> Iterator[list[dict[str, Any]]]:
+        """At most so many of its entries, some (or none) at a time: key and value as JSON. What
+        changes meanwhile may be seen as before or as after."""
+        return iter(())
+
     def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
-        """At most so many of its entries: key and value as JSON."""
+        """All portions at once."""
+        return [row for some in self.portions(limit) for row in some]
+
+    def changing(self, rows: Mapping[Any, Any], whole: bool) -> Steps[list[Any]]:
+        """Set all of these or, where there is no room for some, none; -> the keys of those.
+        ``whole``: have no others."""
+        if rows:
+            raise ValueError("nothing can be put into this state")
+        if whole:
+            self.clear()
+        yield None
         return []
 
-    def put(self, key: Any, value: Any) -> bool:
-        """Set a value; -> False where there is no room."""
-        return not self.put_all({key: value})
-
-    def remove(self, key: Any) -> bool:
+    def removing(self, key: Any) -> Steps[bool]:
         """Remove an entry; -> was there one?"""
+        yield None
         raise ValueError("nothing can be removed from this state")
 
     def clear(self) -> None:
         """Remove all entries."""
 
+    def put(self, key: Any, value: Any) -> bool:
+        """Set a value; -> False where there is no room."""
+        return not self.put_all({tuple(key) if isinstance(key, list) else key: value})
+
     def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        """Set all of these or, where there is no room for some, none; -> the keys of those."""
-        if rows:
-            raise ValueError("nothing can be put into this state")
-        return []
+        """Set all of these, or none; -> the keys of those that there is no room for."""
+        return run(self.changing(rows, whole=False))
 
     def fill(self, rows: Mapping[Any, Any]) -> bool:
         """Replace all entries by these; -> False where there is no room for all: the entries stay
         as they were."""
-        if rows:
-            raise ValueError("nothing can be put into this state")
-        self.clear()
-        return True
+        return not run(self.changing(rows, whole=True))
+
+    def remove(self, key: Any) -> bool:
+        """Remove an entry; -> was there one?"""
+        return run(self.removing(key))
 
     def strict(self) -> None:
         """Capacity is exact from now on, at a cost that only tests can pay."""

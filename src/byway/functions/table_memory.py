@@ -1,22 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """The memory of counters, arrays, token buckets and prefixes.
 
-Used by states.py. Uses states_kernels.py, map_memory.py, nf.
+Used by states.py. Uses states_kernels.py, map_memory.py, built_memory.py, nf.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from byway.functions.built_memory import BuiltAnew
 from byway.functions.map_memory import MapMemory, map_shape
-from byway.functions.state_memory import WORD, StateMemory, Surroundings, zeros
+from byway.functions.state_memory import (
+    STEP,
+    WORD,
+    StateMemory,
+    Steps,
+    Surroundings,
+    in_steps,
+    zeros,
+)
 from byway.functions.states_kernels import BUCKET_WORDS, PREFIXES, SIGN
 from byway.machine.dual import signed
 from byway.machine.layout import address_of, alloc
-from byway.nf.keys import BITS, pack, read, show
+from byway.nf.keys import BITS, pack, read, rows_as, show
 from byway.nf.maps import read_prefix, show_prefix
-from byway.nf.states import SECOND, array_rows
+from byway.nf.states import SECOND, array_rows, counter_row
 
 MOST_INDEX_BITS = 16
 
@@ -29,22 +38,17 @@ class CounterMemory(StateMemory):
         self.words = alloc(WORD, 1, 64)
         self.address = address_of(self.words)
 
-    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
-        return [{"key": "value", "value": show("u64", int(self.words[0]))}][:limit]
+    def portions(self, limit: int) -> Iterator[list[dict[str, Any]]]:
+        yield [{"key": "value", "value": show("u64", int(self.words[0]))}][:limit]
 
-    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        for key in rows:
-            if key != "value":
-                raise ValueError(f"a counter has no {key!r}; its one key is 'value'")
-        for value in rows.values():
-            self.store(self.address, np.array([read("u64", value)], WORD))
+    def changing(self, rows: Mapping[Any, Any], whole: bool) -> Steps[list[Any]]:
+        yield None
+        for number in [*rows_as(rows.items(), counter_row)] or [0] * whole:
+            self.store(self.address, np.array([number], WORD))
         return []
 
-    def fill(self, rows: Mapping[Any, Any]) -> bool:
-        return not self.put_all(rows or {"value": 0})
-
-    def remove(self, key: Any) -> bool:
-        return self.put(key, 0)
+    def removing(self, key: Any) -> Steps[bool]:
+        return not (yield from self.changing({key: 0}, whole=False))
 
     def clear(self) -> None:
         self.put("value", 0)
@@ -63,27 +67,50 @@ class ArrayMemory(StateMemory):
         self.words = zeros(self.size)
         self.address = address_of(self.words)
 
-    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
+    def portions(self, limit: int) -> Iterator[list[dict[str, Any]]]:
         held = self.copy(self.address, self.size)
-        places = np.flatnonzero(held)[:limit].tolist()
-        return [{"key": place, "value": show(self.type, int(held[place]))} for place in places]
+        for places in in_steps(np.flatnonzero(held)[:limit].tolist()):
+            yield [{"key": place, "value": show(self.type, number)}
+                   for place, number in zip(places, held[places].tolist(), strict=True)]
 
-    def _rows(self, rows: Mapping[Any, Any]) -> list[tuple[int, list[int]]]:
-        return [array_rows(self.type, self.size, key, value) for key, value in rows.items()]
+    def _read(self, rows: Mapping[Any, Any]) -> Steps[list[tuple[int, list[int]]]]:
+        """Places, and values from there on: some of a row at a time, which may have very many."""
+        def pieces(key: Any, value: Any) -> Iterator[tuple[int, list[int]]]:
+            first, _ = array_rows(self.type, self.size, key, [])
+            for some in in_steps(value if isinstance(value, (list, bytes)) else [value]):
+                yield array_rows(self.type, self.size, first, some)
+                first += len(some)
 
-    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        for first, values in self._rows(rows):
-            self.store(self.address + 8 * first, np.array(values, WORD))
+        read: list[tuple[int, list[int]]] = []
+        values = 0
+        for key, value in rows.items():
+            try:
+                for piece in pieces(key, value):
+                    read.append(piece)
+                    values += len(piece[1])
+                    if values >= STEP:
+                        values = 0
+                        yield None
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+        return read
+
+    def changing(self, rows: Mapping[Any, Any], whole: bool) -> Steps[list[Any]]:
+        read = yield from self._read(rows)
+        if whole:
+            made = zeros(self.size)
+            for first, values in read:
+                made[first : first + len(values)] = values
+            self.store(self.address, made)
+            return []
+        for some in in_steps(read):
+            for first, values in some:
+                self.store(self.address + 8 * first, np.array(values, WORD))
+            yield None
         return []
 
-    def fill(self, rows: Mapping[Any, Any]) -> bool:
-        made = zeros(self.size)
-        for first, values in self._rows(rows):
-            made[first : first + len(values)] = values
-        self.store(self.address, made)
-        return True
-
-    def remove(self, key: Any) -> bool:
+    def removing(self, key: Any) -> Steps[bool]:
+        yield None
         first, values = array_rows(self.type, self.size, key, 0)
         there = bool(self.words[first])
         self.store(self.address + 8 * first, np.array(values, WORD))
@@ -120,16 +147,10 @@ class BucketsMemory(MapMemory):
                  seed: int | None = None) -> None:
         super().__init__({**spec, "value": {"missing": "u64", "since": "u64"}}, around, seed)
 
-    def put(self, key: Any, value: Any) -> bool:
-        raise ValueError("a token bucket cannot be put; remove it, and it is full again")
-
-    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        return [key for key, value in rows.items() if not self.put(key, value)]
-
-    def fill(self, rows: Mapping[Any, Any]) -> bool:
-        self.put_all(rows)
-        self.clear()
-        return True
+    def changing(self, rows: Mapping[Any, Any], whole: bool) -> Steps[list[Any]]:
+        if rows:
+            raise ValueError("a token bucket cannot be put; remove it, and it is full again")
+        return StateMemory.changing(self, rows, whole)
 
 
 def buckets_shape(spec: Mapping[str, Any]) -> int:
@@ -137,25 +158,30 @@ def buckets_shape(spec: Mapping[str, Any]) -> int:
     return map_shape(pack(spec["key"]).words, BUCKET_WORDS, aged=True, used=True)
 
 
-class LpmMemory(StateMemory):
-    """Prefixes, which are cut into intervals anew by each change: put many by ``fill``."""
+class LpmMemory(BuiltAnew):
+    """Prefixes, which are cut into intervals."""
 
     def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
-        super().__init__(spec, around)
         self.key, self.type = str(spec["key"]), str(spec["value"])
-        self.prefixes: dict[tuple[int, int], int] = {}
         self.full = 0
         self._index_bits = min(MOST_INDEX_BITS, int(spec["capacity"]).bit_length() + 3)
+        super().__init__(spec, around)
         self.record = alloc(PREFIXES, 1, 64)
         self.record["shift"] = min(64, BITS[self.key]) - self._index_bits
         self.address = address_of(self.record)
         self._keep: tuple[Any, Any] | None = None
-        self._replace({})
+        self.clear()
 
-    def _replace(self, prefixes: dict[tuple[int, int], int]) -> None:
-        """Have these prefixes looked up from now on."""
+    def _read(self, key: Any, value: Any) -> tuple[tuple[int, int], int]:
+        return read_prefix(self.key, key), read(self.type, value)
+
+    def _part(self, key: Any) -> tuple[int, int]:
+        return read_prefix(self.key, key)
+
+    def _build(self, parts: Mapping[tuple[int, int], int]) -> tuple[Any, Any]:
+        """The intervals, and the index of them."""
         width = BITS[self.key]
-        firsts, values, there = _intervals(prefixes, width)
+        firsts, values, there = _intervals(parts, width)
         if width == 32:
             rows = np.stack([np.array(firsts, WORD) << 1 | there, values], axis=1)
         else:
@@ -169,46 +195,22 @@ class LpmMemory(StateMemory):
         places = [-(-first >> below) for first in firsts]
         index[:-1] = np.searchsorted(places, np.arange(1 << self._index_bits), "right") - 1
         index[-1] = len(firsts) - 1
-        self.store(self.address, np.array([address_of(index), address_of(kept)], WORD))
-        self._keep = index, kept  # what was kept before is let go of: nobody uses it any more
-        self.prefixes = prefixes
+        return index, kept
 
-    def dump(self, limit: int = 1000) -> list[dict[str, Any]]:
-        return [{"key": show_prefix(self.key, prefix), "value": show(self.type, value)}
-                for prefix, value in sorted(self.prefixes.items())[:limit]]
+    def _place(self, parts: Mapping[tuple[int, int], int], built: tuple[Any, Any]) -> None:
+        self.store(self.address, np.array([address_of(one) for one in built], WORD))
+        self._keep = built  # what was kept before is let go of: nobody uses it any more
 
-    def _add(self, before: Mapping[tuple[int, int], int], rows: Mapping[Any, Any]) -> list[Any]:
-        """Have these rows looked up beside others; -> the keys that there is no room for."""
-        wanted, refused = dict(before), []
-        for key, value in rows.items():
-            prefix, number = read_prefix(self.key, key), read(self.type, value)
-            if prefix in wanted or len(wanted) < self.spec["capacity"]:
-                wanted[prefix] = number
-            else:
-                refused.append(key)
+    def _shown(self, key: tuple[int, int], value: int) -> dict[str, Any]:
+        return {"key": show_prefix(self.key, key), "value": show(self.type, value)}
+
+    def changing(self, rows: Mapping[Any, Any], whole: bool) -> Steps[list[Any]]:
+        refused = yield from super().changing(rows, whole)
         self.full += len(refused)
-        if not refused:
-            self._replace(wanted)
         return refused
 
-    def put_all(self, rows: Mapping[Any, Any]) -> list[Any]:
-        return self._add(self.prefixes, rows)
-
-    def remove(self, key: Any) -> bool:
-        gone = read_prefix(self.key, key)
-        if gone not in self.prefixes:
-            return False
-        self._replace({prefix: n for prefix, n in self.prefixes.items() if prefix != gone})
-        return True
-
-    def clear(self) -> None:
-        self._replace({})
-
-    def fill(self, rows: Mapping[Any, Any]) -> bool:
-        return not self._add({}, rows)
-
     def stats(self) -> dict[str, int]:
-        return {"entries": len(self.prefixes), "capacity": int(self.spec["capacity"]),
+        return {"entries": len(self.parts), "capacity": int(self.spec["capacity"]),
                 "full": self.full}
 
 

@@ -6,8 +6,8 @@ Used by control (function_trace) and by nobody else; uses finding, trace and nf.
 The functions run as they stand, in plain Python, in this process, with parameters and tables as
 their instances have them now. So nothing in the switch sees the frame. Both texts are JSON:
 
-    order:  {"steps": [{"name", "use", "parameters", "tables": {name: [{"key", "value"}]},
-             "files": {path: digest}, of what runs}],
+    order:  {"steps": [{"name", "use", "parameters", "files": {path: digest}, of what runs}],
+             "tables": [[number of the step, name, [{"key", "value"}, ...]], ..., null],
              "frame": hexadecimal digits, "direction", "port", "network", "vni", "now", "ports"}
     answer: {"steps": [{"name", "verdict", "reason", "port", "fault", "changed", "copies"}],
              "frame": as the last of them left it}, or {"problem", "fix"}
@@ -43,13 +43,16 @@ def _traced(order: Mapping[str, Any]) -> dict[str, Any]:
     frame = bytes.fromhex(order["frame"])
     where = {key: order[key] for key in ("port", "network", "vni", "direction")}
     steps = []
-    for step in order["steps"]:
+    tables: dict[int, list[Any]] = {}
+    for number, name, rows in order["tables"][:-1]:
+        tables.setdefault(number, []).append((name, rows))
+    for number, step in enumerate(order["steps"]):
         cls, files = find(step["use"], Path("/"))
         if files != step.get("files", files):
             raise FunctionError([Problem(step["use"], 0, "the file is another one than what runs",
                                          "have it run with `byway nf reload` first")])
         plain = Plain([(cls, step["parameters"])], ports=order["ports"])
-        for name, rows in step["tables"].items():
+        for name, rows in tables.get(number, ()):
             state = getattr(plain.instances[0], name)
             for row in rows:
                 state.put(row["key"], row["value"])

@@ -96,6 +96,13 @@ class Lab:
     def show(self, name: str) -> dict[str, Any]:
         return self.switch.call(self.switch.engine.functions.show, name)
 
+    def rows(self, name: str, table: str, limit: int = 100) -> dict[Any, Any]:
+        async def every() -> list[dict[str, Any]]:
+            portions = self.switch.engine.functions.rows(name, table, limit)
+            return [row async for some in portions for row in some]
+
+        return {row["key"]: row["value"] for row in self.wait(every())}
+
     def names(self) -> list[str]:
         return [one["name"] for one in self.switch.call(self.switch.engine.functions.shown)]
 
@@ -225,15 +232,13 @@ def test_tables_and_events(lab: Lab) -> None:
     lab.switch.until(lambda: bool(heard))
     assert {**heard[0], "time": 0} == {
         "event": "noisy", "time": 0, "source": "10.0.0.9", "count": 3}
-    lab.switch.call(lambda: functions.put("limits", "table", {"10.0.0.8": 7}, whole=False))
-    rows = functions.rows("limits", "table", 10)
-    assert sorted((row["key"], row["value"]) for row in rows) == [
-        ("10.0.0.8", 7), ("10.0.0.9", 3)]
-    assert lab.switch.call(functions.remove, "limits", "table", "10.0.0.9") is True
+    lab.wait(functions.put("limits", "table", {"10.0.0.8": 7}, whole=False))
+    assert lab.rows("limits", "table") == {"10.0.0.8": 7, "10.0.0.9": 3}
+    assert lab.wait(functions.remove("limits", "table", "10.0.0.9")) is True
     assert lab.send(1, "10.0.0.9") == 1
     for table, key in (("none", "10.0.0.1"), ("table", "x")):
         with pytest.raises(EngineError, match=f"limits.*{table}"):
-            lab.switch.call(lambda t=table, k=key: functions.put("limits", t, {k: 1}, whole=False))
+            lab.wait(functions.put("limits", table, {key: 1}, whole=False))
     with pytest.raises(EngineError, match='has no event "none"'):
         lab.switch.call(functions.events, "limits", "none")
     lab.chain("vm1")

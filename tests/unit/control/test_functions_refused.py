@@ -33,8 +33,7 @@ def function(lab: Lab, name: str = "x", **options: Any) -> FunctionConfig:
 
 
 def rows(lab: Lab, table: str, name: str = "x") -> dict[Any, Any]:
-    found = lab.switch.call(lab.switch.engine.functions.rows, name, table, 100)
-    return {row["key"]: row["value"] for row in found}
+    return lab.rows(name, table)
 
 
 def test_a_chain_whose_function_cannot_be_had_is_refused(lab: Lab) -> None:
@@ -117,7 +116,7 @@ def test_other_code_that_is_refused_leaves_the_instance(lab: Lab) -> None:
 
 def test_other_code_takes_its_configured_rows_along(lab: Lab) -> None:
     lab.start(function(lab, tables={"first": [5], "routes": ROUTES}))
-    lab.switch.call(lambda: lab.switch.engine.functions.put("x", "first", [6, 7], whole=False))
+    lab.wait(lab.switch.engine.functions.put("x", "first", [6, 7], whole=False))
     lab.file.write_text(TABLES.replace("capacity=3", "capacity=30"))
     assert lab.wait(lab.switch.engine.functions.reload()) == [lab.use]
     assert rows(lab, "routes") == ROUTES  # of another layout: as configured

@@ -11,8 +11,8 @@ from typing import Any
 from byway import nf
 from byway.functions import blueprint as does
 from byway.functions.instance import INDEX
-from byway.functions.map_memory import field_bytes, offsets
 from byway.functions.map_methods import next_frame
+from byway.functions.map_rows import field_bytes, offsets
 from byway.functions.states import KEY, KINDS, SPARE, Method
 from byway.functions.translate import events
 from byway.functions.translate.refused import Refused
