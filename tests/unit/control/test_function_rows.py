@@ -86,6 +86,13 @@ def test_rows_as_lists_where_keys_are_numbers(lab: Lab) -> None:
     assert "has no room" in ask(lab, "PUT", "marks", {"rows": [1, 2, 3]}, status=409)["problem"]
 
 
+def test_rows_that_are_put_are_no_part_of_what_is_kept(lab: Lab) -> None:
+    before = lab.wanted.config
+    ask(lab, "PUT", "table", {"rows": {"10.0.0.7": 1}})
+    assert lab.wanted.config == before
+    ask(lab, "DELETE", "table")
+
+
 def test_what_is_no_table(lab: Lab) -> None:
     for method, body in (("GET", None), ("PUT", {"rows": {}}), ("DELETE", None)):
         refused = ask(lab, method, "noisy", body, status=404)

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from byway.control.diff import Change
+from byway.control.function_edits import with_given
 from byway.control.lasting import Lasting
 from byway.control.model import (
     Config,
+    FunctionConfig,
     NetworkConfig,
     NullPort,
     SwitchConfig,
@@ -63,6 +65,26 @@ def test_what_came_through_the_api_is_restored(start: Start) -> None:
     assert names(again) == ["blue", "red", "f", "a", "c"]
     assert again.config == wanted.config
     assert said == []
+
+
+def test_what_is_kept_of_network_functions(start: Start) -> None:
+    guard = "/etc/guard.py:Guard"
+    limits = FunctionConfig(name="limits", use=guard, parameters={"limit": 5})  # type: ignore[arg-type]
+    file = FILE.model_copy(update={"functions": (limits,), "ports": (
+        NullPort(name="f", network="blue", kind="null", chain=(guard,)),)})
+    wanted, _ = start(file)
+    mine = limits.model_copy(update={"name": "mine"})
+    wanted.alter(Change(add_functions=[mine], add_ports=[
+        null("a").model_copy(update={"chain": ("mine", guard)})]))
+    has = wanted.has.parts
+    for name in ("limits", "mine", "a/Guard", "f/Guard"):  # as `byway nf set` does
+        wanted.alter(with_given(has, name, {"limit": 9}))
+    again, said = start(file)
+    assert said == []
+    assert again.has.parts.all("function")["limits"] == limits  # as the file says
+    assert again.has.ports["f"].chain == (guard,)
+    assert dict(again.has.parts.all("function")["mine"].parameters) == {"limit": 9}
+    assert again.has.ports["a"].chain == ("mine", f"{guard}(limit=9)")
 
 
 def test_what_the_file_no_longer_says_does_not_come_back(start: Start) -> None:
