@@ -8,12 +8,13 @@ held, so the old one is let go of at once. To build it takes long, and is pure w
 in another thread.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, TypeAlias
 
 from byway.functions.state_memory import StateMemory, Steps, Surroundings, in_steps, run
 from byway.nf.keys import rows_as
+
+Parts: TypeAlias = dict[Any, Any]
 
 
 class BuiltAnew(StateMemory):
@@ -21,7 +22,7 @@ class BuiltAnew(StateMemory):
 
     def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
         super().__init__(spec, around)
-        self.parts: dict[Any, Any] = {}
+        self.parts: Parts = {}
 
     # ------------------------------------------------------------ for kinds of tables
     def _read(self, key: Any, value: Any) -> tuple[Any, Any]:
@@ -35,6 +36,11 @@ class BuiltAnew(StateMemory):
     def _build(self, parts: Mapping[Any, Any]) -> Any:
         """What is looked up where these are the parts. Pure."""
         raise NotImplementedError
+
+    @staticmethod
+    def _in_order(keys: Collection[Any]) -> Iterable[Any]:
+        """Keys of parts in their order."""
+        return sorted(keys)
 
     def _place(self, parts: Mapping[Any, Any], built: Any) -> None:
         """Have workers look that up."""
@@ -58,7 +64,7 @@ class BuiltAnew(StateMemory):
             yield None
         refused: list[Any] = []
 
-        def wanted(before: dict[Any, Any]) -> dict[Any, Any] | None:
+        def wanted(before: Parts) -> Parts | None:
             made = {} if whole else dict(before)
             refused.clear()
             for given, key, part in read:
@@ -74,25 +80,30 @@ class BuiltAnew(StateMemory):
     def removing(self, key: Any) -> Steps[bool]:
         gone = self._part(key)
 
-        def wanted(before: dict[Any, Any]) -> dict[Any, Any] | None:
-            left = {one: part for one, part in before.items() if one != gone}
-            return left if len(left) < len(before) else None
+        def wanted(before: Parts) -> Parts | None:
+            return {one: part for one, part in before.items() if one != gone} \
+                if gone in before else None
 
         return (yield from self._replacing(wanted))
 
     def clear(self) -> None:
         run(self._replacing(lambda before: {}))
 
-    def _replacing(self, wanted: Callable[[dict[Any, Any]], dict[Any, Any] | None]) -> Steps[bool]:
+    def _replacing(self, wanted: Callable[[Parts], Parts | None]) -> Steps[bool]:
         """Have other parts; ``wanted``: made of those that there are, None: leave them."""
-        while True:
-            before = self.parts
+        def make() -> tuple[Parts, Any] | None:
             made = wanted(before)
             if made is None:
+                return None
+            parts = {key: made[key] for key in self._in_order(made)}
+            return parts, self._build(parts)
+
+        while True:
+            before = self.parts
+            made = yield make
+            if made is None:
                 return False
-            parts = dict(sorted(made.items()))
-            built = yield partial(self._build, parts)
             if self.parts is before:  # else somebody else was faster
-                self._place(parts, built)
-                self.parts = parts
+                self._place(*made)
+                self.parts = made[0]
                 return True

@@ -4,7 +4,7 @@
 Used by states.py. Uses states_kernels.py, map_memory.py, built_memory.py, nf.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from byway.nf.maps import read_prefix, show_prefix
 from byway.nf.states import SECOND, array_rows, counter_row
 
 MOST_INDEX_BITS = 16
+_LOW = (1 << 64) - 1
 
 
 class CounterMemory(StateMemory):
@@ -178,6 +179,10 @@ class LpmMemory(BuiltAnew):
     def _part(self, key: Any) -> tuple[int, int]:
         return read_prefix(self.key, key)
 
+    @staticmethod
+    def _in_order(keys: Collection[Any]) -> Iterable[Any]:
+        return _sorted(keys)
+
     def _build(self, parts: Mapping[tuple[int, int], int]) -> tuple[Any, Any]:
         """The intervals, and the index of them."""
         width = BITS[self.key]
@@ -219,10 +224,20 @@ def _intervals(prefixes: Mapping[tuple[int, int], int],
     """The intervals that prefixes of addresses of so many bits make, in order: first addresses,
     values, and whether there is one."""
     ends = {prefix: prefix[0] + (1 << width - prefix[1]) for prefix in prefixes}
-    firsts = sorted({0, *(first for first, _ in prefixes), *ends.values()} - {1 << width})
+    cuts = {0, *(first for first, _ in prefixes), *ends.values()} - {1 << width}
+    firsts = [first for (first,) in _sorted([(first,) for first in cuts])]
     place = {first: k for k, first in enumerate(firsts)} | {1 << width: len(firsts)}
     values, there = np.zeros(len(firsts), WORD), np.zeros(len(firsts), WORD)
     for prefix in sorted(prefixes, key=lambda one: one[1]):  # longer ones over shorter ones
         values[place[prefix[0]]:place[ends[prefix]]] = prefixes[prefix]
         there[place[prefix[0]]:place[ends[prefix]]] = 1
     return firsts, values, there
+
+
+def _sorted(keys: Collection[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Numbers, or pairs of them, of up to 128 bits, in order. NumPy lets other threads work
+    meanwhile."""
+    given = list(keys)
+    columns = [np.array([number >> shift & _LOW for number in column], np.uint64)
+               for column in reversed(list(zip(*given, strict=True))) for shift in (0, 64)]
+    return [given[k] for k in np.lexsort(columns).tolist()] if given else []
