@@ -21,9 +21,9 @@ from byway.control.problem import EngineError, Problem
 from byway.functions.blueprint import Blueprint
 from byway.functions.built import COMMAND, known, sources
 from byway.functions.code import native
-from byway.functions.compose import Composed, compose
+from byway.functions.compose import compose
 from byway.machine.cachedir import cache_root
-from byway.machine.jit import INTERPRETED, prepare
+from byway.machine.jit import INTERPRETED, Native, prepare
 from byway.worker import units
 
 BUILD_SECONDS, MORE_SECONDS = 60.0, 30.0  # for one function, and for each other one
@@ -34,11 +34,13 @@ FOLDER = "/"  # the paths of files are absolute
 
 @dataclass(frozen=True)
 class Built:
-    """What came of building these orders. ``problems``: by use."""
+    """What came of building these orders. ``problems``: by use; ``codes``: of those that there is
+    code for."""
 
     orders: tuple[Order, ...]
     blueprints: Mapping[str, Blueprint]
     problems: Mapping[str, tuple[Problem, ...]] = field(default_factory=dict)
+    codes: Mapping[Order, "Code"] = field(default_factory=dict)
 
     def every_problem(self) -> list[Problem]:
         """All of them."""
@@ -47,13 +49,11 @@ class Built:
 
 @dataclass(frozen=True)
 class Code:
-    """Machine code of a chain. ``places``: which of the order's steps are in it."""
+    """Machine code of a chain, loaded: it stays as long as this. ``places``: which of the order's
+    steps are in it; without any no function has anything to do there, and there is no code."""
 
-    composed: Composed
     places: tuple[int, ...]
-
-
-NOTHING = Code(Composed("rx", "", "", frozenset()), ())  # no function has anything to do there
+    native: Native | None = None
 
 
 class Library:
@@ -71,11 +71,10 @@ class Library:
             return False
         if any(use not in self.blueprints for use, _ in order.steps):
             return True
-        code = self._composed(order, self.blueprints)
-        if not _loads(code):
-            return True
-        self._codes[order] = code
-        return False
+        code = _loaded(order, self.blueprints)
+        if code is not None:
+            self._codes[order] = code
+        return code is None
 
     def failed(self, order: Order) -> list[Problem]:
         """Why there is none: what was wrong with its functions when they were built last."""
@@ -85,13 +84,9 @@ class Library:
         """The code of an order that is not lacking."""
         return self._codes[order]
 
-    def _composed(self, order: Order, blueprints: Mapping[str, Blueprint]) -> Code:
-        places = tuple(place for place, (use, own) in enumerate(order.steps)
-                       if blueprints[use].takes_part(order.direction, own))
-        if not places:
-            return NOTHING
-        parts = [blueprints[order.steps[place][0]] for place in places]
-        return Code(compose(parts, order.direction, traced=order.traced), places)
+    def forget(self, wanted: Collection[Order]) -> None:
+        """Code for others than these is of no use now; if it is again, it is in the cache."""
+        self._codes = {order: code for order, code in self._codes.items() if order in wanted}
 
     async def build(self, orders: Collection[Order], uses: Collection[str]) -> Built:
         """Have these in the cache, of files as they are now. Nothing of the switch changes yet.
@@ -100,8 +95,10 @@ class Library:
         if not INTERPRETED:
             await units.made()
         found = await self._known(wanted)
-        if len(found) == len(wanted) and not await self._unready(orders, found):
-            return Built(tuple(orders), found)
+        if len(found) == len(wanted):
+            codes = await self._codes_of(orders, found)
+            if all(order in codes for order in orders):
+                return Built(tuple(orders), found, codes=codes)
         answer = await ask(self._builder, {
             **({} if INTERPRETED else {"sources": sources()}),  # whose code is to fit together
             "functions": dict.fromkeys(wanted, FOLDER),
@@ -119,10 +116,12 @@ class Library:
                               "try `byway nf check` on the files") from None
         whole = [order for order in orders if all(
             use in blueprints and use not in problems for use, _ in order.steps)]
-        for order in await self._unready(whole, blueprints):
-            last = order.steps[-1][0]
-            problems[last] = (_not_loaded(last),)
-        return Built(tuple(orders), blueprints, problems)
+        codes = await self._codes_of(whole, blueprints)
+        for order in whole:
+            if order not in codes:
+                last = order.steps[-1][0]
+                problems[last] = (_not_loaded(last),)
+        return Built(tuple(orders), blueprints, problems, codes)
 
     @staticmethod
     async def _known(uses: Iterable[str]) -> dict[str, Blueprint]:
@@ -134,21 +133,21 @@ class Library:
         except TimeoutError:
             return {}
 
-    async def _unready(self, orders: Collection[Order],
-                       blueprints: Mapping[str, Blueprint]) -> list[Order]:
-        """Those that there is no code for in the cache. The others' is loaded, and what the control
+    async def _codes_of(self, orders: Collection[Order],
+                        blueprints: Mapping[str, Blueprint]) -> dict[Order, Code]:
+        """The code of those that there is some for in the cache. It is loaded, and what the control
         thread calls to have instances of them, beside that thread: other work goes on."""
 
-        def load() -> list[Order]:
+        def load() -> dict[Order, Code]:
             if not INTERPRETED:
                 prepare(importlib.import_module("byway.functions.entries").ENTRIES)
             importlib.import_module("byway.functions.memory")
-            return [order for order in orders if not _loads(self._composed(order, blueprints))]
+            return {order: code for order in orders if (code := _loaded(order, blueprints))}
 
         try:
             return await aside(load, LOAD_SECONDS)
         except TimeoutError:
-            return list(orders)
+            return {}
 
     def install(self, built: Built) -> set[str]:
         """These are the switch's from now on; -> the uses whose code is another one than before, or
@@ -161,20 +160,24 @@ class Library:
         self.blueprints.update(built.blueprints)
         for order in [one for one in self._codes if any(use in changed for use, _ in one.steps)]:
             del self._codes[order]
-        for order in built.orders:
-            if not self.failed(order):
-                self._codes[order] = self._composed(order, self.blueprints)
+        self._codes.update(built.codes)
         return changed
 
 
-def _loads(code: Code) -> bool:
-    """Is there code for it? It is loaded; what cannot be is built anew by the process that builds,
-    never here."""
+def _loaded(order: Order, blueprints: Mapping[str, Blueprint]) -> Code | None:
+    """The code of an order, loaded; None: there is none in the cache. It is built by the process
+    that builds, never here."""
+    places = tuple(place for place, (use, own) in enumerate(order.steps)
+                   if blueprints[use].takes_part(order.direction, own))
+    if not places:
+        return Code(())
+    parts = [blueprints[order.steps[place][0]] for place in places]
     try:
-        return not code.places or native(code.composed).load()
+        made = native(compose(parts, order.direction, traced=order.traced))
+        return Code(places, made) if made.load() else None
     except Exception as error:  # its source does not run: Byway's own files are others now
         print(f"byway: a chain cannot be loaded ({type(error).__name__}: {error})", file=sys.stderr)
-        return False
+        return None
 
 
 def _not_loaded(use: str) -> Problem:

@@ -181,8 +181,7 @@ class Functions:
 
     def leave(self, port: PortConfig) -> None:
         """A port is gone."""
-        for network in port.networks:
-            place = port.name, network
+        for place in [(port.name, network) for network in port.networks]:
             self._stand(place, self._fitted.get(place), None)
 
     def why_shut(self, port: PortConfig) -> str:
@@ -269,6 +268,7 @@ class Functions:
         self._seconds += 1
         if self._seconds % EXPIRE_SECONDS == 0:
             self.instances.expire()
+            self.library.forget(self._orders_of(self.library.blueprints))
 
     # ------------------------------------------------------------ building
     def needs_building(self, needs: Needs) -> bool:

@@ -7,13 +7,19 @@ and machine.
 A composed chain is exec'd as a module of its own, of generated source that consists of nothing but
 kernels over numbers. Its machine code is found in the cache by the source's digest and that of
 everything below (the kernels it calls).
+
+A chain's code, its source and what the compiler knows of it (1.3 MiB, of a small one) are there as
+long as somebody has the chain, and a little longer: who builds may be about to use it. Its machine
+code itself stays (0.1 MiB): the compiler has no way to take that back.
 """
 
-import functools
 import importlib.abc
 import importlib.machinery
 import linecache
 import sys
+import threading
+import weakref
+from collections import deque
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -23,6 +29,9 @@ from byway.machine.jit import Native
 
 _ARGUMENTS = {"rx": 2, "tx": 5}
 _CHAIN = f"byway.{FUNCTIONS}.chain_"
+_KNOWN: "weakref.WeakValueDictionary[str, Native]" = weakref.WeakValueDictionary()  # by digest
+_LATELY: deque[Native] = deque(maxlen=16)  # that were asked for
+_MAKING = threading.Lock()
 
 
 class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -41,17 +50,34 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """It stays empty."""
 
 
-@functools.lru_cache(maxsize=1024)
 def native(composed: Composed) -> Native:
-    """The chain as a C function; its code is compiled or loaded when its address is asked for."""
+    """The chain as a C function, the same one as long as somebody has it; its code is compiled or
+    loaded when its address is asked for. From any thread."""
+    with _MAKING:
+        found = _KNOWN.get(composed.digest)
+        if found is None:
+            found = _KNOWN[composed.digest] = _made(composed)
+        _LATELY.append(found)
+    return found
+
+
+def _made(composed: Composed) -> Native:
     if not any(isinstance(finder, _Absent) for finder in sys.meta_path):
         sys.meta_path.append(_Absent())
-    name = _CHAIN + composed.digest
-    file = f"<chain {composed.digest}>"
+    name, file = _CHAIN + composed.digest, f"<chain {composed.digest}>"
     module = sys.modules[name] = ModuleType(name)  # cached code asks for it by this name
     # Tracebacks and the compiler's messages show the lines.
     linecache.cache[file] = (len(composed.source), None, composed.source.splitlines(True), file)
     exec(compile(composed.source, file, "exec"), module.__dict__)
     function = module.__dict__["chain"]
     function.__digest__ = composed.digest
-    return Native(function, _ARGUMENTS[composed.direction])
+    made = Native(function, _ARGUMENTS[composed.direction])
+    weakref.finalize(made, _forget, module, file).atexit = False
+    return made
+
+
+def _forget(module: ModuleType, file: str) -> None:
+    """Nobody has the chain any more."""
+    if sys.modules.get(module.__name__) is module:  # else another one was made of the same source
+        del sys.modules[module.__name__]
+        linecache.cache.pop(file, None)

@@ -60,7 +60,12 @@ def test_code_is_there_when_it_was_built(order: Order) -> None:
     assert built.every_problem() == []
     library.install(built)
     assert not library.lacks(order)
-    assert "address" in vars(native(library.code(order).composed)), "it is loaded already"
+    loaded = library.code(order).native
+    assert "address" in vars(loaded), "it is loaded already"
+    library.forget([])
+    assert not library.lacks(order), "it is in the cache"
+    library.forget([order])
+    assert library.code(order).native is loaded, "it was asked for lately"
 
 
 @pytest.mark.parametrize("text", [

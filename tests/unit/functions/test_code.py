@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Code of chains out of the cache, in a process that has not made all that was made with it."""
 
+import gc
+import linecache
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from byway.functions.code import native
+from byway.functions.compose import compose
+from byway.functions.harness import Harness
+from tests.unit.functions.two_ways import Other
 
 MAKE = """
 import sys
@@ -56,3 +63,24 @@ def test_one_that_cannot_be_loaded_is_made_anew(tmp_path: Path) -> None:
         file.write_bytes(b"")
     assert made(tmp_path, "tx:O") == ["tx:O"]
     assert made(tmp_path, "tx:O", "rx:O") == ["rx:O"]
+
+
+def test_a_chain_that_nobody_has_is_forgotten() -> None:
+    harness = Harness(Other)
+    blueprint = harness.instances[0].blueprint
+    composed = compose([blueprint], "tx")
+    chain = harness.chain("tx")
+    assert native(composed) is native(composed)
+    others = [native(compose([blueprint] * k, "tx")) for k in range(2, 20)]  # since then
+    assert native(composed).address == chain.record["code"][0]
+    name, file = f"byway.functions.chain_{composed.digest}", f"<chain {composed.digest}>"
+    assert name in sys.modules
+    assert file in linecache.cache
+    del harness, chain, others
+    for k in range(2, 20):
+        native(compose([blueprint] * k, "tx"))
+    gc.collect()
+    assert name not in sys.modules
+    assert file not in linecache.cache
+    assert native(composed).function.__name__ == "chain"  # and is there when it is wanted again
+    assert name in sys.modules
