@@ -80,10 +80,10 @@ class Desk:
 
     async def remove(self, name: str, table: str, key: str | None) -> bool:
         """Remove an entry, or all; -> was it there?"""
-        if key is None:
-            state_of(name, self._find(name), table).clear()
-            return True
         with _told(name, table):
+            if key is None:
+                state_of(name, self._find(name), table).clear()
+                return True
             return await self._change(name, table, lambda state: state.removing(key))
 
     async def _change(self, name: str, table: str, change: "Callable[[Any], Steps[T]]") -> T:
@@ -149,3 +149,6 @@ def _told(name: str, table: str) -> Iterator[None]:
         problem, _, fix = str(error).rpartition("; ")
         raise NotValid(f"{name}: {table}: {problem or fix}",
                        fix if problem else f"see `byway nf show {name}`") from None
+    except MemoryError:
+        raise EngineError(f"{name}: {table}: the machine has no memory for so many rows",
+                          "put fewer rows") from None

@@ -11,7 +11,14 @@ in another thread.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
-from byway.functions.state_memory import StateMemory, Steps, Surroundings, in_steps, run
+from byway.functions.state_memory import (
+    StateMemory,
+    Steps,
+    Surroundings,
+    enough_for,
+    in_steps,
+    run,
+)
 from byway.nf.keys import rows_as
 
 Parts: TypeAlias = dict[Any, Any]
@@ -31,6 +38,11 @@ class BuiltAnew(StateMemory):
 
     def _part(self, key: Any) -> Any:
         """The key of the part that a user means."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _takes(n: int) -> int:
+        """Bytes of memory that it takes to build n parts, about."""
         raise NotImplementedError
 
     def _build(self, parts: Mapping[Any, Any]) -> Any:
@@ -95,6 +107,7 @@ class BuiltAnew(StateMemory):
             made = wanted(before)
             if made is None:
                 return None
+            enough_for(self._takes(len(made)), "put fewer rows")
             parts = {key: made[key] for key in self._in_order(made)}
             return parts, self._build(parts)
 

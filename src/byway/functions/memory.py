@@ -38,6 +38,7 @@ from byway.switch.chain import CHAIN, SCALE_SHIFT
 
 _WORD = np.dtype("<i8")
 _NANOSECONDS = 1_000_000_000
+NO_MEMORY = "the machine has no memory for it; declare a smaller one"
 
 
 class Instance:
@@ -67,10 +68,11 @@ class Instance:
     def _made(self, name: str, spec: Mapping[str, Any], clock: Callable[[], int]) -> StateMemory:
         try:
             return make(spec, address_of(self.lock), self._parameter_at, clock)
-        except TooLargeError as error:
+        except (TooLargeError, MemoryError) as error:
             for state in self.states.values():
                 state.close()
-            raise ParameterError(f"{name}: {error}") from None
+            said = error if isinstance(error, TooLargeError) else NO_MEMORY
+            raise ParameterError(f"{name}: {said}") from None
 
     def _parameter_at(self, name: str) -> int:
         return self.address + self.blueprint.place(name)

@@ -36,17 +36,21 @@ class RulesMemory(BuiltAnew):
     def _part(self, key: Any) -> int:
         return read_place(key)
 
+    @staticmethod
+    def _takes(n: int) -> int:
+        return n * (12_000 + 2 * n)
+
     def _build(self, parts: Mapping[int, Rule]) -> Built:
         return Built(list(parts.values()))
 
     def _place(self, parts: Mapping[int, Rule], built: Built) -> None:
         """Those that stay keep their counts."""
+        stay = [place for place, rule in parts.items() if self.parts.get(place) is rule]
+        numbers = {place: number for number, place in enumerate(parts)}
         self.store(self.address, np.array(built.addresses, WORD))
         # No worker counts in the old entries any more.
-        self._counted = {place: self._hits(place) for place, rule in parts.items()
-                         if self.parts.get(place) is rule}
-        self._built = built
-        self._numbers = {place: number for number, place in enumerate(parts)}
+        self._counted = {place: self._hits(place) for place in stay}
+        self._built, self._numbers = built, numbers
 
     def _hits(self, place: int) -> int:
         """How often a rule was the first that matched."""
@@ -80,6 +84,10 @@ class MaglevMemory(BuiltAnew):
 
     def _part(self, key: Any) -> int:
         return read_number(key)
+
+    @staticmethod
+    def _takes(n: int) -> int:
+        return n * 1000
 
     def _build(self, parts: Mapping[int, Member]) -> Any:
         wanted = np.array(places(self.spec["size"], parts), np.int64) + 1

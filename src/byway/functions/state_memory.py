@@ -22,10 +22,13 @@ import numpy as np
 
 from byway.functions.map_control import copy_words
 from byway.machine.layout import address_of, alloc
+from byway.machine.memory_left import memory_left
 
 WORD = np.dtype("<i8")
 PORTION = 8192  # words that are copied while a lock is held: some microseconds
 STEP = 256  # rows that are read or shown in a step: some milliseconds
+LARGE = 64 << 20  # bytes; of less memory it is not asked whether it is there
+_SMALLER = "declare a smaller one"
 T = TypeVar("T")
 Steps: TypeAlias = Generator[Callable[[], Any] | None, Any, T]
 
@@ -50,16 +53,23 @@ def in_steps(rows: Iterable[T]) -> Iterator[list[T]]:
 
 
 class TooLargeError(ValueError):
-    """The machine has no memory for a state."""
+    """The machine has no memory for a state, or for what is to be put into it."""
+
+
+def enough_for(size: int, fix: str) -> None:
+    """Is there memory for so many bytes? Raises TooLargeError; ``fix``: what to do then."""
+    if size >= LARGE and size > memory_left():
+        raise TooLargeError(f"the machine has no {size >> 20} MiB of memory for it; {fix}")
 
 
 def zeros(n: int) -> Any:
     """So many words of zeros, aligned for kernels. Raises TooLargeError."""
+    enough_for(8 * n, _SMALLER)
     try:
         return alloc(WORD, n, 64)
     except MemoryError:
         raise TooLargeError(f"the machine has no {max(1, n >> 17)} MiB of memory for it; "
-                            "declare a smaller one") from None
+                            f"{_SMALLER}") from None
 
 
 @dataclass

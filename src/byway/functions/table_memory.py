@@ -183,6 +183,10 @@ class LpmMemory(BuiltAnew):
     def _in_order(keys: Collection[Any]) -> Iterable[Any]:
         return _sorted(keys)
 
+    @staticmethod
+    def _takes(n: int) -> int:
+        return n * 800
+
     def _build(self, parts: Mapping[tuple[int, int], int]) -> tuple[Any, Any]:
         """The intervals, and the index of them."""
         width = BITS[self.key]

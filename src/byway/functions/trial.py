@@ -17,7 +17,7 @@ from byway.functions.blueprint import Blueprint
 from byway.functions.compose import Direction
 from byway.functions.harness import Harness
 from byway.functions.instance import BUDGET, FAULTS
-from byway.nf.problem import Problem
+from byway.nf.problem import ParameterError, Problem
 
 _FRAMES, _MACS = 256, bytes.fromhex("020000000002020000000001")
 _TCP, _UDP, _ICMP = 6, 17, 1
@@ -28,7 +28,10 @@ def problem_of(cls: type, blueprint: Blueprint) -> Problem | None:
     needs = any(one["default"] is None for one in blueprint.parameters.values())
     if needs or not any(does.LOOPS in one.flags for one in blueprint.methods.values()):
         return None
-    harness = Harness(cls)
+    try:
+        harness = Harness(cls)
+    except ParameterError:  # its tables are too large for this process, not for the switch perhaps
+        return None
     directions: tuple[Direction, ...] = ("rx", "tx")
     for direction in directions:
         if blueprint.method(direction) is None:

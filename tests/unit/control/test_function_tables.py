@@ -10,6 +10,7 @@ import pytest
 
 from byway.control.model import FunctionConfig
 from byway.control.problem import EngineError
+from byway.functions import state_memory
 from byway.machine.jit import INTERPRETED
 from tests.unit.control.test_functions import Lab, lab
 
@@ -93,6 +94,41 @@ def test_rows_without_room_are_taken_back(lab: Lab) -> None:
     with pytest.raises(EngineError, match=r"300.0.0.1"):
         lab.wait(functions.put("x", "hosts", {**ROWS["hosts"], "300.0.0.1": 9}, whole=False))
     assert lab.rows("x", "hosts") == {}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_rows_that_there_is_no_memory_for_are_refused(
+        lab: Lab, whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = start(lab)
+    lab.wait(functions.put("x", "routes", {"1.1.1.1/32": 1}, whole=False))
+    monkeypatch.setattr(state_memory, "LARGE", 1 << 16)
+    monkeypatch.setattr(state_memory, "memory_left", lambda: 1 << 16)
+    with pytest.raises(EngineError, match=r"x: routes: the machine has no \d+ MiB of memory"):
+        lab.wait(functions.put("x", "routes", ROWS["routes"], whole=whole))
+    monkeypatch.setattr(state_memory, "LARGE", 1 << 60)
+
+    def build(parts: object) -> object:
+        raise MemoryError
+
+    monkeypatch.setattr(functions.instances["x"].states["routes"], "_build", build)
+    with pytest.raises(EngineError, match="x: routes: the machine has no memory for so many rows"):
+        lab.wait(functions.put("x", "routes", ROWS["routes"], whole=whole))
+    monkeypatch.undo()
+    assert lab.rows("x", "routes") == {"1.1.1.1/32": 1}
+
+
+def test_a_table_that_there_is_no_memory_for_is_refused(
+        lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    functions = start(lab)
+    lab.file.write_text(TABLES.replace("hosts = nf.Map(", "huge = nf.Array(size=1 << 24)\n"
+                                       "    hosts = nf.Map("))
+    monkeypatch.setattr(state_memory, "memory_left", lambda: 100 << 20)
+    lab.wait(functions.reload())
+    assert "huge" not in functions.instances["x"].states
+    said = lab.wait(functions.settled())
+    assert any("x: huge: the machine has no 128 MiB of memory" in one for one in said), said
+    monkeypatch.setattr(state_memory, "memory_left", lambda: 1 << 10)  # what is small is no matter
+    lab.wait(functions.remove("x", "hosts", None))
 
 
 def test_of_two_changes_of_a_table_one_waits(lab: Lab) -> None:
