@@ -347,7 +347,7 @@ def test_from_outside() -> None:
     assert memory.dump() == [{"key": "10.0.0.0,9", "value": {"packets": 0, "via": "::"}}]
     with pytest.raises(ValueError, match="a key of 1 part; write 2: ipv4,u16"):
         memory.put("10.0.0.1", {})
-    with pytest.raises(ValueError, match='no bytes; write {"packets": u64, "via": ipv6}'):
+    with pytest.raises(ValueError, match=r'no bytes; write \{"packets": u64, "via": ipv6\}'):
         memory.put("10.0.0.1,1", {"bytes": 3})
     with pytest.raises(ValueError, match='"70000" is no u16; write a number from 0 to 65535'):
         memory.remove("10.0.0.1,70000")

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from byway.cli.nf_use import UseError, uses
+from byway.cli.nf_use import UseError, captured, uses
 from byway.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -18,22 +18,16 @@ if TYPE_CHECKING:
 def run_check(written: str, captures: Sequence[str], count: int, seed: int, as_json: bool) -> int:
     """Check one function, or all of a file; -> 0 where nothing is wrong, 1, or 2 for a wrong call.
     """
-    from byway.packet.pcapfile import PcapError
-    from byway.testing.builders import from_pcap
     from byway.testing.function_check import check
     from byway.testing.generated import generated
 
     try:
         chosen = uses(written)
-        captured = [frame for path in captures for frame in from_pcap(path)]
+        frames = [*captured(captures), *generated(count, seed)]
     except UseError as error:
         for problem in error.problems:
             print(f"byway nf check: {problem}", file=sys.stderr)
         return error.status
-    except (PcapError, OSError) as error:
-        print(f"byway nf check: --pcap: {error}", file=sys.stderr)
-        return 2
-    frames = [*captured, *generated(count, seed)]
     reports = {one.shown: check(one.use, one.parameters, frames, seed) for one in chosen}
     if as_json:
         print_json([_as_json(name, report) for name, report in reports.items()])

@@ -237,17 +237,22 @@ def _watch(api: str | None, port: str, direction: str, frames: int, seconds: flo
 def _frame(written: str | None, pcap: str | None, number: int) -> bytes:
     """The frame that a command names."""
     if (written is None) == (pcap is None):
-        raise typer.BadParameter("name a frame, or a capture", param_hint="--frame")
+        raise typer.BadParameter("give --frame HEX, --pcap FILE, or --frames N",
+                                 param_hint="--frame")
     if pcap is None:
         try:
             return bytes.fromhex(written or "")
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="--frame") from None
+        except ValueError:
+            raise typer.BadParameter("write two hexadecimal digits for each byte, as in"
+                                     " ffffffffffff0200000000010806", param_hint="--frame"
+                                     ) from None
     from byway.packet.pcapfile import read_frames
 
     try:
         found = next(islice(read_frames(Path(pcap)), number - 1, None), None)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise typer.BadParameter(f"{pcap}: {error.strerror}", param_hint="--pcap") from None
+    except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--pcap") from None
     if found is None:
         raise typer.BadParameter(f"{pcap} has no frame {number}", param_hint="--number")

@@ -6,6 +6,7 @@ chain. A file is read here, and not run.
 """
 
 import ast
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,19 @@ class UseError(ValueError):
     def __init__(self, problems: list[str], status: int = 2) -> None:
         super().__init__("; ".join(problems))
         self.problems, self.status = problems, status
+
+
+def captured(paths: Sequence[str]) -> list[bytes]:
+    """The frames of captures. UseError: one cannot be read."""
+    from byway.packet.pcapfile import PcapError
+    from byway.testing.builders import from_pcap
+
+    try:
+        return [frame for path in paths for frame in from_pcap(path)]
+    except PcapError as error:
+        raise UseError([f"--pcap: {error}"]) from None
+    except OSError as error:
+        raise UseError([f"--pcap: {error.filename}: {error.strerror}"]) from None
 
 
 def uses(written: str) -> list[Use]:

@@ -126,6 +126,8 @@ def no_such(key: str, word: str, name: str, known: Iterable[str], section: str) 
         listed = ", ".join(known[:12]) + (" ..." if len(known) > 12 else "")
         fix = (f"the {word}s are: {listed}" if known
                else f"define one with a line {section} and its name")
+        if section == "[[function]]":
+            fix += '; one of a file is written "guard.py:RateGuard"'
     return Problem(key, f"there is no {word} {shown(name)}", fix)
 
 

@@ -5,7 +5,6 @@ Used by model, config, the engine and the API. A pydantic error says what a prog
 it becomes what a user did and can do about it, with the nearest known word where one was mistyped.
 """
 
-import difflib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
+
+from byway.nf.problem import nearest as nearest
 
 _EXAMPLES = {
     "name": 'add one, such as name = "blue"',
@@ -101,12 +102,6 @@ def half_character(value: object) -> str | None:
         elif isinstance(one, list | tuple):
             ahead += one
     return None
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """'did you mean "..."?' when a known word is near, else an empty text."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f'did you mean "{found[0]}"?' if found else ""
 
 
 def kind_of_value(value: object) -> str:

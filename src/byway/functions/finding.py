@@ -27,7 +27,7 @@ from types import ModuleType
 
 from byway.machine.cachedir import PACKAGE, read_file
 from byway.nf.function import is_function
-from byway.nf.problem import FunctionError, Problem
+from byway.nf.problem import FunctionError, Problem, nearest
 
 BUILTIN = "byway."
 _PACKAGE = "byway.functions.builtin"
@@ -77,14 +77,15 @@ def digest_of(path: Path) -> str:
 
 def _builtin(use: str) -> ModuleType:
     if use not in builtins():
-        raise _problem(use, "no such function comes with Byway",
+        raise _problem(use, "no such function comes with Byway", nearest(use, builtins()) or
                        f"there are {', '.join(builtins())}; files are written as guard.py:Name")
     return importlib.import_module(f"{_PACKAGE}.{use.removeprefix(BUILTIN)}")
 
 
 def _imported(use: str, path: Path) -> ModuleType:
     if not path.is_file():
-        raise _problem(str(path), "there is no such file", "write its path, as in guard.py:Name")
+        raise _problem(str(path), "there is no such file",
+                       "put it there, or write the path that it has, as in guard.py:RateGuard")
     if path.stat().st_size > _MOST:
         raise _problem(str(path), f"it has more than {_MOST >> 20} MiB", "name a program's file")
     place = hashlib.sha256(str(path).encode()).hexdigest()[:8]
@@ -170,7 +171,8 @@ def _chosen(use: str, name: str, module: ModuleType) -> type:
         return there[name]
     known = ", ".join(there) or "none: write @nf.function above a class"
     if name:
-        raise _problem(use, f"there is no network function {name} in it", f"there are: {known}")
+        raise _problem(use, f"there is no network function {name} in it",
+                       nearest(name, there) or f"there are: {known}")
     raise _problem(use, "it is not said which function of the file is meant",
                    f"write FILE:NAME; there are: {known}")
 

@@ -36,7 +36,7 @@ def trace(order: Mapping[str, Any]) -> dict[str, Any]:
         return _traced(order)
     except FunctionError as error:
         first = error.problems[0]
-        return {"problem": f"{first.file}:{first.line}: {first.message}", "fix": first.fix}
+        return {"problem": f"{first.place}: {first.message}", "fix": first.fix}
 
 
 def _traced(order: Mapping[str, Any]) -> dict[str, Any]:

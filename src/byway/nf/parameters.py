@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
 from byway.nf.addresses import IPv4, IPv6, Mac, Port, Prefix4, Prefix6, Seconds, Text
-from byway.nf.problem import ParameterError
+from byway.nf.problem import ParameterError, nearest
 
 Kind: TypeAlias = Literal[
     "int", "bool", "choice", "ipv4", "ipv6", "mac", "prefix4", "prefix6", "seconds", "port",
@@ -193,8 +193,10 @@ def values(parameters: typing.Iterable[Parameter], given: dict[str, Any]) -> dic
     known = {each.name: each for each in parameters}
     for name in given:
         if name not in known:
-            raise ParameterError(f"there is no parameter {name!r}; "
-                                 + (f"there are {', '.join(known)}" if known else "there is none"))
+            fix = nearest(name, known) or (
+                f"there are {', '.join(known)}" if known else
+                "there are none: a parameter is declared with its type, as in limit: int = 50")
+            raise ParameterError(f"there is no parameter {name!r}; {fix}")
     made = {}
     for name, each in known.items():
         if name not in given and each.default is REQUIRED:

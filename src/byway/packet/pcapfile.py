@@ -53,7 +53,8 @@ def _byte_order(path: Path, header: bytes) -> str:
         for order in "<>":
             if struct.unpack_from(order + "I", header)[0] in (MAGIC_MICRO, MAGIC_NANO):
                 return order
-    raise PcapError(f"{path}: not a classic pcap file (pcapng is not read)")
+    raise PcapError(f"{path}: not a classic pcap file (of pcapng, "
+                    "`tcpdump -r FILE -w OTHER` makes one)")
 
 
 def write_header(file: BinaryIO) -> None:

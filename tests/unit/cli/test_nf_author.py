@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from byway.cli.nf_bench import run_bench
 from byway.cli.nf_new import PlaceError, write_scaffold
 from byway.cli.nf_test import tests_of as where_tests_are
 from byway.cli.nf_use import UseError, uses
@@ -221,6 +222,18 @@ def test_parameters_are_checked(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------- test, bench
+
+
+def test_bench_says_what_is_lacking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_bench(["byway.nat44"], [], 8, 0.05, as_json=False) == 2
+    assert capsys.readouterr().err == (
+        "byway nf bench: nat44: parameter outside has no default; give it a value behind the"
+        " function, as in 'guard.py:RateGuard(limit=50)'\n")
+    assert run_bench(["byway.acl"], [f"{tmp_path}/none.pcap"], 8, 0.05, as_json=False) == 2
+    assert capsys.readouterr().err == (
+        f"byway nf bench: --pcap: {tmp_path}/none.pcap: No such file or directory\n")
+    assert run_bench(["byway.acl"], [], 8, 0.05, as_json=False) == 0
+    assert "acl is measured with nothing in rules" in capsys.readouterr().err
 
 
 def test_tests_stand_beside_their_function(tmp_path: Path) -> None:

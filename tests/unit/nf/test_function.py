@@ -68,6 +68,7 @@ def test_each_instance_has_its_own_state_and_parameters() -> None:
      "parameter needed: '::1' cannot be; give an IPv4 address like \"10.0.0.1\""),
     ({"needed": "10.0.0.1", "nix": 1},
      "there is no parameter 'nix'; there are limit, pause, mode, mine, needed"),
+    ({"needed": 1, "limt": 1}, "there is no parameter 'limt'; did you mean \"limit\"?"),
     ({}, "parameter needed has no default; give it a value"),
 ])
 def test_values_that_cannot_be(given: dict[str, Any], message: str) -> None:

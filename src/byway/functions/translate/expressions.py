@@ -17,6 +17,7 @@ from byway.functions.translate.unit import Unit
 from byway.functions.translate.values import UNKNOWN, Value, condition, number, whole, widened
 from byway.nf.addresses import Port, Prefix4, Prefix6, Text
 from byway.nf.function import Definition
+from byway.nf.problem import nearest
 from byway.nf.verdicts import KINDS, Verdict
 
 ARITH = "byway.functions.arith"
@@ -101,7 +102,8 @@ def attribute_of(unit: Unit, node: ast.Attribute, owner: Value) -> Value:
     if owner.kind == "object":
         if not hasattr(owner.constant, node.attr):
             shown = getattr(owner.constant, "__name__", repr(owner.constant))
-            raise Refused(node, f"{shown} has no {node.attr}", "look for its right name")
+            fix = nearest(node.attr, dir(owner.constant))
+            raise Refused(node, f"{shown} has no {node.attr}", fix or "look for its right name")
         return _known(unit, node, getattr(owner.constant, node.attr))
     if owner.kind == "state":
         raise Refused(node, f"{owner.name}.{node.attr} is not called",
@@ -121,8 +123,9 @@ def own(unit: Unit, node: ast.Attribute) -> Value:
     if node.attr not in (each.name for each in definition.parameters):
         known = [*(each.name for each in definition.parameters), *definition.states]
         raise Refused(node, f"{definition.name} has no {node.attr}",
-                      f"declare it in the class; there are {', '.join(known)}" if known else
-                      "declare it in the class as a parameter or a state")
+                      nearest(node.attr, known) or (
+                          f"declare it in the class; there are {', '.join(known)}" if known else
+                          "declare it in the class as a parameter or a state"))
     parameter = definition.parameter(node.attr)
     if parameter.kind == "text":
         raise Refused(node, f"{node.attr} is an nf.Text, which only the listener can read",

@@ -18,6 +18,7 @@ from byway.functions.fields import FIELDS, METHODS, PAYLOAD, VIEWS, Field, Metho
 from byway.functions.translate.refused import Refused
 from byway.functions.translate.unit import Unit
 from byway.functions.translate.values import NONE, UNKNOWN, Value, whole, widened
+from byway.nf.problem import nearest
 
 _PARSE = "byway.functions.parse_kernels"
 
@@ -29,7 +30,10 @@ def _named(unit: Unit, kernel: Any) -> str:
 
 
 def _known(node: ast.AST, name: str, view: Value) -> Refused:
-    return Refused(node, f"{view.name} has no {name}", "look it up on the page of frame's fields")
+    known = [*FIELDS, *METHODS, *VIEWS]
+    fix = "" if name in known else nearest(name, known)  # (some are of the frame alone)
+    return Refused(node, f"{view.name} has no {name}",
+                   fix or "look it up on the page of frame's fields")
 
 
 def parse_again(unit: Unit) -> None:

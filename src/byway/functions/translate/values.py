@@ -85,7 +85,9 @@ def whole(value: Value, node: ast.AST, what: str) -> Value:
     if value.kind == "wide":
         raise Refused(node, f"{what} is an address of 128 bits", "take nf.high(x) or nf.low(x)")
     if value.kind != "number":
-        raise Refused(node, f"{what} is {value.shown}, where a number is needed", "write a number")
+        raise Refused(node, f"{what} is {value.shown}, where a number is needed",
+                      'write a number; an address is nf.IPv4("10.0.0.1")'
+                      if value.shown == "text" else "write a number")
     return replace(value, code=f"int({value.code})", test=False) if value.test else value
 
 
