@@ -30,11 +30,14 @@ LOOPS = "loops"  # its loops and calls take from the work budget
 
 @dataclass(frozen=True)
 class Method:
-    """What a chain calls. ``name``: of the kernel in ``source``; ``flags``: what it does."""
+    """What a chain calls. ``name``: of the kernel in ``source``; ``flags``: what it does.
+    ``ahead``: of the kernel that asks its maps before a whole batch ("": none does; else the first
+    one takes what that has found as its last argument)."""
 
     name: str
     source: str
     flags: frozenset[str] = frozenset()
+    ahead: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,6 @@ class Blueprint:
         """The blueprint that ``to_json`` wrote."""
         data = json.loads(text)
         data["reasons"], data["sources"] = tuple(data["reasons"]), tuple(data["sources"])
-        data["methods"] = {name: Method(one["name"], one["source"], frozenset(one["flags"]))
+        data["methods"] = {name: Method(**{**one, "flags": frozenset(one["flags"])})
                            for name, one in data["methods"].items()}
         return cls(**data)

@@ -11,6 +11,11 @@ the next one: the headers are parsed once, and what one function has read the ne
 register. Everything is one piece of machine code, so a function costs what it does and no call. A
 chain is a call by address for each batch.
 
+Where functions have maps the chain goes over the batch twice: first their kernels that ask for the
+maps' buckets (translate/ahead.py), then all functions, frame by frame. Those behind one that may
+change the frame do not ask ahead. What was found out stands beside the row (BATCH.asked): the
+frame's word, and a word for each function that asks.
+
 The chain does for a function what the function needs: counts what comes to it (added up once a
 batch), gives it its loop rounds, parses the headers again behind it where they may have moved. What
 no function of the chain needs is not in the source.
@@ -22,11 +27,12 @@ found in the cache by the source's digest.
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from byway.functions import blueprint as does
 from byway.functions.blueprint import Blueprint, Method
+from byway.packet.batch import ASKED
 
 Direction: TypeAlias = Literal["rx", "tx"]
 
@@ -54,11 +60,10 @@ def chain(chain, batch):
 {zero}
     now = {now}
     hold_all(chain)
+{ahead}
     for k in range(n):
         row = rows + 64 * k
-        if ld64(row + R.out) != UNDECIDED or ld64(row + R.len) < MIN_FRAME:
-            continue
-        frame = parse(row)
+{parse}
         source = {source}
 {before}
 {steps}
@@ -78,10 +83,11 @@ def chain(chain, batch, selected, n, counters):
     now = {now}
     kept = 0
     hold_all(chain)
+{ahead}
     for k in range(n):
         row = ld64(selected + 8 * k)
         row = {own}
-        frame = parse_out(row)
+{parse}
 {before}
 {steps}
 {after}
@@ -91,6 +97,40 @@ def chain(chain, batch, selected, n, counters):
     release_all(chain)
     return kept
 """
+# How a frame's word is found, and where others are asked for first: how that is kept.
+_PARSE: dict[Direction, str] = {
+    "rx": """
+        if ld64(row + R.out) != UNDECIDED or ld64(row + R.len) < MIN_FRAME:
+            continue
+        frame = parse(row)""",
+    "tx": """
+        frame = parse_out(row)"""}
+_PARSED: dict[Direction, str] = {
+    "rx": """
+        asked = b.asked + 64 * k
+        frame = ld64(asked)
+        if frame == -1:
+            continue""",
+    "tx": """
+        asked = b.asked + 64 * k
+        frame = ld64(asked)"""}
+_AHEAD: dict[Direction, str] = {
+    "rx": """
+    for k in range(n):
+        row = rows + 64 * k
+        asked = b.asked + 64 * k
+        frame = -1
+        if ld64(row + R.out) == UNDECIDED and ld64(row + R.len) >= MIN_FRAME:
+            frame = parse(row)
+            {asks}
+        st64(asked, frame)""",
+    "tx": """
+    for k in range(n):
+        row = ld64(selected + 8 * k)
+        asked = b.asked + 64 * k
+        frame = parse_out(row)
+        {asks}
+        st64(asked, frame)"""}
 _CHAIN: dict[Direction, str] = {"rx": _RX, "tx": _TX}
 
 
@@ -114,11 +154,16 @@ def compose(functions: Sequence[Blueprint], direction: Direction, *,
         if method is None:
             raise ValueError(f"{function.name} has no method for {direction}")
         steps.append(_Step(place, function, method, traced))
+    steps = _asking(steps)
     flags = frozenset().union(*(step.method.flags for step in steps))
+    asks = "; ".join(f"st64(asked + {8 * s.asks}, {s.method.ahead}"
+                     f"(i{s.place}, row, frame, batch, now))" for s in steps if s.asks)
     chain = _CHAIN[direction].format(
         instances="\n".join(f"    i{s.place} = ld64(instances + {8 * s.place})" for s in steps),
         zero="\n".join(f"    n{step.place} = 0" for step in steps),
         now="time_of(chain, b.ticks)" if does.TIMED in flags else "0",
+        ahead=_AHEAD[direction].format(asks=asks).strip("\n") if asks else "",
+        parse=(_PARSED if asks else _PARSE)[direction].strip("\n"),
         own="own_row(batch, row, k)" if does.WRITES in flags else "row",
         source="source_of(row)" if does.SETTLES in flags else "0",
         before=_lines(([_note(-1, "0")] if traced else []) + [
@@ -140,6 +185,7 @@ class _Step:
     function: Blueprint
     method: Method
     traced: bool
+    asks: int = 0  # which word of what is asked ahead is its, 0: none
 
     def lines(self, direction: Direction, steps: Sequence["_Step"]) -> list[str]:
         """The lines for one frame."""
@@ -147,7 +193,9 @@ class _Step:
         lines = [f"n{at} += 1"]
         if does.LOOPS in flags:
             lines.append(f"st64(i{at} + I.left, {self.function.budget})")
-        lines.append(f"word = {self.method.name}(i{at}, row, frame, batch, now)")
+        asked = f", ld64(asked + {8 * self.asks})" if self.asks else ", 0"
+        lines.append(f"word = {self.method.name}(i{at}, row, frame, batch, now"
+                     f"{asked if self.method.ahead else ''})")
         if does.FAULTY in flags or does.LOOPS in flags:
             lines.append(f"if went_wrong(i{at}):")
             lines += ["    " + _note(at, "WENT_WRONG")] if self.traced else []
@@ -179,6 +227,19 @@ class _Step:
                 "    if out != UNDECIDED:",
                 "        if out != LEFT_OUT:",
                 "            count_drops(counters, dropped(out), 1)", "        continue"]
+
+
+def _asking(steps: Sequence[_Step]) -> list[_Step]:
+    """The same, with places for what they ask ahead."""
+    made, asks = [], 0
+    for step in steps:
+        if step.method.ahead and asks < ASKED - 1:
+            asks += 1
+            step = replace(step, asks=asks)
+        made.append(step)
+        if {does.WRITES, does.RESHAPES} & step.method.flags:
+            asks = ASKED
+    return made
 
 
 def _mirroring(steps: Sequence[_Step]) -> list[int]:

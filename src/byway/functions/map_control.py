@@ -8,7 +8,7 @@ Rows lie one behind the other, each a key and a value as in an entry; ``marks``,
 say which are meant, and then what became of them.
 """
 
-from byway.functions.map_kernels import M, found, obtain, sweep
+from byway.functions.map_kernels import M, found, hash_of, obtain, sweep
 from byway.functions.map_methods import map_delete
 from byway.machine.jit import kernel
 from byway.machine.lock import acquire
@@ -32,7 +32,8 @@ def map_find_rows(lock, state, now, shape, given, marks, which, n):
     for k in range(n):
         if ld64(marks + 8 * k) == which:
             take_key(state, shape, given + k * (shape >> 8 & 1023))
-            st64(marks + 8 * k, KNOWN if found(state, shape, now) != 0 else NEW)
+            place = found(state, shape, now, hash_of(state, shape))
+            st64(marks + 8 * k, KNOWN if place != 0 else NEW)
     st64_rel(lock, 0)
     return 0
 
@@ -46,7 +47,7 @@ def map_put_rows(lock, state, now, shape, given, marks, which, n):
         if ld64(marks + 8 * k) == which:
             row = given + k * (shape >> 8 & 1023)
             take_key(state, shape, row)
-            at = obtain(state, shape, now)
+            at = obtain(state, shape, now, hash_of(state, shape))
             if at != 0:
                 for word in range((shape >> 8 & 1023) - 8 * (shape & 15) >> 3):
                     st64(at + 8 * word, ld64(row + 8 * (shape & 15) + 8 * word))
@@ -63,7 +64,8 @@ def map_remove_rows(lock, state, now, shape, given, marks, which, n):
     for k in range(n):
         if ld64(marks + 8 * k) == which:
             take_key(state, shape, given + k * (shape >> 8 & 1023))
-            st64(marks + 8 * k, KNOWN if map_delete(state, now, shape) else NEW)
+            there = map_delete(state, now, shape, hash_of(state, shape))
+            st64(marks + 8 * k, KNOWN if there else NEW)
     st64_rel(lock, 0)
     return 0
 

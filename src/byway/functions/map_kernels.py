@@ -8,7 +8,8 @@ mean is said by nf.maps, which is the oracle.
 Theory of operation
 -------------------
 The translated function stores a key at the beginning of the state's record (``key``, packed as
-nf.keys says) and calls one of the kernels below. ``shape`` is a constant in its code: how many
+nf.keys says) and calls one of the methods, which it gives the key's hash (found out for a whole
+batch, where that can be: translate/ahead.py). ``shape`` is a constant in its code: how many
 words a key and an entry have, how entries lie in a bucket, whether they age. So the code of a
 look-up has no loop and no variable in it that need not be there.
 
@@ -58,6 +59,7 @@ from byway.machine.mem import (
     unlikely,
     wadd64,
 )
+from byway.machine.system import prefetch
 from byway.nf.keys import MOST_WORDS
 from byway.nf.maps import MOST_FIELDS
 from byway.nf.states import LONGEST, TICK_BITS
@@ -236,9 +238,26 @@ def young(state, shape, place, now):
 
 
 @kernel(inline=True)
-def found(state, shape, now):
-    """-> the place of a young entry with the key that is asked for, or 0."""
-    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+def hash_of(state, shape):
+    """The hash of the key that is asked for."""
+    return key_hash(state, shape, state + M.key)
+
+
+@kernel(inline=True)
+def map_ask(state, shape):
+    """Have the bucket of the key that is asked for come into the cache; -> the key's hash."""
+    h = hash_of(state, shape)
+    bucket = home_of(state, shape, h)
+    prefetch(bucket)
+    if shape >> 24 & 255 > 1:
+        prefetch(bucket + 64)
+    return h
+
+
+@kernel(inline=True)
+def found(state, shape, now, h):
+    """-> the place of a young entry with the key that is asked for, whose hash is h, or 0."""
+    place = place_of(state, shape, h)
     if place != 0 and unlikely(not young(state, shape, place, now)):
         place = 0
     return place
@@ -351,10 +370,9 @@ def insert(state, shape, now, h, place):
 
 
 @kernel(inline=True)
-def obtain(state, shape, now):
-    """-> where the value of the key that is asked for is, of a new entry where there was none; 0:
-    there is no room."""
-    h = key_hash(state, shape, state + M.key)
+def obtain(state, shape, now, h):
+    """-> where the value of the key that is asked for (its hash: h) is, of a new entry where there
+    was none; 0: there is no room."""
     place = place_of(state, shape, h)
     if likely(place != 0):
         if likely(young(state, shape, place, now)):

@@ -11,7 +11,6 @@ from byway.functions.map_kernels import (
     M,
     cut,
     found,
-    key_hash,
     leave,
     obtain,
     place_of,
@@ -25,9 +24,9 @@ from byway.nf.states import TICK_BITS
 
 
 @kernel(inline=True)
-def map_get(state, now, shape, default):
+def map_get(state, now, shape, h, default):
     """The number under the key, or ``default``."""
-    place = found(state, shape, now)
+    place = found(state, shape, now, h)
     value = default
     if place != 0:
         value = ld64(value_at(shape, place))
@@ -35,24 +34,24 @@ def map_get(state, now, shape, default):
 
 
 @kernel(inline=True)
-def map_has(state, now, shape):
+def map_has(state, now, shape, h):
     """Is there an entry with the key?"""
-    return found(state, shape, now) != 0
+    return found(state, shape, now, h) != 0
 
 
 @kernel(inline=True)
-def map_set(state, now, shape, value):
+def map_set(state, now, shape, h, value):
     """Put a number under the key; -> False: there was no room."""
-    at = obtain(state, shape, now)
+    at = obtain(state, shape, now, h)
     if likely(at != 0):
         st64(at, cut(value, shape >> 32 & 127))
     return at != 0
 
 
 @kernel(inline=True)
-def map_add(state, now, shape, n):
+def map_add(state, now, shape, h, n):
     """Add to the number under the key; -> the sum, or n where there was no room."""
-    at = obtain(state, shape, now)
+    at = obtain(state, shape, now, h)
     total = cut(n, shape >> 32 & 127)
     if likely(at != 0):
         total = cut(wadd64(ld64(at), n), shape >> 32 & 127)
@@ -71,17 +70,17 @@ def removed(state, now, shape, place):
 
 
 @kernel
-def map_delete(state, now, shape):
+def map_delete(state, now, shape, h):
     """Remove what is under the key; -> was there something young?"""
-    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+    place = place_of(state, shape, h)
     return removed(state, now, shape, place)
 
 
 @kernel
-def map_bury(state, now, shape):
+def map_bury(state, now, shape, h):
     """As ``map_delete``, of records: whoever has it may go on to use it while this frame is at work
     (next_frame), and nobody else gets its place."""
-    place = place_of(state, shape, key_hash(state, shape, state + M.key))
+    place = place_of(state, shape, h)
     there = removed(state, now, shape, place)
     if place != 0:
         st32(stamp_at(shape, place), ld64(state + M.frame))
@@ -103,9 +102,9 @@ def spare_record(state, shape):
 
 
 @kernel(inline=True)
-def map_find(state, now, shape):
+def map_find(state, now, shape, h):
     """The record under the key, or the spare one."""
-    place = found(state, shape, now)
+    place = found(state, shape, now, h)
     if likely(place != 0):
         if shape & USED != 0:
             st32(stamp_at(shape, place), now >> TICK_BITS)
@@ -114,19 +113,19 @@ def map_find(state, now, shape):
 
 
 @kernel(inline=True)
-def map_peek(state, now, shape):
+def map_peek(state, now, shape, h):
     """As ``map_find``; it does not count as use."""
-    place = found(state, shape, now)
+    place = found(state, shape, now, h)
     if likely(place != 0):
         return value_at(shape, place)
     return spare_record(state, shape)
 
 
 @kernel(inline=True)
-def map_make(state, now, shape):
+def map_make(state, now, shape, h):
     """The record under the key, a new one where there is none, or the spare one where there is no
     room."""
-    at = obtain(state, shape, now)
+    at = obtain(state, shape, now, h)
     if unlikely(at == 0):
         at = spare_record(state, shape)
     return at

@@ -4,11 +4,12 @@
 Used by translate (KINDS), memory.py and control (make). Uses the kernels and the memory of each
 kind, and nf, which says what they mean.
 
-How a method is called: kernel(state, [now], [shape], *arguments), where ``state`` is the address
-of its memory, now the time (where ``timed``), shape a constant of the declaration (where
-``shaped``). A key is stored before, packed (nf.keys.pack), from state + KEY on; a flow in it by
-put_flow(state, word, row, frame). A record is an address from which its fields are counted
-(map_memory.offsets, field_bytes); state + SPARE: there is none.
+How a method is called: kernel(state, [now], [shape], [hash], *arguments), where ``state`` is the
+address of its memory, now the time (where ``timed``), shape a constant of the declaration (where
+``shaped``). A key is stored before, packed (nf.keys.pack), from state + KEY on, and its hash is
+map_kernels.hash_of(state, shape); a flow in it by put_flow(state, word, row, frame). A record is an
+address from which its fields are counted (map_rows.offsets, field_bytes); state + SPARE: there is
+none.
 """
 
 from collections.abc import Callable, Mapping

@@ -98,9 +98,9 @@ def bucket_take(state, now, n, rate, burst):
 
 
 @kernel(inline=True)
-def buckets_take(state, now, shape, n, rate, burst):
+def buckets_take(state, now, shape, h, n, rate, burst):
     """As ``bucket_take``, of the bucket under the key; False where there is no room for one."""
-    at = obtain(state, shape, now)
+    at = obtain(state, shape, now, h)
     enough = False
     if likely(at != 0):
         enough = bucket_take(at, now, n, rate, burst)

@@ -60,12 +60,14 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # out, past all stages but those that lead them there; ``altered``: ROW[ROWS] like ``copies``, for
 # rows that a chain changes for one destination. ``payloads``: PLACES places of BUFFER bytes, for
 # whole frames that a function looks into; the next one is number ``npayloads``. What came in has
-# the first ROWS of them, what goes out the next ones, copies the last.
+# the first ROWS of them, what goes out the next ones, copies the last. ``asked``: what a chain
+# finds out about rows before its functions are at work, int64[ROWS][ASKED].
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
     "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered",
-    "payloads", "npayloads", "clone", "bare", "returned"])
+    "payloads", "npayloads", "clone", "bare", "returned", "asked"])
+ASKED = 8
 CLONES = 4 * ROWS  # copies that functions may make of a batch's frames
 PLACES = 2 * ROWS + CLONES
 COPIED = SEGMENTS + 3 * ROWS  # a copy: its head, what is left of the first head, the rest
@@ -221,6 +223,8 @@ class Batch:
                        for name in ("origins", "passed", "mirrors")}
         for name, words in self._lists.items():
             self.record[name] = address_of(words)
+        self._asked = alloc(_BYTE, 8 * ASKED * ROWS)
+        self.record["asked"] = address_of(self._asked)
         self._pieces = alloc(_BYTE, COPIED * SEGMENT)
         self.record["pieces"] = address_of(self._pieces)
         self.address = address_of(self.record)

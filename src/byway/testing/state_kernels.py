@@ -6,7 +6,7 @@ See the function that each one calls. A key is stored by the caller (MapMemory.r
 
 from byway.functions.event_kernels import event_begin, event_bytes, event_end, event_number
 from byway.functions.fields import parse
-from byway.functions.map_kernels import KEY
+from byway.functions.map_kernels import KEY, hash_of
 from byway.functions.map_memory import map_shape
 from byway.functions.map_methods import (
     map_add,
@@ -46,21 +46,21 @@ def map_do(state, now, shape, what, n):
     """Call one of a map's methods (constants above) with ``n``."""
     answer = 0
     if what == GET:
-        answer = map_get(state, now, shape, n)
+        answer = map_get(state, now, shape, hash_of(state, shape), n)
     elif what == HAS:
-        answer = 1 if map_has(state, now, shape) else 0
+        answer = 1 if map_has(state, now, shape, hash_of(state, shape)) else 0
     elif what == SET:
-        answer = 1 if map_set(state, now, shape, n) else 0
+        answer = 1 if map_set(state, now, shape, hash_of(state, shape), n) else 0
     elif what == ADD:
-        answer = map_add(state, now, shape, n)
+        answer = map_add(state, now, shape, hash_of(state, shape), n)
     elif what == DELETE:
-        answer = 1 if map_delete(state, now, shape) else 0
+        answer = 1 if map_delete(state, now, shape, hash_of(state, shape)) else 0
     elif what == FIND:
-        answer = map_find(state, now, shape)
+        answer = map_find(state, now, shape, hash_of(state, shape))
     elif what == PEEK:
-        answer = map_peek(state, now, shape)
+        answer = map_peek(state, now, shape, hash_of(state, shape))
     else:
-        answer = map_make(state, now, shape)
+        answer = map_make(state, now, shape, hash_of(state, shape))
     return answer
 
 
@@ -71,7 +71,7 @@ def map_set_all(state, now, shape, keys, n):
     for k in range(n):
         for word in range(shape & 15):
             st64(state + KEY + 8 * word, ld64(keys + 8 * ((shape & 15) * k + word)))
-        if map_set(state, now, shape, k):
+        if map_set(state, now, shape, hash_of(state, shape), k):
             done += 1
     return done
 
@@ -83,7 +83,7 @@ def map_get_all(state, now, shape, keys, n):
     for k in range(n):
         for word in range(shape & 15):
             st64(state + KEY + 8 * word, ld64(keys + 8 * ((shape & 15) * k + word)))
-        if map_get(state, now, shape, -1) == k:
+        if map_get(state, now, shape, hash_of(state, shape), -1) == k:
             right += 1
     return right
 
@@ -95,7 +95,7 @@ def map_add_held(lock, state, now, shape, keys, n, rounds):
         acquire(lock)
         for k in range(n):
             st64(state + KEY, ld64(keys + 8 * k))
-            map_add(state, now, shape, 1)
+            map_add(state, now, shape, hash_of(state, shape), 1)
         st64_rel(lock, 0)
         for _ in range(100):  # what a worker does without the lock
             pause()
@@ -115,7 +115,7 @@ def ticks_of_get(state, now, keys, n):
     began = rdtsc()
     for k in range(n):
         st64(state + KEY, ld64(keys + 8 * k))
-        total += map_get(state, now, NUMBER, 0)
+        total += map_get(state, now, NUMBER, hash_of(state, NUMBER), 0)
     st64(keys + 8 * n, total)  # it is used
     return rdtsc() - began
 
@@ -127,7 +127,7 @@ def ticks_of_add(state, now, keys, n):
     began = rdtsc()
     for k in range(n):
         st64(state + KEY, ld64(keys + 8 * k))
-        total += map_add(state, now, AGED_NUMBER, 1)
+        total += map_add(state, now, AGED_NUMBER, hash_of(state, AGED_NUMBER), 1)
     st64(keys + 8 * n, total)  # it is used
     return rdtsc() - began
 
@@ -139,7 +139,7 @@ def ticks_of_make(state, now, keys, n):
     for k in range(n):
         for word in range(FLOW_WORDS):
             st64(state + KEY + 8 * word, ld64(keys + 8 * (FLOW_WORDS * k + word)))
-        record = map_make(state, now, FLOW_RECORD)
+        record = map_make(state, now, FLOW_RECORD, hash_of(state, FLOW_RECORD))
         st64(record, ld64(record) + 1)
     return rdtsc() - began
 
@@ -164,7 +164,7 @@ def do_take(state, now, n, rate, burst):
 @kernel(entry=True)
 def do_take_keyed(state, now, shape, n, rate, burst):
     """See ``buckets_take``."""
-    return 1 if buckets_take(state, now, shape, n, rate, burst) else 0
+    return 1 if buckets_take(state, now, shape, hash_of(state, shape), n, rate, burst) else 0
 
 
 @kernel(entry=True)

@@ -43,7 +43,7 @@ def translate(definition: Definition, use: str, files: Mapping[str, str]) -> Blu
     digest = hashlib.sha256(repr(what).encode()).hexdigest()[:16]
     methods = {
         name: Method(f"{name}_{digest}", texts[name].replace(DIGEST, digest),
-                     frozenset(worlds[name].flags))
+                     frozenset(worlds[name].flags), worlds[name].ahead.replace(DIGEST, digest))
         for name in definition.entries}
     return Blueprint(
         use=use, name=definition.name, doc=definition.summary, digest=digest,

@@ -11,6 +11,7 @@ from typing import Any
 from byway import nf
 from byway.functions import blueprint as does
 from byway.functions.instance import INDEX
+from byway.functions.map_kernels import hash_of
 from byway.functions.map_methods import next_frame
 from byway.functions.map_rows import field_bytes, offsets
 from byway.functions.states import KEY, KINDS, SPARE, Method
@@ -104,6 +105,8 @@ def _result(unit: Unit, state: Any, method: Method, holder: Value, words: list[s
         given.append("now")
     if method.shaped:
         given.append(str(KINDS[type(state)].shape(state)))
+    if method.key:
+        given.append(f"{named(unit, hash_of)}({holder.code}, {given[-1]})")
     code = f"{named(unit, method.kernel)}({', '.join([*given, *words])})"
     if not method.result:
         unit.emit(code)

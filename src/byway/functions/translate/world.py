@@ -23,11 +23,13 @@ calls do not: they cost what its lines would, and there are only so many of them
 import ast
 import dataclasses
 import types
+from collections.abc import Sequence
 from typing import Any
 
 from byway.functions import blueprint as does
 from byway.functions.instance import FIRST, I, place
 from byway.functions.translate import calls, comparing, expressions, statements, states
+from byway.functions.translate.ahead import ASK, ASKED, Ahead
 from byway.functions.translate.refused import Refused
 from byway.functions.translate.unit import Unit
 from byway.functions.translate.values import NONE, Value
@@ -69,6 +71,7 @@ class World:
         self.problems: list[Problem] = []
         self.flags: set[str] = set()
         self.kernels: list[str] = []
+        self.ahead = ""  # the entry's, that asks its maps for a whole batch (ahead.py)
         self._reasons = reasons
         self._files = files
         self._imports: dict[str, str] = {"kernel": "byway.machine.jit"}
@@ -224,14 +227,24 @@ class World:
         name = f"{function.__name__}_{number}{DIGEST}"
         short = len(unit.lines) < _SHORT and unit.size < _INLINED
         inline = "(inline=True)" if short or not self._open else ""
-        self.kernels.append("\n".join([
-            f"@kernel{inline}", f"def {name}({', '.join(parameters)}):", *unit.lines]))
+        lines = unit.lines
+        if not self._open and not self.problems and (asking := Ahead(lines)).lines:
+            self.use("byway.functions.map_kernels", ASK)
+            self.ahead, lines = f"{name}_ahead", asking.kernel
+            self._add("(inline=True)", self.ahead, parameters, asking.lines)
+            parameters = [*parameters, ASKED]
+        self._add(inline, name, parameters, lines)
         if unit.faulty:
             self.flags |= {does.FAULTY, does.STATEFUL}
         if unit.reshapes:
             self.flags.add(does.RESHAPES)
         return Made(name, unit.result or NONE, unit.faulty, unit.reshapes, unit.rounds,
                     len(unit.lines) + unit.size if short else 0, source, unit.counts, spends)
+
+    def _add(self, inline: str, name: str, parameters: Sequence[str],
+             lines: Sequence[str]) -> None:
+        self.kernels.append("\n".join([
+            f"@kernel{inline}", f"def {name}({', '.join(parameters)}):", *lines]))
 
     def _fall_off(self, unit: Unit, source: ast.FunctionDef) -> None:
         """The last line is reached: right in what returns nothing."""
