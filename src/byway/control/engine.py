@@ -24,7 +24,6 @@ import os
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 from byway.control.actions import (
     Action,
@@ -40,13 +39,13 @@ from byway.control.actions import (
     RemovePort,
     SetUnderlay,
 )
+from byway.control.engine_shown import ShownEngine
 from byway.control.heard import Heard
 from byway.control.model import NetworkConfig, PortConfig, SwitchConfig
 from byway.control.networks import Network
 from byway.control.opening import PORT_CLASSES, Unopened
 from byway.control.overlay import Overlay
 from byway.control.policy import Policy
-from byway.control.port_host import PortHost
 from byway.control.problem import EngineError
 from byway.machine import sigbus
 from byway.machine.clock import tsc
@@ -59,7 +58,7 @@ AHEAD_SECONDS = 30.0  # until code is made that may be needed later
 STALL_SECONDS = 0.05  # a worker that ends no pass for so long hangs in a system call
 
 
-class Engine(PortHost):
+class Engine(ShownEngine):
     """A switch that runs. ``loop`` is the control thread's event loop."""
 
     def __init__(self, switch: SwitchConfig, loop: asyncio.AbstractEventLoop) -> None:
@@ -143,9 +142,11 @@ class Engine(PortHost):
         self.open_waiting()
 
     def open_waiting(self) -> None:
-        """Try again to open ports that could not be opened. Pauses no worker."""
+        """Try again to open ports that could not be opened, and shut those that lack a guard which
+        cannot be had. Pauses no worker."""
         with self.together():
             self._unopened.open_held()
+            self._unopened.shut(self._ports[name] for name in self.functions.unguarded())
         for again in self._unopened.again(self.overlay.tunnels.config):
             self.apply(again)
 
@@ -340,61 +341,3 @@ class Engine(PortHost):
         """A port was attached, or detached: its addresses are here, or not."""
         (self.overlay.port_up if there else self.overlay.port_down)(port)
         self.policy.services.placed(port)
-
-    def number(self, name: str) -> int:
-        """The number of a port, -1 where there is none of that name."""
-        return self._ports[name].index if name in self._ports else -1
-
-    def port_named(self, name: str) -> Port:
-        """The port that an underlay goes by (EngineError: there is none of that name)."""
-        return self._port(name)
-
-    def _port(self, name: str) -> Port:
-        if name not in self._ports:
-            raise EngineError(f'there is no port "{name}"', "see `byway port list`")
-        return self._ports[name]
-
-    # ------------------------------------------------------------ what there is
-    def ports(self) -> list[dict[str, Any]]:
-        """State and counters of every port, in the order of their making."""
-        return [port.status() for port in self._ports.values()]
-
-    def networks(self) -> list[dict[str, Any]]:
-        """Every network with the names of its ports."""
-        return self._networks.shown()
-
-    def port(self, name: str) -> dict[str, Any]:
-        """State and counters of one port (EngineError: there is none of that name)."""
-        return self._port(name).status()
-
-    def network(self, name: str) -> dict[str, Any]:
-        """One network with the names of its ports (EngineError: there is none of that name)."""
-        return self._networks.show(self._networks[name])
-
-    def fdb(self, network: str | None) -> list[dict[str, Any]]:
-        """The learned addresses of one network, or of all; ``age`` in seconds."""
-        return self._networks.learned(network, self.overlay.names)
-
-    def hosts(self) -> list[dict[str, Any]]:
-        """Every other host with its address, its networks and counters."""
-        return self.overlay.hosts()
-
-    def underlay(self) -> dict[str, Any] | None:
-        """What carries the tunnels, with what it dropped; None: there is none."""
-        return self.overlay.underlay.status() if self.overlay.underlay else None
-
-    def population(self, network: str | None) -> list[dict[str, Any]]:
-        """Who is known to be where, in one network or in all."""
-        return self.overlay.known(network)
-
-    def connections(self, port: str | None, limit: int) -> list[dict[str, Any]]:
-        """The connections of one port, or of all; at most so many."""
-        return self.policy.connections(port, limit)
-
-    def workers(self) -> list[dict[str, Any]]:
-        """The counters of every worker, and the ports that it receives from."""
-        return [{
-            **worker.statistics(),
-            "ports": [p.name for p in self._plans.attached if k in self._assignment.workers_of(p)],
-            "cycles_per_second": round(self._hz),
-        } for k, worker in enumerate(self._workers)]

@@ -15,10 +15,11 @@ from typing import Any
 
 from byway.control.function_events import Rings
 from byway.control.function_listeners import Listeners
+from byway.control.function_places import Place
 from byway.control.function_steps import Direction, Placed, Way
 from byway.control.function_tables import Desk
 from byway.control.function_trace import trace
-from byway.control.functions import Functions, Place, Watched
+from byway.control.functions import Functions, Watched
 from byway.control.problem import ConfigError, EngineError, NotThere, nearest
 from byway.functions.blueprint import Blueprint
 from byway.machine.clock import tsc
@@ -42,12 +43,13 @@ class AnsweringFunctions(Functions):
 
     def show(self, name: str) -> dict[str, Any]:
         """One instance, with what is known of its code and state as well."""
-        every = self._every()
-        if name not in every:
+        placed = self._one(name)
+        if placed is None:
+            every = self._every()
             listed = ", ".join(list(every)[:8]) or "none"
             raise NotThere(f'there is no network function "{name}"',
                            nearest(name, every) or f"there are: {listed}")
-        found = self._shown(name, every[name])
+        found = self._shown(name, placed)
         if name in self.instances:
             instance = self.instances[name]
             found["states"] = {state: memory.stats() for state, memory in instance.states.items()}
@@ -55,15 +57,21 @@ class AnsweringFunctions(Functions):
                 found["listener"] = self._listeners.shown[name]
             found["now"] = int(int(tsc()) * _SECOND / self._hz)
             found["since_1970"] = time.time()
-        return self._declared(self.library.blueprints.get(every[name].use)) | found
+        return self._declared(self.library.blueprints.get(placed.use)) | found
 
     def _every(self) -> dict[str, Placed]:
         """All that are wanted, by name."""
         found = {name: Placed(name, config.use, None) for name, config in self.named.items()}
-        for fitted in self._fitted.values():
-            found.update((one.name, one) for way in fitted.ways for one in way.placed
-                         if one.name not in found)
+        for one in self.places.every():
+            found.setdefault(one.name, one)
         return found
+
+    def _one(self, name: str) -> Placed | None:
+        """One that is wanted."""
+        if name in self.named:
+            return Placed(name, self.named[name].use, None)
+        return next((one for fitted in self.places.standing(name) for one in fitted.placed
+                     if one.name == name), None)
 
     def _shown(self, name: str, placed: Placed) -> dict[str, Any]:
         blueprint = self.library.blueprints.get(placed.use)
@@ -83,8 +91,8 @@ class AnsweringFunctions(Functions):
         if problems := self.library.problems.get(use):
             return str(problems[0])
         said = (fitted.problem or self._unbuilt.get(way.order, "")
-                for fitted in self._fitted.values() if not fitted.complete
-                for way in fitted.ways for one in way.placed if one.name == name)
+                for fitted in self.places.standing(name) if not fitted.complete
+                for way in fitted.ways)
         return self._wrong.get(name) or next(filter(None, said), "")
 
     @staticmethod
@@ -208,8 +216,8 @@ class AnsweringFunctions(Functions):
     def _way(self, port: str, direction: Direction) -> tuple[Place, Way]:
         """The functions for frames of a port's own network. EngineError: there are none, or they
         are not there yet."""
-        place = next((place for place in self._fitted if place[0] == port), None)
-        way = self._fitted[place].ways[direction == "tx"] if place else Way(direction, ())
+        place, fitted = next(iter(self.places.of_port(port)), (None, None))
+        way = fitted.ways[direction == "tx"] if fitted else Way(direction, ())
         if place is None or not any(self._takes_part(one, direction) for one in way.placed):
             raise EngineError(f'port "{port}" has no chain for frames that go {_WAYS[direction]}',
                               f"add a function with `byway nf add FUNCTION --port {port}`")

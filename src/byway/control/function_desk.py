@@ -19,6 +19,7 @@ class FunctionDesk(Protocol):
     """Belongs to the control thread. EngineError: there is none of that name, or it refuses."""
 
     changing: asyncio.Lock
+    removing: set[str]  # instances that the change under way is to remove
 
     def needs_building(self, needs: Needs) -> bool:
         """Must something be built before a change that needs this?"""

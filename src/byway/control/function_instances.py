@@ -30,6 +30,7 @@ class _Held:
 
     instance: "Instance"
     tables: Tables = ()
+    ports: tuple[str, ...] = ()  # that its parameters name
 
 
 class Instances:
@@ -41,6 +42,7 @@ class Instances:
         self._hz = hz
         self._by_name: dict[str, _Held] = {}
         self._naming: dict[str, set[str]] = {}  # names of instances by the port they speak of
+        self._of_code: dict[str, dict[str, dict[str, None]]] = {}  # names, by use and digest
         self._gone: list[tuple[str, _Held]] = []  # others have taken their names
         self.on_close: Callable[[Any], None] = lambda state: None  # its memory is given back
         self._replaced: list[tuple["Instance", "Instance"]] = []  # new, old: to be added up
@@ -111,8 +113,8 @@ class Instances:
             self._replaced.append((made, held.instance))
         elif held:
             self._gone.append((name, held))
-        self._by_name[name] = _Held(made, tables)
-        self._note_ports(name)
+        self._take_away(name)
+        self._give(name, _Held(made, tables))
 
     def _change(self, name: str, held: _Held, given: Values, tables: Tables) -> None:
         """Other parameters, or other rows in tables, for one that is there."""
@@ -134,17 +136,47 @@ class Instances:
         for entry in self._gone:
             if entry[0] == name and _is_of(entry[1], blueprint):
                 self._gone.remove(entry)
-                self._gone.append((name, self._by_name[name]))
-                self._by_name[name] = entry[1]
-                self._note_ports(name)
+                if held := self._take_away(name):
+                    self._gone.append((name, held))
+                self._give(name, entry[1])
                 return entry[1]
         return None
 
     def drop(self, name: str) -> None:
         """It is wanted no longer, and no worker is in it; it may be gone already."""
-        if name in self._by_name:
-            self._forget_ports(name)
-            self._close(self._by_name.pop(name).instance.states.values())
+        if held := self._take_away(name):
+            self._close(held.instance.states.values())
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Some have other names; who had one of those gets one that became free."""
+        others = [name for name in names.values() if name not in names]
+        free = [name for name in names if name not in names.values()]
+        every = {**names, **dict(zip(others, free, strict=True))}
+        held = {other: one for name, other in every.items() if (one := self._take_away(name))}
+        for name, one in held.items():
+            for state in one.instance.states.values():
+                self.on_close(state)  # who listens to it knows it by another name
+            self._give(name, one)
+        self._gone = [(every.get(name, name), one) for name, one in self._gone]
+
+    def _give(self, name: str, held: _Held) -> None:
+        """It has this name from now on."""
+        self._by_name[name] = held
+        code = held.instance.blueprint
+        self._of_code.setdefault(code.use, {}).setdefault(code.digest, {})[name] = None
+        self._note_ports(name)
+
+    def _take_away(self, name: str) -> _Held | None:
+        """Nothing has this name any more; -> what had it."""
+        held = self._by_name.pop(name, None)
+        if held:
+            self._forget_ports(name, held)
+            code = held.instance.blueprint
+            codes = self._of_code[code.use]
+            del codes[code.digest][name]
+            if not codes[code.digest]:
+                del codes[code.digest]
+        return held
 
     def _close(self, states: Iterable[Any]) -> None:
         for state in states:
@@ -174,17 +206,20 @@ class Instances:
 
     def _note_ports(self, name: str) -> None:
         """Which ports the parameters of an instance name."""
-        self._forget_ports(name)
-        instance = self._by_name[name].instance
-        for parameter, value in instance.parameters.items():
-            if value and instance.blueprint.parameters[parameter]["kind"] == "port":
-                self._naming.setdefault(str(value), set()).add(name)
+        held = self._by_name[name]
+        self._forget_ports(name, held)
+        declared = held.instance.blueprint.parameters
+        held.ports = tuple({str(value) for parameter, value in held.instance.parameters.items()
+                            if value and declared[parameter]["kind"] == "port"})
+        for port in held.ports:
+            self._naming.setdefault(port, set()).add(name)
 
-    def _forget_ports(self, name: str) -> None:
-        for port, names in list(self._naming.items()):
-            names.discard(name)
-            if not names:
+    def _forget_ports(self, name: str, held: _Held) -> None:
+        for port in held.ports:
+            self._naming[port].discard(name)
+            if not self._naming[port]:
                 del self._naming[port]
+        held.ports = ()
 
     def expire(self) -> None:
         """Have tables give back the memory of what has aged out."""
@@ -204,13 +239,17 @@ class Instances:
     def outgrown(self, blueprints: Mapping[str, Blueprint]) -> Iterator[Problem]:
         """What is wrong with the parameters that instances have, for code that is to take the place
         of theirs."""
-        for name, held in self._by_name.items():
-            new = blueprints.get(held.instance.blueprint.use)
-            if new and new.digest != held.instance.blueprint.digest:
-                yield from self.check(name, new, held.instance.given)
-                for table in dict(held.tables).keys() - new.states.keys():
-                    yield Problem(name, f'its new code has no table "{table}"',
-                                  "take the table out of its [[function]] first")
+        for use, new in blueprints.items():
+            for digest, names in self._of_code.get(use, {}).items():
+                for name in names if digest != new.digest else ():
+                    yield from self._outgrown(name, new)
+
+    def _outgrown(self, name: str, new: Blueprint) -> Iterator[Problem]:
+        held = self._by_name[name]
+        yield from self.check(name, new, held.instance.given)
+        for table in dict(held.tables).keys() - new.states.keys():
+            yield Problem(name, f'its new code has no table "{table}"',
+                          "take the table out of its [[function]] first")
 
 
 def _is_of(held: _Held, blueprint: Blueprint) -> bool:

@@ -10,10 +10,11 @@ directions with one state.
 
 A function that has no name of its own is called after whose chain it is in: "vm1/RateGuard", or
 "net:blue/RateGuard"; where there are several of one name, the second is "vm1/RateGuard.2". It keeps
-its state as long as it has the same name and comes from the same place.
+its state as long as it stands in that chain, also where another one goes or comes before it, and
+its name becomes another one.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 from byway.control.chains import Values, parse_step, short_name
@@ -93,3 +94,37 @@ def ways(port: PortConfig, network: NetworkConfig, use_of: UseOf) -> tuple[Way, 
     common = of_network(network, use_of)
     back = [one._replace(own=True) for one in reversed([*chain, *common])]
     return Way("rx", (*chain, *common)), Way("tx", (*back, *chain_tx))
+
+
+def own_of(owner: str, wanted: tuple[Way, Way]) -> tuple[Placed, ...]:
+    """Those that are called after a port or network, in the order that its chains say."""
+    rx, tx = wanted
+    every = (*rx.placed, *(one for one in tx.placed if not one.own))
+    return tuple(one for one in every
+                 if one.given is not None and one.name.rpartition("/")[0] == owner)
+
+
+def renamed(before: Sequence[Placed], after: Sequence[Placed],
+            going: Collection[str] = ()) -> dict[str, str]:
+    """Which of those that were in a chain has which name in the chain that it has become: one
+    function may stand there several times. It is the one at the same place with the same
+    parameters, else one with the same parameters, else one of the same function. ``going``: those
+    that are none of the new ones."""
+    old = {number: one for number, one in enumerate(before) if one.name not in going}
+    new = dict(enumerate(after))
+    found: dict[str, str] = {}
+
+    def pair(alike: Callable[[int, int], bool]) -> None:
+        for n in list(new):
+            k = next((k for k in old if alike(k, n)), None)
+            if k is not None:
+                found[old.pop(k).name] = new.pop(n).name
+
+    pair(lambda k, n: k == n and _said(old[k]) == _said(new[n]))
+    pair(lambda k, n: _said(old[k]) == _said(new[n]))
+    pair(lambda k, n: old[k].use == new[n].use)
+    return {name: other for name, other in found.items() if name != other}
+
+
+def _said(one: Placed) -> tuple[str, Values | None]:
+    return one.use, one.given

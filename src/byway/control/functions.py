@@ -2,7 +2,7 @@
 """Network functions of a running switch: their instances, and what each port's frames go through.
 
 Used by policy (which puts chains into the stages of ports), wanted and the API. Uses the library of
-code, function_steps and byway.functions, which has instances and chains in memory.
+code, function_places, function_steps and byway.functions, which has instances and chains in memory.
 
 Theory of operation
 -------------------
@@ -37,7 +37,16 @@ from byway.control.function_builder import Unbuilt, again, in_parts
 from byway.control.function_instances import Instances
 from byway.control.function_library import Built, Library
 from byway.control.function_needs import Needs
-from byway.control.function_steps import Order, Placed, Way, ways
+from byway.control.function_places import Fitted, Place, Places
+from byway.control.function_steps import (
+    Order,
+    Placed,
+    Way,
+    network_owner,
+    own_of,
+    renamed,
+    ways,
+)
 from byway.control.model import FunctionConfig, NetworkConfig, PortConfig
 from byway.control.problem import ConfigError, EngineError, NotThere, Problem, nearest
 from byway.functions.blueprint import Blueprint
@@ -46,24 +55,6 @@ if TYPE_CHECKING:
     from byway.functions.memory import Chain
 
 EXPIRE_SECONDS = 60  # between two looks at what has aged out
-Place = tuple[str, str]  # a port and a network of it, by name
-
-
-@dataclass(frozen=True)
-class _Fitted:
-    """What frames of a port go through, that are of one network. ``complete``: the chains are what
-    is wanted of them; else those that were there before, with instances called ``kept``."""
-
-    ways: tuple[Way, Way]
-    chains: "tuple[Chain | None, Chain | None]"
-    complete: bool
-    kept: tuple[str, ...] = ()
-    problem: str = ""  # why not, where it is no matter of building
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The instances that stand there."""
-        return (*(one.name for way in self.ways for one in way.placed), *self.kept)
 
 
 @dataclass(frozen=True)
@@ -85,8 +76,8 @@ class Functions:
         self.library = library or Library()
         self.instances = Instances(number, hz)
         self.named: dict[str, FunctionConfig] = {}
-        self._fitted: dict[Place, _Fitted] = {}
-        self._places: dict[str, dict[Place, None]] = {}  # where an instance stands, by its name
+        self.places = Places()
+        self._own: dict[str, tuple[Placed, ...]] = {}  # by whose chain: what is called after it
         self._lacking: dict[Order | str, None] = {}  # orders, and uses that are in none
         self._task: asyncio.Task[None] | None = None
         self._loose: set[str] = set()  # instances that may be wanted no longer
@@ -96,6 +87,7 @@ class Functions:
         self._seconds = 0
         self._traced: dict[tuple[Place, Order], Watched] = {}  # while somebody looks
         self.changing = asyncio.Lock()
+        self.removing: set[str] = set()  # instances that the change under way is to remove
         self.refit: Callable[[Iterable[str]], None] = lambda ports: None
         self.settle: Callable[[], None] = lambda: None
         self.ready: Callable[[], None] = lambda: None  # ports may have become able to be opened
@@ -106,11 +98,13 @@ class Functions:
         """
         place = port.name, network.name
         wanted = ways(port, network, self._use_of)
-        before = self._fitted.get(place)
+        before = self.places.get(place)
         if before is None and not any(way.placed for way in wanted):
             return {}
+        for owner in (port.name, network_owner(network.name)):
+            self._name_anew(owner, wanted)
         fitted = self._fit(place, wanted, before)
-        self._stand(place, before, fitted)
+        self._loose.update(self.places.put(place, fitted))
         rx, tx = fitted.chains
         kept += [chain for chain in fitted.chains if chain]
         return {"chain_rx": rx.address if rx else 0, "chain_tx": tx.address if tx else 0}
@@ -118,14 +112,14 @@ class Functions:
     def _use_of(self, name: str) -> str:
         return self.named[name].use
 
-    def _fit(self, place: Place, wanted: tuple[Way, Way], before: _Fitted | None) -> _Fitted:
+    def _fit(self, place: Place, wanted: tuple[Way, Way], before: Fitted | None) -> Fitted:
         old = before.chains if before else (None, None)
         kept = () if before is None else before.names if before.complete else before.kept
         try:
             if lacking := [way.order for way in wanted
                            if way.placed and self.library.lacks(way.order)]:
                 self._lack(lacking)
-                return _Fitted(wanted, old, complete=False, kept=kept)
+                return Fitted(wanted, old, complete=False, kept=kept)
             made = (self._chain(place, wanted[0], old[0]), self._chain(place, wanted[1], old[1]))
         except EngineError as error:
             problem = error
@@ -134,10 +128,10 @@ class Functions:
             problem = EngineError(f"its chain cannot be had: {type(error).__name__}: {error}",
                                   "see what the switch has said")
         else:
-            return _Fitted(wanted, made, complete=True)
+            return Fitted(wanted, made, complete=True)
         if before is None or before.ways != wanted:
             self._refused = problem
-        return _Fitted(wanted, old, complete=False, kept=kept, problem=str(problem))
+        return Fitted(wanted, old, complete=False, kept=kept, problem=str(problem))
 
     def _failed(self, what: str, error: Exception) -> None:
         """Something went wrong that nobody foresaw."""
@@ -167,34 +161,38 @@ class Functions:
         return self.instances.have(placed.name, self.library.blueprints[placed.use], given,
                                    config.tables if config else ())
 
-    def _stand(self, place: Place, before: _Fitted | None, after: _Fitted | None) -> None:
-        """Note what stands there now."""
-        for name in before.names if before else ():
-            self._places[name].pop(place, None)
-            self._loose.add(name)
-        for name in after.names if after else ():
-            self._places.setdefault(name, {})[place] = None
-        if after:
-            self._fitted[place] = after
-        elif before:
-            del self._fitted[place]
+    def _name_anew(self, owner: str, wanted: tuple[Way, Way]) -> None:
+        """Those in a chain go on with their state where the change gives them another name."""
+        own = own_of(owner, wanted)
+        before = self._own.get(owner, ())
+        if own != before:
+            self.instances.rename(renamed(before, own, self.removing))
+            self._own[owner] = own
 
     def leave(self, port: PortConfig) -> None:
         """A port is gone."""
-        for place in [(port.name, network) for network in port.networks]:
-            self._stand(place, self._fitted.get(place), None)
+        for network in port.networks:
+            self._loose.update(self.places.put((port.name, network), None))
 
     def why_shut(self, port: PortConfig) -> str:
         """Why a port must not be opened now; empty: it may be."""
-        for network in port.networks:
-            fitted = self._fitted.get((port.name, network))
-            if fitted is None or fitted.complete:
-                continue
-            for way in fitted.ways:
-                if failed := self._cannot(way.order):
-                    return f"its chain cannot be built: {failed}"
-            return fitted.problem or "its chain is being built"
+        for _, fitted in self.places.of_port(port.name):
+            if not fitted.complete:
+                return self._in_the_way(fitted) or "its chain is being built"
         return ""
+
+    def _in_the_way(self, fitted: Fitted) -> str:
+        """Why chains are not there; empty: they are being built."""
+        for way in fitted.ways:
+            if failed := self._cannot(way.order):
+                return f"its chain cannot be built: {failed}"
+        return fitted.problem
+
+    def unguarded(self) -> list[str]:
+        """Ports that have no chain, and cannot have the one that is wanted."""
+        return list(dict.fromkeys(port for port, fitted in self.places.lacking()
+                                  if not any(fitted.chains) and not fitted.kept
+                                  and self._in_the_way(fitted)))
 
     def _cannot(self, order: Order) -> str:
         """Why an order cannot be built; empty: that is not known."""
@@ -203,7 +201,7 @@ class Functions:
 
     def having(self, name: str) -> list[str]:
         """The ports whose frames go through the instance."""
-        return list(dict.fromkeys(port for port, _ in self._places.get(name, ())))
+        return self.places.ports(name)
 
     # ------------------------------------------------------------ functions with a name
     def carry_out(self, action: Action) -> None:
@@ -255,20 +253,26 @@ class Functions:
             raise refused
         loose, self._loose = self._loose, set()
         for name in loose:
-            if not self._places.get(name):
-                self._places.pop(name, None)
-                if name not in self.named:
-                    self.instances.drop(name)
+            if not self.places.stands(name) and name not in self.named:
+                self.instances.drop(name)
+                self._forget(name)
         if self.instances.leaving:
             self.settle()
             self.instances.add_up()
+
+    def _forget(self, name: str) -> None:
+        """Nobody is called so any more."""
+        owner = name.rpartition("/")[0]
+        own = tuple(one for one in self._own.pop(owner, ()) if self.places.stands(one.name))
+        if own:
+            self._own[owner] = own
 
     def tick(self) -> None:
         """Once a second; tables are looked through once a minute."""
         self._seconds += 1
         if self._seconds % EXPIRE_SECONDS == 0:
             self.instances.expire()
-            self.library.forget(self._orders_of(self.library.blueprints))
+            self.library.forget(self.places.orders(self.library.blueprints))
 
     # ------------------------------------------------------------ building
     def needs_building(self, needs: Needs) -> bool:
@@ -280,7 +284,7 @@ class Functions:
         follows. ``changing`` is held. ConfigError: something cannot be built, EngineError: nothing
         can; all is as it was."""
         built = await self.library.build(
-            {*needs.orders, *self._orders_of(needs.fresh)}, needs.fresh)
+            {*needs.orders, *self.places.orders(needs.fresh)}, needs.fresh)
         if problems := (built.every_problem() or list(self.instances.outgrown(built.blueprints))
                         or self._unfit(needs, built.blueprints)):
             raise ConfigError(problems)
@@ -311,13 +315,12 @@ class Functions:
         async with self.changing:
             before = {use: one.digest for use, one in self.library.blueprints.items()}
             every = {name: config.use for name, config in self.named.items()}
-            every.update((one.name, one.use) for fitted in self._fitted.values()
-                         for way in fitted.ways for one in way.placed)
+            every.update((one.name, one.use) for one in self.places.every())
             if unknown := [name for name in names if name not in every]:
                 raise NotThere(f'there is no network function "{unknown[0]}"',
                                nearest(unknown[0], every) or "see `byway nf list`")
             uses = {use for name, use in every.items() if not names or name in names}
-            built = await again(self.library, self._orders_of(uses), uses)
+            built = await again(self.library, self.places.orders(uses), uses)
             if problems := [problem for use, some in built.problems.items() if use in before
                             for problem in some] or list(
                                 self.instances.outgrown(built.blueprints)):
@@ -329,26 +332,19 @@ class Functions:
             raise ConfigError(built.every_problem())
         return changed
 
-    def _orders_of(self, uses: Collection[str]) -> set[Order]:
-        """The chains that have one of these in them."""
-        return {way.order for fitted in self._fitted.values() for way in fitted.ways
-                if any(one.use in uses for one in way.placed)}
-
     def _take(self, built: Built) -> None:
         """Have what was built, and all that uses it follow."""
         changed = self.library.install(built)
         for order in built.orders:
             self._unbuilt.pop(order, None)
-        ports = [port for (port, _), fitted in self._fitted.items()
-                 if not fitted.complete or any(
-                     use in changed for way in fitted.ways for use, _ in way.order.steps)]
-        for config in self.named.values():
+        ports = self.places.to_refit(changed)
+        for config in self.named.values() if changed else ():
             if config.use in changed:
                 try:
                     self._have(config)
                 except EngineError as error:  # the others shall not wait for this one
                     self._wrong[config.name] = str(error)
-        self.refit(dict.fromkeys(ports))
+        self.refit(ports)
         self._refused = None  # nobody is there to be told: ports and instances say it
         self.finish()
         self.ready()
@@ -391,7 +387,7 @@ class Functions:
             await asyncio.wait([self._task])
         said = [str(problem) for some in self.library.problems.values() for problem in some]
         said += [f"{order.steps[-1][0]}: {why}" for order, why in self._unbuilt.items()]
-        said += [fitted.problem for fitted in self._fitted.values() if fitted.problem]
+        said += self.places.problems()
         return list(dict.fromkeys([*said, *self._wrong.values()]))
 
     def close(self) -> None:

@@ -4,7 +4,7 @@
 Used by the engine. Uses every kind of port.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from byway.control.actions import Action, AddPort, RemovePort, SetUnderlay
 from byway.control.model import KINDS, UnderlayConfig
@@ -41,8 +41,8 @@ def open_port(port: Port) -> None:
 
 
 class Unopened:
-    """Ports that are there but could not be opened, or must not be, in turn. ``why_shut``: why a
-    port must not be opened now; empty: it may be."""
+    """Ports that are there but could not be opened, or must not be open, in turn. ``why_shut``: why
+    a port must not be opened now; empty: it may be."""
 
     def __init__(self, why_shut: Callable[[Port], str] = lambda port: "") -> None:
         self._why_shut = why_shut
@@ -62,6 +62,14 @@ class Unopened:
             if not patient:
                 raise
             port.state, port.reason = "down", str(why)
+            self._ports[port.name] = port
+
+    def shut(self, ports: Iterable[Port]) -> None:
+        """Close those that must not be open any more, and say why; they are opened anew when they
+        may be."""
+        for port in [port for port in ports if port.name not in self._ports]:
+            port.close()
+            port.state, port.reason = "down", self._why_shut(port)
             self._ports[port.name] = port
 
     def discard(self, name: str) -> None:

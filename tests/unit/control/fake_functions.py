@@ -23,6 +23,7 @@ class FakeFunctions:
     def __init__(self, parts: Callable[[], dict[Key, Part]]) -> None:
         self._parts = parts
         self.changing = asyncio.Lock()
+        self.removing: set[str] = set()
         self.gate: asyncio.Event | None = None
         self.known: set[str] = set()
         self.broken: set[str] = set()

@@ -147,5 +147,5 @@ def test_of_a_chain_that_never_was_nothing_is_kept(lab: Lab) -> None:
     functions = lab.switch.engine.functions
     for _ in range(3):
         lab.switch.call(functions.refit, ["vm1"])
-    (fitted,) = functions._fitted.values()
+    ((_, fitted),) = functions.places.of_port("vm1")
     assert sorted(fitted.names) == ["vm1/Guard", "vm1/Guard", "x", "x"]  # both ways

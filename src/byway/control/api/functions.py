@@ -53,6 +53,7 @@ class FunctionsApi:
     async def patch_function(self, name: str, request: Request) -> Response:
         """Change parameters of an instance, from the next frame on. Pauses no worker."""
         given = _section(await read_body(request), "parameters", dict)
+        self._functions.show(name)
         await self._wanted.alter_built(with_given(self._wanted.has.parts, name, given))
         return JSONResponse(self._functions.show(name))
 
@@ -60,7 +61,12 @@ class FunctionsApi:
         """Remove an instance from all chains; one with a name of its own as well.
 
         Pauses no worker."""
-        await self._wanted.alter_built(without(self._wanted.has.parts, name))
+        self._functions.show(name)
+        self._functions.removing.add(name)  # and no other of the same function
+        try:
+            await self._wanted.alter_built(without(self._wanted.has.parts, name))
+        finally:
+            self._functions.removing.discard(name)
         return Response(status_code=204)
 
     async def reload_functions(self, request: Request) -> Response:
