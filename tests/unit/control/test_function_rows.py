@@ -72,7 +72,8 @@ def test_wrong_rows(lab: Lab, table: str, rows: Any, sentence: str) -> None:
     for method in ("PUT", "PATCH"):
         refused = ask(lab, method, table, {"rows": rows}, status=422)
         assert refused["problem"].startswith(f"vm1/Guard: {table}: ")
-        assert sentence in f"{refused['problem']}; {refused['fix']}"
+        assert refused["problems"] == [f"{refused['problem']}; {refused['fix']}"]
+        assert sentence in refused["problems"][0]
     assert ask(lab, "GET", table, status=200) == before
 
 

@@ -47,8 +47,9 @@ def add_error_handlers(app: FastAPI) -> None:
             }, 422)
         if isinstance(error, EngineError):
             status, word = next((said for kind, said in _ENGINE.items() if isinstance(error, kind)))
+            body = {"error": word, "problem": error.problem, "fix": error.fix}
             return JSONResponse(
-                {"error": word, "problem": error.problem, "fix": error.fix}, status)
+                {**body, "problems": [str(error)]} if status == 422 else body, status)
         if isinstance(error, RequestValidationError):  # of the query: bodies have parsers
             found = [Problem(str(one["loc"][-1]), f"is {shown(one['input'])}", one["msg"])
                      for one in error.errors()]
