@@ -60,9 +60,10 @@ class Both:
         return value
 
 
-def tables(harness: Harness, plain: nf.Plain, names: Iterable[str]) -> tuple[Any, Any]:
-    """What is in tables of the first function, as users see it: translated, and plain."""
-    states, thing = harness.instances[0].states, plain.instances[0]
+def tables(harness: Harness, plain: nf.Plain, names: Iterable[str],
+           number: int = 0) -> tuple[Any, Any]:
+    """What is in tables of a function of a chain, as users see it: translated, and plain."""
+    states, thing = harness.instances[number].states, plain.instances[number]
     return ({name: {str(row["key"]): row["value"] for row in states[name].dump()}
              for name in names}, {name: _shown(getattr(thing, name)) for name in names})
 

@@ -21,7 +21,12 @@ _TESTS = ("frame.is_tcp", "frame.is_udp", "frame.is_ipv6", "frame.has_vlan", "se
           "self.limits.take(1, 0, 5)", "1 in self.words", "(3, 4) in self.pairs")
 _SHAPES = ("frame.pop_vlan()", "frame.push_vlan(7)", "frame.swap_ip()", "frame.set_u8(20, 3)",
            "frame.resize({n} & 0x1FF)", "frame.decapsulate(({n} & 7) * 4)",
-           "a ^= self.tagged(frame)")
+           "a ^= self.tagged(frame)", "frame.send_copy(({n} & 3) - 1)", "frame.fix()",
+           "frame.swap_eth()", "frame.swap_l4()", "frame.replace_l3({n} & 60, ({n} & 15) * 4)",
+           "frame.eth_type = 0x800 if {t} else 0x86DD", "frame.tcp_data_offset = {n} & 15",
+           "frame.payload.set_u16({n} & 0xFF, {n})", "a ^= frame.payload.u16({n} & 0xFF)",
+           "frame.set_u16({n} & 0x3F, {n})", "a ^= frame.u32({n} & 0x7F) & 0xFFFF",
+           "frame.ipv6_src = six", "frame.icmp_type = {n} & 15", "a ^= frame.flow_hash & 0xFF")
 _EFFECTS = (
     "self.sums[{n} & 7] += {n} & 0xFF", "self.sums[{n} & a] = {n}", "self.small[{n} & 7] = {n}",
     "self.hits.add({n} & 15)", "self.words.set({n} & 3, {n})", "self.words.add({n} & 3)",
@@ -113,8 +118,9 @@ class Program:
         lines += self.block(0, 6)
         lines.append(self._random.choice((
             "return nf.PASS", 'return nf.DROP("odd") if a & 1 else nf.PASS',
-            "return self.judge(frame, a)", "return nf.MIRROR(4)", "return nf.REPLY",
-            "return nf.CLONE(3) if b < c else nf.PASS")))
+            "return self.judge(frame, a)", "return nf.MIRROR((a & 7) - 1)",
+            "return nf.REPLY if a & 4 else nf.PASS", "return nf.CLONE(3) if b < c else nf.PASS",
+            "return nf.REDIRECT((b & 7) - 1) if a & 8 else nf.PASS")))
         return "\n".join(lines)
 
     def block(self, depth: int, most: int) -> list[str]:

@@ -6,8 +6,10 @@ Interpreted there are many functions with few frames each; compiled (a second fo
 many frames.
 """
 
-from itertools import chain
+import itertools
+import random
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -20,6 +22,7 @@ from tests.conftest import INTERPRETED
 from tests.oracles.function_programs import METHODS, Program
 
 PROGRAMS, FRAMES = (60, 25) if INTERPRETED else (3, 400)
+CHAINS = 30 if INTERPRETED else 1
 TABLES = ("words", "pairs", "flows", "sixes", "sums", "small", "hits")
 PORTS = {"uplink": 3}
 
@@ -32,11 +35,35 @@ def test_as_in_plain_python(seed: int, tmp_path: Path) -> None:
     for k, frame in enumerate(generated(FRAMES, seed)):
         if len(frame) < 14:
             continue
-        [compiled] = harness.run([frame], port=2, now=k << 21)
-        [expected] = plain.run([frame], port=2, now=k << 21)
+        [compiled] = harness.run([frame], port=9, now=k << 21)
+        [expected] = plain.run([frame], port=9, now=k << 21)
         assert same(compiled, expected), f"frame {k}: {compiled} {expected}\n{text}"
     ring = harness.instances[0].states["told"]
-    events = list(chain.from_iterable(iter(ring.take, [])))  # some at a time
+    events = list(itertools.chain.from_iterable(iter(ring.take, [])))  # some at a time
     assert events == plain.instances[0].told.take(), text
     rows, entries = tables(harness, plain, TABLES)
     assert rows == entries, text
+
+
+@pytest.mark.parametrize("seed", range(CHAINS))
+def test_chains_as_in_plain_python(seed: int, tmp_path: Path) -> None:
+    """Frames that come in and frames that go out, through two functions or three."""
+    rng = random.Random(seed)
+    texts, chain = [], []
+    for number in range(rng.choice((2, 2, 3))):
+        (tmp_path / str(number)).mkdir()
+        texts.append(Program(1000 + 10 * seed + number).text())
+        cls = function_of(tmp_path / str(number), texts[-1], METHODS)
+        chain.append((cls, {"limit": 50, "mode": rng.choice("ab")}))
+    harness, plain = Harness(chain, ports=PORTS), nf.Plain(chain, ports=PORTS)
+    for k, frame in enumerate(generated(FRAMES, seed)):
+        if len(frame) < 14:
+            continue
+        direction: Literal["rx", "tx"] = rng.choice(("rx", "tx"))
+        [compiled] = harness.run([frame], port=9, now=k << 21, direction=direction)
+        [expected] = plain.run([frame], port=9, now=k << 21, direction=direction)
+        what = "\n\n".join([f"frame {k}, {direction}: {compiled} {expected}", *texts])
+        assert same(compiled, expected), what
+    for number in range(len(chain)):
+        rows, entries = tables(harness, plain, TABLES, number)
+        assert rows == entries, texts[number]

@@ -8,7 +8,7 @@ an instance are added to atomically: a chain without state has no lock.
 """
 
 from byway.functions.instance import VERDICT, I
-from byway.functions.verdicts import CLONE, DROP, REDIRECT, kind_of, value_of
+from byway.functions.verdicts import CLONE, DROP, REDIRECT, REPLY, kind_of, value_of
 from byway.machine.jit import kernel
 from byway.machine.lock import acquire
 from byway.machine.mem import (
@@ -157,6 +157,16 @@ def clone(instance, batch, row, number):
 
 
 @kernel
+def clone_away(instance, batch, row, number, word):
+    """As ``clone``, of a row that leaves the chain with a verdict: what is a reply is turned round,
+    but not the row itself, which others may get too."""
+    copy = clone(instance, batch, row, number)
+    if copy != 0 and kind_of(word) == REPLY:
+        turn_round(copy)
+    return copy
+
+
+@kernel
 def sent(batch, row, source, out):
     """A function sends a frame to a port: what is to stand in R.out. What decide asks of frames is
     asked here, since it does not see this one (nothing where a chain is tried without a network).
@@ -207,12 +217,12 @@ def settle_tx(instance, reasons, batch, row, word):
         add64(instance + reasons + 8 * value, 1)
         out = DROPPED
     elif kind == REDIRECT:
-        clone(instance, batch, row, value)
-        out = LEFT_OUT
+        out = to_port(instance, value)
+        if out >= 0:
+            clone(instance, batch, row, value)
+            out = LEFT_OUT
     else:
-        copy = clone(instance, batch, row, batch_at(batch).origin)
-        if copy != 0:
-            turn_round(copy)
+        clone_away(instance, batch, row, batch_at(batch).origin, word)
         out = LEFT_OUT
     return out
 

@@ -39,8 +39,8 @@ Direction: TypeAlias = Literal["rx", "tx"]
 # The names that a chain's own lines use; the functions' sources bring theirs.
 _IMPORTS = """
 from byway.functions.apply import (
-    FAULT, LEFT_OUT, UNFIT, clone, hold_all, own_row, refit, release_all, settle_rx, settle_tx,
-    source_of, time_of, went_wrong)
+    FAULT, LEFT_OUT, UNFIT, clone, clone_away, hold_all, own_row, refit, release_all, settle_rx,
+    settle_tx, source_of, time_of, went_wrong)
 from byway.functions.fields import parse, parse_again, parse_out
 from byway.functions.instance import I
 from byway.functions.verdicts import MIRROR, PASS, REDIRECT, REPLY, kind_of, value_of
@@ -204,23 +204,25 @@ class _Step:
         if does.RESHAPES in flags:
             lines.append("if ld64(row + R.offload) != 0 and not refit(row):")
             lines += indented(_dropped(direction, "UNFIT"))
-        lines += self._verdict(direction, _mirrors(steps[:at]))
+        lines += self._verdict(direction, steps[:at])
         if does.RESHAPES in flags and self is not steps[-1]:
             lines.append("frame = parse_again(row, frame)")
         return lines
 
-    def _verdict(self, direction: Direction, mirrors: list[str]) -> list[str]:
-        """What is done for a verdict that is not PASS. ``mirrors``: the lines for those before."""
+    def _verdict(self, direction: Direction, before: Sequence["_Step"]) -> list[str]:
+        """What is done for a verdict that is not PASS. ``before``: those whose MIRRORs count."""
         at, reasons = self.place, self.function.place_of_reasons
         lines = ["if word != PASS:"]
         if does.COPIES in self.method.flags:  # of what leaves the chain
             lines += ["    if kind_of(word) == MIRROR:", f"        m{at} = value_of(word)",
                       "        word = PASS", "if word != PASS:"]
         if direction == "rx":
+            mirrors = _mirrors(before)
             return [*lines, f"    out = settle_rx(i{at}, {reasons}, batch, row, word, source)",
                     "    if out != UNDECIDED:", "        st64(row + R.out, out)",
                     *(["        if out >= 0:", *indented(mirrors, 3)] if mirrors else []),
                     "        continue"]
+        mirrors = _mirrors(before, "clone_away", ", word")
         elsewhere = "    if kind_of(word) == REDIRECT or kind_of(word) == REPLY:"
         return [*lines, *([elsewhere, *indented(mirrors, 2)] if mirrors else []),
                 f"    out = settle_tx(i{at}, {reasons}, batch, row, word)",
@@ -247,10 +249,11 @@ def _mirroring(steps: Sequence[_Step]) -> list[int]:
     return [step.place for step in steps if does.COPIES in step.method.flags]
 
 
-def _mirrors(steps: Sequence[_Step]) -> list[str]:
-    """Lines that make the copies of a frame that leaves the chain."""
+def _mirrors(steps: Sequence[_Step], clone: str = "clone", more: str = "") -> list[str]:
+    """Lines that make the copies of a frame that leaves the chain. ``clone``: what makes one of a
+    row, of which it needs to know ``more``."""
     return [line for at in _mirroring(steps) for line in (
-        f"if m{at} != UNDECIDED:", f"    clone(i{at}, batch, row, m{at})")]
+        f"if m{at} != UNDECIDED:", f"    {clone}(i{at}, batch, row, m{at}{more})")]
 
 
 def _note(step: int, word: str) -> str:

@@ -24,6 +24,7 @@ from byway.nf.layers import ERRORS, HEAD, NOTHING, Layers, ethernet, number, pac
 from byway.nf.payload import Payload
 from byway.nf.sums import changed, flow_hash, total
 from byway.nf.undone import DATA_VALID, NEEDS_CSUM, Undone
+from byway.nf.verdicts import MOST_PORTS
 
 
 class View(Headers):
@@ -205,7 +206,7 @@ class Frame(Headers):
     def send_copy(self, port: int) -> None:
         """Have the port with this number get a copy of the frame as it is now, as the verdict CLONE
         does; the function goes on, and may change the frame."""
-        if port >= 0:
+        if 0 <= port < MOST_PORTS:
             self.copies.append((port, bytes(self.data)))
 
     def _exchange(self, at: int, size: int) -> None:

@@ -22,10 +22,11 @@ from byway.nf.function import Definition, definition
 from byway.nf.outcome import Fault, Outcome
 from byway.nf.problem import FunctionError, Problem
 from byway.nf.running import RUN, Run
-from byway.nf.verdicts import DROP, PASS, Verdict
+from byway.nf.verdicts import DROP, MOST_PORTS, PASS, Verdict
 
-DIVISION, INDEX, BUDGET, SHIFT = (
-    "division by zero", "index out of range", "work budget used up", "negative shift")
+DIVISION, INDEX, BUDGET, SHIFT, VERDICT = (
+    "division by zero", "index out of range", "work budget used up", "negative shift",
+    "a port that there cannot be")
 
 
 class BudgetUsed(Exception):
@@ -83,6 +84,8 @@ class _Instance:
                 self.definition.file, self.definition.line,
                 f"{self.definition.name} answers {verdict!r}, which is no verdict",
                 "return nf.PASS, nf.DROP(...) or another verdict on every way through it")])
+        if verdict.kind == "redirect" and not -1 <= verdict.port < MOST_PORTS:
+            return DROP(""), Fault(VERDICT, self.definition.file, 0)
         return verdict, None
 
     def _fault(self, kind: str, error: BaseException) -> Fault:
@@ -126,18 +129,18 @@ class Plain:
         return self._one(frame, now, direction)
 
     def _one(self, frame: Frame, now: int, direction: str) -> Outcome:
-        copies = frame.copies
         mirrors: list[int] = []
         verdict, fault = PASS, None
         for each in self._chain:
             verdict, fault = each.say(frame, now, direction)
             if verdict.kind == "clone":
-                copies.append((verdict.port, bytes(frame)))
+                frame.send_copy(verdict.port)
             elif verdict.kind == "mirror":
                 mirrors.append(verdict.port)
             elif verdict.kind != "pass":
                 break
         if verdict.kind == "reply":
             frame.swap_eth()
-        copies.extend((port, bytes(frame)) for port in mirrors)
-        return Outcome(verdict, bytes(frame), tuple(copies), fault)
+        for port in mirrors:
+            frame.send_copy(port)
+        return Outcome(verdict, bytes(frame), tuple(frame.copies), fault)

@@ -8,6 +8,7 @@ byway.functions, which has the same kinds as numbers. Uses nothing.
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+MOST_PORTS = 0xFFFE  # that a switch can have; their numbers are below
 Kind: TypeAlias = Literal["pass", "drop", "redirect", "mirror", "reply", "clone"]
 # By number, as compiled functions answer them.
 KINDS: tuple[Kind, ...] = ("pass", "drop", "redirect", "mirror", "reply", "clone")

@@ -96,8 +96,8 @@ def _runner(way: Way, use: str,
 
 def written(outcome: Outcome, port: int) -> Line:
     """An outcome of a frame that came from ``port``, as JSON has it. ``same``: what two ways have
-    to agree in. MIRROR and CLONE show by the copies alone, the bytes of a dropped frame do not
-    matter, and a REPLY is a redirect to where the frame came from."""
+    to agree in. MIRROR and CLONE show by the copies alone, the bytes of a frame that is dropped or
+    has no port to go to do not matter, and a REPLY is a redirect to where the frame came from."""
     verdict, fault = outcome.verdict, outcome.fault
     kind = "fault" if fault is not None else verdict.kind
     same: list[Any] = [kind]
@@ -107,7 +107,9 @@ def written(outcome: Outcome, port: int) -> Line:
         same += [verdict.reason]
     else:
         to = {"redirect": verdict.port, "reply": port}.get(kind, -1)
-        same = ["pass" if to == -1 and kind != "redirect" else "redirect", to, outcome.frame.hex(),
+        gone = kind == "redirect" and to < 0
+        same = ["pass" if to == -1 and not gone else "redirect", to,
+                "" if gone else outcome.frame.hex(),
                 sorted([number, copy.hex()] for number, copy in outcome.copies)]
     return {"kind": kind, "reason": verdict.reason, "same": same,
             "at": [fault.file, fault.line, fault.kind] if fault is not None else []}

@@ -6,6 +6,7 @@ import pytest
 from byway import nf
 from byway.functions.harness import Harness, same
 from byway.machine.layout import address_of
+from byway.nf.verdicts import MOST_PORTS
 from byway.packet.batch import CLONES, ROWS, UNDECIDED
 from byway.packet.reason import Reason
 from byway.switch.fdb import MAX_PORTS
@@ -57,19 +58,27 @@ def dropped(reason: Reason) -> int:
     return -1 - int(reason)
 
 
-def test_a_port_that_is_not_there_and_one_that_cannot_be() -> None:
-    harness = Harness(Says, what="redirect", to="gone")
-    assert harness.run(FRAMES[:1])[0].verdict == nf.REDIRECT(-1)
-    for number in (-2, MAX_PORTS):
-        harness = Harness(Says, what="redirect", to="x", ports={"x": number})
-        outcome, = harness.run(FRAMES[:1])
+@pytest.mark.parametrize("direction", ["rx", "tx"])
+@pytest.mark.parametrize("what", ["redirect", "mirror", "clone"])
+@pytest.mark.parametrize("number", [-1, -2, MAX_PORTS - 1, MAX_PORTS])
+def test_a_port_that_is_not_there_and_one_that_cannot_be(
+        number: int, what: str, direction: str) -> None:
+    chain = [(Says, {"what": what, "to": "x"}), Older]
+    plain, harness = (made(chain, ports={"x": number}) for made in (nf.Plain, Harness))
+    outcome, = harness.run(FRAMES[:1], direction=direction)
+    other, = plain.run(FRAMES[:1], direction=direction)
+    assert same(outcome, other), (outcome, other)
+    there = 0 <= number < MAX_PORTS
+    if what != "redirect":
+        assert outcome.verdict == nf.PASS
+        assert [port for port, _ in outcome.copies] == [number] * there
+        assert harness.instances[0].counters["copies_lost"] == 1 - there
+    elif there or number == -1:
+        assert outcome.verdict == nf.REDIRECT(number)
+    else:
         assert outcome.fault is not None
         assert outcome.fault.kind == "a port that there cannot be"
-    for what in ("mirror", "clone"):
-        harness = Harness(Says, what=what, to="x", ports={"x": MAX_PORTS})
-        outcome, = harness.run(FRAMES[:1])
-        assert outcome.verdict == nf.PASS
-        assert harness.instances[0].counters["copies_lost"] == 1
+    assert MOST_PORTS == MAX_PORTS
 
 
 def test_a_frame_too_short_for_ethernet_comes_to_no_function() -> None:
@@ -87,7 +96,7 @@ def test_more_copies_than_there_is_room_for_are_counted() -> None:
 
 
 @pytest.mark.parametrize("direction", ["rx", "tx"])
-@pytest.mark.parametrize("last", ["pass", "drop", "redirect"])
+@pytest.mark.parametrize("last", ["pass", "drop", "redirect", "reply"])
 def test_each_mirror_gets_its_copy_of_what_leaves(last: str, direction: str) -> None:
     chain = [(Says, {"what": "mirror", "to": "x"}), (Says, {"what": "mirror", "to": "y"}), Older,
              (Says, {"what": last, "to": "z"})]
