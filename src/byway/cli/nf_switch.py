@@ -281,6 +281,10 @@ def _shown(found: Row) -> list[str]:
               + (f", the last one: {found['last_fault']}" if found["last_fault"] else "")]
     if found["copies_lost"]:
         lines.append(f"{'copies lost':<10}  {found['copies_lost']}")
+    if listener := found.get("listener"):
+        said = [listener["state"], f"pid {listener['pid']}" if listener["pid"] else "",
+                listener["last"] or ""]
+        lines.append(f"{'listener':<10}  {', '.join(filter(None, said))}")
     for title, values in (("parameters", found["parameters"]), ("drops", found["drops"])):
         if values:
             lines += [title, *(f"  {name}  {text(value)}" for name, value in values.items())]

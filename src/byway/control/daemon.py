@@ -247,7 +247,8 @@ class _Daemon:
         ports, networks = len(wanted.config.ports), len(wanted.config.networks)
         _say(f"switch '{self._file.switch.name}' is up: {ports} port{'s' * (ports != 1)},"
              f" {networks} network{'s' * (networks != 1)}, api {api_socket(self._file.switch)}")
-        wanted.engine.functions.listen(api_socket(self._file.switch))
+        switch = self._file.switch
+        wanted.engine.functions.listen(api_socket(switch), switch.listeners)
         await stop.wait()
         await wanted.engine.functions.ended()
         server.end()

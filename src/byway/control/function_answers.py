@@ -8,7 +8,7 @@ functions, function_events, function_listeners, function_tables.
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -230,22 +230,19 @@ class AnsweringFunctions(Functions):
         return blueprint is None or blueprint.takes_part(direction, one.own)
 
     # ------------------------------------------------------------ listeners
-    def listen(self, api: str) -> None:
-        """The API is there: have the listeners of all instances run."""
-        self._listeners = Listeners(self._loop, api)
-        self._follow()
+    def listen(self, api: str, most: int) -> None:
+        """The API is there: have the listeners of all instances run, at most so many."""
+        self._listeners = Listeners(self._loop, api, most)
+        self._follow(self.instances)
 
     def finish(self) -> None:
         """As Functions.finish; listeners come and go with their instances."""
         super().finish()
-        self._follow()
+        self._follow(self.instances.changed())
 
-    def _follow(self) -> None:
+    def _follow(self, names: Iterable[str]) -> None:
         if self._listeners:
-            every = ((name, self.instances[name]) for name in self.instances)
-            self._listeners.follow({
-                name: (one.blueprint.digest, json.dumps(one.parameters))
-                for name, one in every if one.blueprint.listener})
+            self._listeners.follow({name: _listened(self.instances.get(name)) for name in names})
 
     async def ended(self) -> None:
         """Returns when no listener runs any more; nobody is told of events any more."""
@@ -253,3 +250,10 @@ class AnsweringFunctions(Functions):
             self._rings.close()
         if self._listeners:
             await self._listeners.close()
+
+
+def _listened(instance: Any) -> tuple[str, str] | None:
+    """What the listener of an instance depends on; None: it has none."""
+    if instance is None or not instance.blueprint.listener:
+        return None
+    return instance.blueprint.digest, json.dumps(instance.parameters)

@@ -65,8 +65,9 @@ class FunctionDesk(Protocol):
                     seconds: float) -> list[dict[str, Any]]:
         """What each function of a port makes of its next frames, at most so many or so long."""
 
-    def listen(self, api: str) -> None:
-        """The API is served at this socket: listeners may run, each in a process of its own."""
+    def listen(self, api: str, most: int) -> None:
+        """The API is served at this socket: listeners may run, each in a process of its own, at
+        most so many."""
 
     async def ended(self) -> None:
         """Returns when no listener runs any more."""

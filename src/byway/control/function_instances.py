@@ -41,6 +41,7 @@ class Instances:
         self._number = number
         self._hz = hz
         self._by_name: dict[str, _Held] = {}
+        self._changed: set[str] = set()
         self._naming: dict[str, set[str]] = {}  # names of instances by the port they speak of
         self._of_code: dict[str, dict[str, dict[str, None]]] = {}  # names, by use and digest
         self._gone: list[tuple[str, _Held]] = []  # others have taken their names
@@ -62,6 +63,12 @@ class Instances:
         """One that may be there."""
         held = self._by_name.get(name)
         return held.instance if held else None
+
+    def changed(self) -> set[str]:
+        """The names that have another instance, or none, or one with other parameters, since this
+        was asked last."""
+        found, self._changed = self._changed, set()
+        return found
 
     def have(self, name: str, blueprint: Blueprint, given: Values, tables: Tables) -> "Instance":
         """The instance of this name, of this code, with these parameters, and these rows in its
@@ -125,6 +132,7 @@ class Instances:
             self._close(self._make(name, instance.blueprint, given, rows).states.values())
         if instance.given != given:
             _set(instance, given)
+            self._changed.add(name)
             self._note_ports(name)
         for table, some in rows.items():
             fill(name, state_of(name, instance, table), table, some)
@@ -162,6 +170,7 @@ class Instances:
     def _give(self, name: str, held: _Held) -> None:
         """It has this name from now on."""
         self._by_name[name] = held
+        self._changed.add(name)
         code = held.instance.blueprint
         self._of_code.setdefault(code.use, {}).setdefault(code.digest, {})[name] = None
         self._note_ports(name)
@@ -170,6 +179,7 @@ class Instances:
         """Nothing has this name any more; -> what had it."""
         held = self._by_name.pop(name, None)
         if held:
+            self._changed.add(name)
             self._forget_ports(name, held)
             code = held.instance.blueprint
             codes = self._of_code[code.use]

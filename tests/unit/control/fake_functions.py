@@ -78,7 +78,7 @@ class FakeFunctions:
         step = {"function": f"{port}/Guard", "verdict": "pass", "changed": {"ip_ttl": (64, 63)}}
         return [{"length": 60, "headers": {"eth_type": "0x0800"}, "steps": [step]}] * (frames - 1)
 
-    def listen(self, api: str) -> None:
+    def listen(self, api: str, most: int) -> None:
         self.listening = api
 
     async def ended(self) -> None:

@@ -39,7 +39,7 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 def test_one_for_each_instance(tmp_path: Path) -> None:
     async def go() -> None:
-        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
                               command(tmp_path, "import time; time.sleep(60)"))
         listeners.follow({"a": 1, "vm1/b": 1})
         await until(lambda: len(starts(tmp_path)) == 2)
@@ -50,7 +50,7 @@ def test_one_for_each_instance(tmp_path: Path) -> None:
         listeners.follow({"a": 1, "vm1/b": 2})  # only this one is another now
         await until(lambda: len(starts(tmp_path)) == 3)
         assert listeners.shown["a"]["pid"] == pid
-        listeners.follow({"vm1/b": 2})
+        listeners.follow({"a": None, "vm1/b": 2, "c": None})
         await until(lambda: not Path(f"/proc/{pid}").exists())
         assert list(listeners.shown) == ["vm1/b"]
         await listeners.close()
@@ -63,7 +63,7 @@ def test_one_that_ends_is_started_again(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(function_listeners, "FIRST_WAIT", 0.01)
 
     async def go() -> None:
-        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
                               command(tmp_path, "sys.exit(3)"))
         listeners.follow({"a": 1})
         await until(lambda: len(starts(tmp_path)) == 3)
@@ -80,7 +80,7 @@ def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
     async def go() -> None:
         stubborn = ("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
                     f"open({str(tmp_path / 'deaf')!r}, 'w').close(); time.sleep(60)")
-        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
                               command(tmp_path, stubborn))
         listeners.follow({"a": 1})
         await until((tmp_path / "deaf").exists)
@@ -93,11 +93,45 @@ def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     async def go() -> None:
-        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock",
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
                               (str(tmp_path / "none"),))
         listeners.follow({"a": 1})
         await until(lambda: listeners.shown["a"]["last"] is not None)
         assert "could not be started: No such file" in listeners.shown["a"]["last"]
         await listeners.close()
+
+    run(go)
+
+
+def test_a_few_a_second_and_not_too_many(tmp_path: Path) -> None:
+    async def go() -> None:
+        loop = asyncio.get_running_loop()
+        listeners = Listeners(loop, "/run/api.sock", 3,
+                              command(tmp_path, "import time; time.sleep(60)"))
+        began = loop.time()
+        listeners.follow({f"vm{k}/log": 1 for k in range(200)})
+        await until(lambda: len(starts(tmp_path)) == 3)
+        assert loop.time() - began >= 2 * function_listeners.START_SECONDS
+        states = [one["state"] for one in listeners.shown.values()]
+        assert (states.count("running"), states.count("held back")) == (3, 197)
+        assert "3 listeners at the most (switch.listeners)" in listeners.shown["vm199/log"]["last"]
+        listeners.follow({"vm0/log": None, "vm3/log": None})
+        await until(lambda: len(starts(tmp_path)) == 4)
+        assert listeners.shown["vm4/log"]["last"] is None
+        assert len(listeners.shown) == 198
+        await listeners.close()
+        assert listeners.shown == {}
+
+    run(go)
+
+
+def test_no_listeners_at_all(tmp_path: Path) -> None:
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 0,
+                              command(tmp_path, "pass"))
+        listeners.follow({"a": 1})
+        await until(lambda: listeners.shown["a"]["state"] == "held back")
+        await listeners.close()
+        assert starts(tmp_path) == []
 
     run(go)

@@ -17,19 +17,23 @@ from byway.control.model.ports import PortConfig
 from byway.control.model.service import ServiceConfig
 from byway.control.values import Cpus, FilePath, Name, SocketPath
 
+MAX_LISTENERS = 4096
+
 
 class SwitchConfig(Model):
     """The switch itself. `workers`: CPUs, one worker each; None: one worker, not pinned.
 
     `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket). `state`:
     the file in which what comes through the API outlives the switch; None: it does not.
-    `connections`: of all ports with security groups, at most."""
+    `connections`: of all ports with security groups, at most. `listeners`: processes of network
+    functions that run at the same time, at most."""
 
     name: Name = "byway"
     workers: Cpus | None = None
     api: SocketPath | None = None
     state: FilePath | None = None
     connections: Annotated[StrictInt, Field(ge=1, le=MAX_CONNECTIONS)] = 262_144
+    listeners: Annotated[StrictInt, Field(ge=0, le=MAX_LISTENERS)] = 64
 
 
 class Config(Model):
