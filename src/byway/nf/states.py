@@ -175,8 +175,9 @@ def array_rows(kind: str, size: int, key: Any, value: Any) -> tuple[int, list[in
     ValueError."""
     first = read_part("u32", key)
     values = [read(kind, one) for one in (value if isinstance(value, (list, bytes)) else [value])]
-    if first + len(values) > size:
-        raise ValueError(f"there is no place {first + len(values) - 1}; "
+    last = first + max(1, len(values)) - 1
+    if last >= size:
+        raise ValueError(f"there is no place {last}; "
                          f"write places from 0 to {size - 1}")
     return first, values
 

@@ -59,6 +59,8 @@ def ask(lab: Lab, method: str, table: str, body: Any = None, status: int = 204) 
     ("routes", {"x": "10.0.0.1"}, "'x' is no ipv4 prefix; write one as 10.0.0.0/8"),
     ("routes", {"10.0.0.0/8": None}, "10.0.0.0/8: null is no ipv4; write an address"),
     ("sums", {"4": 1}, "there is no place 4; write places from 0 to 3"),
+    ("sums", {"9": 1}, "there is no place 9; write places from 0 to 3"),
+    ("sums", [1, 2, 3, 4, 5], "there is no place 4; write places from 0 to 3"),
     ("sums", [1, None], "1: null is no u8; write a number from 0 to 255"),
     ("sums", {"x": 1}, '"x" is no u32; write a number'),
     ("marks", [1, 256], "1: 256 is no u8; write a number from 0 to 255"),
