@@ -18,6 +18,7 @@ the difference; what came through the API since stays, and a file with a problem
 
 import asyncio
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -249,6 +250,7 @@ class _Daemon:
              f" {networks} network{'s' * (networks != 1)}, api {api_socket(self._file.switch)}")
         switch = self._file.switch
         wanted.engine.functions.listen(api_socket(switch), switch.listeners)
+        gc.freeze()  # to look through all that was imported takes tens of milliseconds
         await stop.wait()
         await wanted.engine.functions.ended()
         server.end()

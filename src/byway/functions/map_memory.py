@@ -7,6 +7,7 @@ Used by states.py. Uses map_kernels.py (which explains it), map_control.py, map_
 import ctypes
 import random
 import secrets
+import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -41,7 +42,7 @@ from byway.nf.states import LONGEST, SECOND, TICK_BITS
 LINE = 64
 HALF = 1 << 31  # ticks
 LOT = 64  # rows that are put while a lock is held: some microseconds
-LOTS = 8  # in a step; memory that is touched the first time makes them slow
+LOT_SECONDS, STEP_SECONDS = 0.0001, 0.001  # what lots and steps should take at the most
 SHOWN = PORTION // 4  # words of buckets that are shown in a step: some milliseconds
 SMALL = 1024  # buckets that can be swept while frames wait: some microseconds, at most each tick
 # By ways: how full the buckets are where all entries are there.
@@ -120,23 +121,31 @@ class MapMemory(StateMemory):
     # ------------------------------------------------------------ entries
     def _each(self, kernel: Any, rows: Any, marks: Any, which: int = NEW) -> Steps[None]:
         """Have a kernel do its work with those rows that are marked so."""
-        buckets = self.buckets
-        for number, first in enumerate(range(0, len(marks), LOT), 1):
+        buckets, first, lot, began = self.buckets, 0, 1, time.monotonic()
+        while first < len(marks):
+            called = time.monotonic()
+            n = min(lot, len(marks) - first)
             kernel(self.around.lock, self.address, self._now(), self.shape,
                    address_of(rows) + first * self.rows.entry, address_of(marks) + 8 * first, which,
-                   min(LOT, len(marks) - first))
-            if number % LOTS == 0:
+                   n)
+            first, now = first + n, time.monotonic()
+            # Memory that is touched the first time costs the Linux kernel up to milliseconds a row.
+            lot = min(2 * lot, LOT) if now - called < LOT_SECONDS else 1
+            if now - began >= STEP_SECONDS:
                 yield None
+                began = time.monotonic()
                 if self.buckets is not buckets:
                     raise _ReplacedError
 
     def _packed(self, given: Mapping[Any, Any]) -> Steps[tuple[Any, Any]]:
         """Rows as in entries, and marks for them."""
-        parts = []
+        rows, first = zeros(len(given) * self.rows.entry // 8), 0
         for some in in_steps(given.items()):
-            parts.append(b"".join(rows_as(some, self.rows.packed)))
+            words = np.frombuffer(b"".join(rows_as(some, self.rows.packed)), WORD)
+            rows[first : first + len(words)] = words
+            first += len(words)
             yield None
-        return _aligned(b"".join(parts)), zeros(len(given))
+        return rows, zeros(len(given))
 
     def changing(self, rows: Mapping[Any, Any], whole: bool) -> Steps[list[Any]]:
         packed, marks = yield from self._packed(rows)
@@ -175,8 +184,9 @@ class MapMemory(StateMemory):
         return True
 
     def removing(self, key: Any) -> Steps[bool]:
-        rows, marks = _aligned(self.rows.key(key)), zeros(1)
-        yield from self._each(map_remove_rows, rows, marks)
+        row, marks = zeros(self.rows.entry // 8), zeros(1)
+        row[:] = np.frombuffer(self.rows.key(key), WORD)
+        yield from self._each(map_remove_rows, row, marks)
         return bool(marks[0] == KNOWN)
 
     def _place(self, buckets: Any, count: int) -> None:
@@ -240,13 +250,6 @@ class MapMemory(StateMemory):
         row = self.record[0]
         return {"entries": int(row["count"]), "capacity": int(row["capacity"]),
                 "full": int(row["full"]), "bytes": int(self.buckets.nbytes)}
-
-
-def _aligned(octets: bytes) -> Any:
-    """As words where kernels may read them."""
-    words = zeros(len(octets) // 8)
-    words[:] = np.frombuffer(octets, WORD)
-    return words
 
 
 def shape_of(spec: Mapping[str, Any]) -> int:
