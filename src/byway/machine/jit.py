@@ -160,8 +160,23 @@ def _parts(called: Iterable[Any]) -> list[Any]:
     return ended[::-1]
 
 
+def is_made(function: Callable[..., Any]) -> bool:
+    """Is it of a chain, whose source is made while somebody waits for it?"""
+    return function.__module__.startswith(f"byway.{FUNCTIONS}.chain_")
+
+
 class _Whole(JITCodeLibrary):  # type: ignore[misc]
-    """The code of an entry, with all parts that it is made of."""
+    """The code of an entry, with all parts that it is made of. ``made``: of a chain, which goes
+    through LLVM's passes once (Numba's first time is for objects with counted references)."""
+
+    made = False
+
+    def _optimize_final_module(self) -> None:
+        if not self.made:
+            super()._optimize_final_module()
+            return
+        passes, builder = self._codegen._module_pass_manager()
+        passes.run(self._final_module, builder)
 
     def finalize(self) -> None:
         self._linking_libraries = _parts(self._linking_libraries)  # type: ignore[has-type]
@@ -173,6 +188,7 @@ class _EntryCompiler(Compiler):  # type: ignore[misc]
 
     def compile_extra(self, function: Callable[..., Any]) -> Any:
         self.state.library = _Whole(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library.made = is_made(function)
         self.state.library.enable_object_caching()
         return super().compile_extra(function)
 
@@ -197,6 +213,7 @@ class _PartCompiler(Compiler):  # type: ignore[misc]
 
     def compile_extra(self, function: Callable[..., Any]) -> Any:
         self.state.library = Part(self.state.targetctx.codegen(), function.__qualname__)
+        self.state.library.made = is_made(function)
         return super().compile_extra(function)
 
 

@@ -41,6 +41,13 @@ class Part(JITCodeLibrary):  # type: ignore[misc]
 
     kept = ""
     symbol = ""
+    made = False  # of a chain (jit.is_made): all is optimised once, where it is linked
+
+    def _optimize_functions(self, module: Any) -> None:
+        if self.made:
+            module.data_layout = self._codegen._data_layout
+        else:
+            super()._optimize_functions(module)
 
     def finalize(self) -> None:
         self._raise_if_finalized()
