@@ -59,7 +59,8 @@ def _state(harness: Harness) -> list[Any]:
             for instance in harness.instances]
 
 
-def _compare(chain: Any, batches: Sequence[tuple[Literal["rx", "tx"], list[bytes]]], **given: Any) -> None:
+def _compare(chain: Any, batches: Sequence[tuple[Literal["rx", "tx"], list[bytes]]],
+             **given: Any) -> None:
     """``batches``: each with the way that its frames go."""
     together, alone = Harness(chain, **given), Harness(chain, **given)
     for k, (way, frames) in enumerate(batches):
