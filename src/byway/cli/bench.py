@@ -5,14 +5,15 @@ Used by cli.run. The switch is `byway run` in a process of its own, its worker o
 that may be used; the guests are the two ends of an exchange in this process, in one thread on the
 last one. *Busy cycles a frame* are those of the time stamp counter in passes that moved frames, as
 the worker counts them itself: they do not depend on how fast the guests are, but they do on
-whoever else runs on the worker's CPU.
+whoever else runs on the worker's CPU. Beside them stands what copying these frames takes there, and
+nothing else (testing.bare_copy): no switch that copies them can need less.
 """
 
 import json
 import os
 import sys
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,7 @@ class Row:
     """One frame size: ``frame`` as asked for; rates count both directions.
 
     ``busy_gbit_per_second``: what the worker would move if it were busy all the time.
+    ``copy_cycles_per_frame``: of a bare copy, 0 where there is only one CPU.
     """
 
     frame: str
@@ -45,6 +47,7 @@ class Row:
     gbit_per_second: float
     busy_gbit_per_second: float
     cycles_per_frame: float
+    copy_cycles_per_frame: float
     frames_per_pass: float
     lost: int
 
@@ -81,12 +84,14 @@ def run_vm2vm(frames: list[str], seconds: float, json_file: str | None, packed: 
         os.sched_setaffinity(0, {cpus[-1]})
         lab.wait_ready()
         print(f"{'frame':>6} {'Mpps':>8} {'Gbit/s':>8} {'busy Gbit/s':>12} {'cycles/frame':>13}"
-              f" {'frames/pass':>12} {'lost':>6}")
+              f" {'bare copy':>10} {'frames/pass':>12} {'lost':>6}")
         for text, lengths in sizes.items():
             row = _measure(lab, text, lengths, seconds, packed, pairs)
+            row = replace(row, copy_cycles_per_frame=_bare_copy(text, lengths, cpus))
             rows.append(row)
             print(f"{row.frame:>6} {row.mpps:8.2f} {row.gbit_per_second:8.2f}"
                   f" {row.busy_gbit_per_second:12.2f} {row.cycles_per_frame:13.1f}"
+                  f" {row.copy_cycles_per_frame:10.1f}"
                   f" {row.frames_per_pass:12.1f} {row.lost:6}",
                   flush=True)
         os.sched_setaffinity(0, cpus)
@@ -138,7 +143,21 @@ def _measure(lab: Lab, text: str, lengths: tuple[int, ...], seconds: float, pack
             busy_gbit_per_second=round(bits / max(busy, 1e-9) / 1e9, 3),
             cycles_per_frame=round((after["busy_cycles"] - before["busy_cycles"])
                                    / max(moved, 1), 1),
+            copy_cycles_per_frame=0.0,
             frames_per_pass=round(moved / max(passes, 1), 1), lost=lost)
+
+
+def _bare_copy(text: str, lengths: tuple[int, ...], cpus: tuple[int, ...]) -> float:
+    """Cycles a frame of a copy by the worker's CPU, which sleeps, between as many buffers."""
+    from byway.testing.bare_copy import cycles_a_frame
+    from byway.testing.guest_queues import buffer_size
+
+    if len(cpus) < 2:
+        return 0.0
+    buffer, window = (TSO_BUFFER, TSO_WINDOW) if text == "tso" else (buffer_size(1500, 0), WINDOW)
+    cycles = {length: cycles_a_frame(length, buffer, 2 * RING, 2 * window, (cpus[0], cpus[-1]))
+              for length in set(lengths)}
+    return round(sum(cycles[length] for length in lengths) / len(lengths), 1)
 
 
 def _octets(*exchanges: "Exchange") -> int:
