@@ -12,12 +12,19 @@ from contextlib import ExitStack
 from typing import NoReturn
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import peers
 from tests.system.peers import hugepages
 
 HUGE_MIB = 32
 INTERPRETED = os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+
+
+# A machine that is busy is no fault of what is tested.
+settings.register_profile("steady", settings(), deadline=None,
+                          suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("steady")
 
 
 def pytest_report_header() -> str:
