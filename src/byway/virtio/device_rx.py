@@ -71,7 +71,6 @@ _AVAIL_JUMP = int(RingError.AVAIL_JUMP)
 BAD_HEAD = int(RingError.BAD_HEAD)
 ONE_SLOT = 1 << 16  # a packed chain's token: id | slots << 16
 NOT_PLAIN = NEXT | WRITE | INDIRECT
-LIKELY = 16  # frames that are probably there where there is one
 
 
 # ---------------------------------------------------------------- split
@@ -199,7 +198,7 @@ def split_give_back(queue, batch):
 def own_slots(desc, size, slot, n):
     """Ask for n slots of a packed ring from ``slot`` on: to be read now and written as used soon,
     so that their lines change hands once. Four descriptors a line."""
-    for k in range(0, n + 3, 4):
+    for k in range(0, min(n + 3, size), 4):
         ahead = slot + k
         if ahead >= size:
             ahead -= size
@@ -216,7 +215,7 @@ def packed_rx(queue, batch):
     fresh = AVAIL if q.last_avail & WRAP != 0 else USED  # flags of what is available (2.8.1)
     if shr64(ld64_acq(desc + DESCRIPTOR * slot + 8), 48) & (AVAIL | USED) != fresh:
         return 0
-    own_slots(desc, size, slot, min(LIKELY, size))
+    own_slots(desc, size, slot, q.likely)
     m = memtab_at(memtab)
     gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
     b.nsegs = 0
@@ -257,8 +256,7 @@ def packed_rx(queue, batch):
         if unlikely(slot >= size):
             slot -= size
             fresh ^= AVAIL | USED
-    if taken == 0:
-        return 0
+    q.likely = taken
     kept = finish_borrowing(queue, batch, taken, frames, octets)
     for k in range(kept, taken):
         slot -= ld64(rows + 64 * k + R.token) >> 16
@@ -270,44 +268,56 @@ def packed_rx(queue, batch):
 
 
 @kernel
+def give_back_in_order(queue, batch):
+    """packed_give_back with IN_ORDER: one used descriptor, with the id of the last buffer, returns
+    them all (2.8.8). They are all that was taken: the positions say how far that is."""
+    q = vq_at(queue)
+    b = batch_at(batch)
+    slot = q.used_idx & (WRAP - 1)
+    done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
+    at = q.desc + DESCRIPTOR * slot
+    token = ld64(b.rows + 64 * (b.n - 1) + R.token)
+    st64_rel(at + 8, (token & 0xFFFF) << 32 | done << 48)
+    if unlikely(q.log != 0):
+        log_write(q.log, at, DESCRIPTOR)
+    passed = (q.last_avail & (WRAP - 1)) - slot
+    move_on(queue, q.last_avail, passed if passed > 0 else passed + q.size, b.n)
+
+
+@kernel
 def packed_give_back(queue, batch):
     """Return the buffers of all rows (the caller calls the driver).
 
     Nothing was written into them: their used descriptors have length 0 and no WRITE flag. Each is
     one store, in the order of the ring, so that there is no moment at which a crash would leave
-    the ring torn. With IN_ORDER one used descriptor, with the id of the last buffer, returns them
-    all (2.8.8).
+    the ring torn.
     """
     q = vq_at(queue)
     b = batch_at(batch)
     n, rows, size, desc, log = b.n, b.rows, q.size, q.desc, q.log
-    if unlikely(q.inflight != 0 and n > 0):  # with the journal, as a delivery is published
+    if unlikely(n == 0):
+        return
+    if unlikely(q.inflight != 0):  # with the journal, as a delivery is published
         for k in range(n):
             add_done(batch, k, ld64(rows + 64 * k + R.token), 0, 0)
         publish_packed(queue, batch, n)
         return
+    if q.in_order != 0:
+        give_back_in_order(queue, batch)
+        return
     slot = q.used_idx & (WRAP - 1)
     done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
-    first = desc + DESCRIPTOR * slot + 8
-    first_done = done
-    each = q.in_order == 0
-    token = 0
     passed = 0
     for k in range(n):
         token = ld64(rows + 64 * k + R.token)
-        if each:
-            st64_rel(desc + DESCRIPTOR * slot + 8, (token & 0xFFFF) << 32 | done << 48)
-            if unlikely(log != 0):
-                log_write(log, desc + DESCRIPTOR * slot, DESCRIPTOR)
+        st64_rel(desc + DESCRIPTOR * slot + 8, (token & 0xFFFF) << 32 | done << 48)
+        if unlikely(log != 0):
+            log_write(log, desc + DESCRIPTOR * slot, DESCRIPTOR)
         passed += token >> 16
         slot += token >> 16
-        if slot >= size:
+        if unlikely(slot >= size):
             slot -= size
             done ^= AVAIL | USED
-    if not each and n > 0:
-        st64_rel(first, (token & 0xFFFF) << 32 | first_done << 48)
-        if unlikely(log != 0):
-            log_write(log, first - 8, DESCRIPTOR)
     move_on(queue, slot | (WRAP if done != 0 else 0), passed, n)
 
 

@@ -155,7 +155,7 @@ def publish_packed(queue, batch, n):
             log_write(log, desc + DESCRIPTOR * slot, DESCRIPTOR)
         passed += token >> 16
         slot += token >> 16
-        if slot >= size:
+        if unlikely(slot >= size):
             slot -= size
             done ^= AVAIL | USED
     st64_rel(first, first_word)

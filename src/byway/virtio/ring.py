@@ -75,13 +75,14 @@ def used_bytes(size: int, event: bool, packed: bool = False) -> int:
 # id: what the chain last walked takes of a packed ring. steps: descriptors walked in this delivery.
 # log: address of a LOG record or 0. inflight: address of the queue's part of the in-flight region,
 # or 0. ahead: up to where pages were asked for behind an IOMMU (ahead.py). unkept: slots returned
-# since the position was written into the ring (position.py).
+# since the position was written into the ring (position.py). likely: how many frames the last look
+# into a packed ring found, as the next one probably will (only prefetched).
 VQ, vq_at, Q = record("vq", [
     "desc", "avail", "used", "size", "mask", "header", "memtab", "counters",
     "last_avail", "avail_seen", "used_idx", "likely_head", "signalled", "signalled_valid", "error",
     "event_idx", "indirect", "merge", "call", "one", "max_frame", "calls",
     "packed", "in_order", "offloads", "slots", "id", "log", "inflight",
-    "published", "steps", "ahead", "unkept"], size=320)
+    "published", "steps", "ahead", "unkept", "likely"], size=320)
 
 # The driver's side (a virtqueue of a device that Byway, or a fake guest, drives). Buffer i is
 # buffer_size bytes at buffers + i * buffer_size (host) and gpa + i * buffer_size (device).
