@@ -6,9 +6,11 @@ a reply by what the specification says of replies ("Header", "REPLY_ACK"); ``raw
 """
 
 import array
+import fcntl
 import os
 import select
 import socket
+import termios
 import time
 from collections.abc import Sequence
 
@@ -26,6 +28,7 @@ from byway.vhost.messages import (
 from byway.vhost.payloads import pack_u64, unpack_u64
 
 QUIET = 0.15  # seconds in which nothing must come
+PAUSE = 0.001  # seconds between two looks
 
 
 class Wire:
@@ -65,6 +68,15 @@ class Wire:
                 view, rights = view[sent:], []
         except (BrokenPipeError, ConnectionResetError) as error:
             raise HungUp("it hung up") from error
+
+    def taken(self, seconds: float) -> bool:
+        """Wait until the peer has read all that was sent, on a busy machine too; -> has it?"""
+        unread, end = array.array("i", [0]), time.monotonic() + seconds
+        while True:
+            fcntl.ioctl(self._sock, termios.TIOCOUTQ, unread)
+            if unread[0] == 0 or time.monotonic() > end:
+                return unread[0] == 0
+            time.sleep(PAUSE)
 
     # ------------------------------------------------------------ hearing
     def _ready(self, events: int, seconds: float) -> bool:
