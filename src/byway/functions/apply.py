@@ -206,6 +206,13 @@ def settle_rx(instance, reasons, batch, row, word, source):
 
 
 @kernel
+def goes_away(word):
+    """Does a verdict have a frame that is to go out go elsewhere instead?"""
+    kind, value = kind_of(word), value_of(word)
+    return kind == REPLY or (kind == REDIRECT and value >= 0 and value < MAX_PORTS)
+
+
+@kernel
 def settle_tx(instance, reasons, batch, row, word):
     """As ``settle_rx``, for a row that is to go out: it is not changed, others may get it too.
     Where it goes elsewhere instead, that is a copy's way, and the row is left out (LEFT_OUT)."""

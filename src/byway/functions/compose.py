@@ -39,11 +39,11 @@ Direction: TypeAlias = Literal["rx", "tx"]
 # The names that a chain's own lines use; the functions' sources bring theirs.
 _IMPORTS = """
 from byway.functions.apply import (
-    FAULT, LEFT_OUT, UNFIT, clone, clone_away, hold_all, own_row, refit, release_all, settle_rx,
-    settle_tx, source_of, time_of, went_wrong)
+    FAULT, LEFT_OUT, UNFIT, clone, clone_away, goes_away, hold_all, own_row, refit, release_all,
+    settle_rx, settle_tx, source_of, time_of, went_wrong)
 from byway.functions.fields import parse, parse_again, parse_out
 from byway.functions.instance import I
-from byway.functions.verdicts import MIRROR, PASS, REDIRECT, REPLY, kind_of, value_of
+from byway.functions.verdicts import MIRROR, PASS, kind_of, value_of
 from byway.machine.mem import add64, ld64, st64
 from byway.packet.batch import MIN_FRAME, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
@@ -223,8 +223,7 @@ class _Step:
                     *(["        if out >= 0:", *indented(mirrors, 3)] if mirrors else []),
                     "        continue"]
         mirrors = _mirrors(before, "clone_away", ", word")
-        elsewhere = "    if kind_of(word) == REDIRECT or kind_of(word) == REPLY:"
-        return [*lines, *([elsewhere, *indented(mirrors, 2)] if mirrors else []),
+        return [*lines, *(["    if goes_away(word):", *indented(mirrors, 2)] if mirrors else []),
                 f"    out = settle_tx(i{at}, {reasons}, batch, row, word)",
                 "    if out != UNDECIDED:",
                 "        if out != LEFT_OUT:",

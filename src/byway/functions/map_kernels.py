@@ -340,25 +340,36 @@ def aged_in(state, shape, bucket, now):
 
 
 @kernel
+def place_for(state, shape, now, bucket):
+    """-> a place for an entry that is at home in a bucket; 0: there is none. One that a record had
+    which this frame deleted is better than none."""
+    size = (shape >> 24 & 255) << 6
+    for k in range(WINDOW + 1):
+        place = free_in(state, shape, bucket + k * size)
+        if place == 0:
+            place = aged_in(state, shape, bucket + k * size, now)
+            if place != 0:
+                leave(state, shape, place)
+        if place != 0:
+            return place
+    for k in range(WINDOW + 1):
+        ways = ~ld64(bucket + k * size) & ways_of(shape)
+        if ways != 0:
+            return bucket + k * size + (ctz64(ways) >> 3)
+    return 0
+
+
+@kernel
 def insert(state, shape, now, h, place):
     """An entry with the key that is asked for and zeros, at ``place`` where one is that has aged
     out, else (0) where there is room; -> where its value is, 0: nowhere."""
     if place == 0:
-        bucket = home_of(state, shape, h)
         if has_room(state, shape, now):
-            for _ in range(WINDOW + 1):
-                place = free_in(state, shape, bucket)
-                if place == 0:
-                    place = aged_in(state, shape, bucket, now)
-                    if place != 0:
-                        leave(state, shape, place)
-                if place != 0:
-                    break
-                bucket += (shape >> 24 & 255) << 6
+            place = place_for(state, shape, now, home_of(state, shape, h))
         if place == 0:
             st64(state + M.full, ld64(state + M.full) + 1)
             return 0
-        pass_by(state, shape, h, bucket, 1)
+        pass_by(state, shape, h, place & ~63, 1)
         st8(place, tag_of(h))
         for k in range(shape & 15):
             st64(entry_at(shape, place) + 8 * k, ld64(state + M.key + 8 * k))

@@ -108,12 +108,12 @@ class MapMemory(StateMemory):
 
     def bind(self, lock: int, parameter: Callable[[str], int]) -> None:
         super().bind(lock, parameter)
-        row = self.record[0]
-        row["age"] = self.address + M.own_age
+        row, age = self.record[0], self.address + M.own_age
         if isinstance(self.age, str):
-            row["age"] = parameter(self.age)
+            age = parameter(self.age)
         elif self.age is not None:
             row["own_age"] = round(self.age * SECOND)
+        row["age"] = age  # at once: workers read it
 
     def _now(self) -> int:
         return self.around.clock() if self.shape & AGED else 0
@@ -131,7 +131,7 @@ class MapMemory(StateMemory):
             first, now = first + n, time.monotonic()
             # Memory that is touched the first time costs the Linux kernel up to milliseconds a row.
             lot = min(2 * lot, LOT) if now - called < LOT_SECONDS else 1
-            if now - began >= STEP_SECONDS:
+            if first < len(marks) and now - began >= STEP_SECONDS:
                 yield None
                 began = time.monotonic()
                 if self.buckets is not buckets:

@@ -96,7 +96,8 @@ class StateMemory:
         self.around = around
 
     def bind(self, lock: int, parameter: Callable[[str], int]) -> None:
-        """It belongs to another instance now. No worker may be using it."""
+        """It belongs to another instance now, which workers do not know yet; they may be using it
+        as the old one's."""
         self.around = Surroundings(lock, parameter, self.around.clock)
 
     def portions(self, limit: int) -> Iterator[list[dict[str, Any]]]:

@@ -12,6 +12,7 @@ import numpy as np
 from byway.functions.built_memory import BuiltAnew
 from byway.functions.map_memory import MapMemory, map_shape
 from byway.functions.state_memory import (
+    PORTION,
     STEP,
     WORD,
     StateMemory,
@@ -102,7 +103,9 @@ class ArrayMemory(StateMemory):
             made = zeros(self.size)
             for first, values in read:
                 made[first : first + len(values)] = values
-            self.store(self.address, made)
+            for first in range(0, self.size, PORTION):
+                self.store(self.address + 8 * first, made[first : first + PORTION])
+                yield None
             return []
         for some in in_steps(read):
             for first, values in some:

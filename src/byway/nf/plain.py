@@ -141,6 +141,7 @@ class Plain:
                 break
         if verdict.kind == "reply":
             frame.swap_eth()
-        for port in mirrors:
+        goes = verdict.kind != "drop" and (verdict.kind != "redirect" or verdict.port >= 0)
+        for port in mirrors if goes else ():
             frame.send_copy(port)
         return Outcome(verdict, bytes(frame), tuple(frame.copies), fault)

@@ -88,3 +88,28 @@ class Within:
 
     def process(self, frame: nf.Frame) -> nf.Verdict:
         return nf.PASS if frame.ipv4_src in self.prefix else nf.DROP("another's")
+
+
+@nf.function
+class Patient:
+    """Knows sources for as long as it is told to."""
+
+    idle: nf.Seconds = nf.Seconds(60)
+    known = nf.Map(key="ipv4", value="u32", capacity=16, idle="idle")
+
+    def process(self, frame: nf.Frame) -> nf.Verdict:
+        return nf.PASS if self.known.add(frame.ipv4_src) > 1 else nf.DROP("new")
+
+
+@nf.function
+class Churns:
+    """Makes and deletes the same record, often."""
+
+    pairs = nf.Map(key="u32", value={"n": "u8", "who": "ipv6"}, capacity=1000)
+
+    def process(self, frame: nf.Frame) -> nf.Verdict:
+        for _ in range(400):
+            if not self.pairs.make(1):
+                return nf.DROP("no room")
+            self.pairs.delete(1)
+        return nf.PASS

@@ -7,12 +7,13 @@ import threading
 
 import pytest
 
+from byway.functions import map_memory
 from byway.functions.harness import Harness, blueprint_of
 from byway.functions.memory import Chain, Instance, clock_of
 from byway.machine.clock import measure_hz, tsc
 from byway.nf.problem import ParameterError
 from byway.testing import builders
-from tests.unit.functions.samples import Counts, Divides, Older, Says, Tells, Within
+from tests.unit.functions.samples import Counts, Divides, Older, Patient, Says, Tells, Within
 
 FRAME = builders.udp(dport=53)
 
@@ -75,6 +76,29 @@ def test_parameters_change_all_at_once() -> None:
     instance.lock[0] = 0
     change.join()
     assert instance.record.tolist() != before
+
+
+def test_entries_do_not_age_out_while_their_map_is_carried_over() -> None:
+    """Workers look at it meanwhile: whatever they see is an age that somebody has set."""
+    memory = Instance(blueprint_of(Patient)).states["known"]
+    seen, place = [], int(memory.record["age"][0])
+
+    def parameter(name: str) -> int:
+        seen.append(int(memory.record["age"][0]))
+        return place
+
+    memory.bind(memory.around.lock, parameter)
+    assert seen == [place]
+    assert int(memory.record["age"][0]) == place
+
+
+def test_one_entry_is_removed_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """... however long it takes: nobody can replace the table in the middle."""
+    memory = Instance(blueprint_of(Counts)).states["by_source"]
+    assert memory.put("10.0.0.1", 1)
+    monkeypatch.setattr(map_memory, "STEP_SECONDS", 0.0)
+    assert list(memory.removing("10.0.0.1")) == []
+    assert memory.dump() == []
 
 
 def test_what_is_carried_over_takes_no_more_files() -> None:

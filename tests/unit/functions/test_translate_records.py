@@ -10,6 +10,7 @@ from byway.functions.harness import Harness, blueprint_of, same
 from byway.testing import builders
 from tests.authoring import function_of
 from tests.both_ways import tables
+from tests.unit.functions.samples import Churns
 
 FRAME = builders.tcp("10.0.0.1", "10.0.0.2", 1000, 80)
 METHODS = '''
@@ -81,6 +82,12 @@ def test_places_are_free_again_with_the_next_frame(tmp_path: Path) -> None:
         [outcome] = harness.run([FRAME])
         assert outcome.verdict == nf.PASS
     assert harness.instances[0].states["pairs"].stats()["entries"] == 8
+
+
+def test_a_frame_that_deletes_without_end_finds_room() -> None:
+    """Places of what it deleted are the last that it gets, but better than none."""
+    [outcome], [expected] = Harness(Churns).run([FRAME]), nf.Plain(Churns).run([FRAME])
+    assert outcome.verdict == expected.verdict == nf.PASS
 
 
 @pytest.mark.parametrize(("body", "looked_after"), [

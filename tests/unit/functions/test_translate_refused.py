@@ -233,6 +233,17 @@ def test_a_way_that_ends_without_a_verdict(tmp_path: Path, body: str) -> None:
     assert problem.fix == "return nf.PASS, or another verdict, on every way through it"
 
 
+@pytest.mark.parametrize(("body", "message", "fix"), [
+    ("\nel".join(f"if frame.length == {k}:\n    x = {k}" for k in range(120)),
+     "blocks are nested more than 90 deep (each elif is one)",
+     "write a helper for some of them, or keep them in an nf.Map"),
+    ("x = " + " + ".join(["frame.length"] * 300),
+     "an expression is nested more than 100 deep", "give parts of it a name first")])
+def test_what_is_nested_too_deep(tmp_path: Path, body: str, message: str, fix: str) -> None:
+    [problem] = _problems(function_of(tmp_path, f"{body}\nreturn nf.PASS"))
+    assert (problem.message, problem.fix) == (message, fix)
+
+
 def test_what_no_frame_ever_reaches(tmp_path: Path) -> None:
     [problem] = _problems(function_of(tmp_path, "return nf.PASS\nx = 3"))
     assert (problem.line - LINE, problem.message) == (1, "this line is never reached")

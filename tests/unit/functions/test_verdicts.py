@@ -108,6 +108,15 @@ def test_each_mirror_gets_its_copy_of_what_leaves(last: str, direction: str) -> 
     assert all(copy == one.frame for _, copy in one.copies)
 
 
+@pytest.mark.parametrize("direction", ["rx", "tx"])
+@pytest.mark.parametrize(("last", "number"), [("drop", 7), ("redirect", -1), ("redirect", 1 << 20)])
+def test_nobody_gets_a_mirror_of_what_goes_nowhere(last: str, number: int, direction: str) -> None:
+    chain = [(Says, {"what": "mirror", "to": "x"}), (Says, {"what": last, "to": "z"})]
+    for one in (made(chain, ports={"x": 9, "z": number}) for made in (nf.Plain, Harness)):
+        outcome, = one.run(FRAMES[:1], direction=direction)
+        assert outcome.copies == (), one
+
+
 def test_what_a_function_drops_teaches_nothing() -> None:
     place = Place()
     victim, other = bytes.fromhex("0200000000aa"), bytes.fromhex("0200000000bb")

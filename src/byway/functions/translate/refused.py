@@ -64,3 +64,26 @@ def forbidden(node: ast.AST) -> Refused:
         type(node), (f"{type(node).__name__} is not translated", "write it with numbers, if and "
                      "for"))
     return Refused(node, message, fix)
+
+
+# How deep Python's parser lets the lines be nested that are made of an author's (100 levels), and
+# how many calls in calls (200), with some to spare.
+DEEPEST_BLOCK, DEEPEST_EXPRESSION = 90, 100
+
+
+def too_deep(source: ast.FunctionDef) -> Refused | None:
+    """The refusal of what is nested too deep."""
+    left: list[tuple[ast.AST, int, int]] = [(source, 0, 0)]
+    while left:
+        node, blocks, parts = left.pop()
+        if blocks > DEEPEST_BLOCK:
+            return Refused(node, f"blocks are nested more than {DEEPEST_BLOCK} deep (each elif is "
+                           "one)", "write a helper for some of them, or keep them in an nf.Map")
+        if parts > DEEPEST_EXPRESSION:
+            return Refused(node, f"an expression is nested more than {DEEPEST_EXPRESSION} deep",
+                           "give parts of it a name first")
+        for each in ast.iter_child_nodes(node):
+            inside = isinstance(each, ast.expr)
+            left.append((each, blocks + isinstance(each, ast.If | ast.For | ast.While),
+                         parts + 1 if inside else 0))
+    return None

@@ -30,7 +30,7 @@ from byway.functions import blueprint as does
 from byway.functions.instance import FIRST, I, place
 from byway.functions.translate import calls, comparing, expressions, statements, states
 from byway.functions.translate.ahead import ASK, ASKED, Ahead
-from byway.functions.translate.refused import Refused
+from byway.functions.translate.refused import Refused, too_deep
 from byway.functions.translate.unit import Unit
 from byway.functions.translate.values import NONE, Value
 from byway.nf.function import Definition, function_node
@@ -211,7 +211,9 @@ class World:
             unit.assigned.add(name)
         self._open.append(function)
         try:
-            ended = statements.run(unit, source.body)
+            if deep := too_deep(source):
+                self.refuse(unit, deep)
+            ended = deep is not None or statements.run(unit, source.body)
         finally:
             self._open.pop()
         if not ended:
