@@ -20,6 +20,7 @@ from byway.control.function_steps import Direction, Placed, Way
 from byway.control.function_tables import Desk
 from byway.control.function_trace import trace
 from byway.control.functions import Functions, Watched
+from byway.control.model import NetworkConfig, PortConfig
 from byway.control.problem import ConfigError, EngineError, NotThere, nearest
 from byway.functions.blueprint import Blueprint
 from byway.machine.clock import tsc
@@ -34,6 +35,20 @@ class AnsweringFunctions(Functions):
 
     _rings: Rings | None = None
     _listeners: Listeners | None = None
+
+    def chains(self, port: PortConfig, network: NetworkConfig, kept: list[Any]) -> dict[str, int]:
+        """As Functions.chains. It is kept which network is the port's own."""
+        self._own_network[port.name] = port.network
+        return super().chains(port, network, kept)
+
+    def leave(self, port: PortConfig) -> None:
+        """As Functions.leave."""
+        self._own_network.pop(port.name, None)
+        super().leave(port)
+
+    @cached_property
+    def _own_network(self) -> dict[str, str]:
+        return {}
 
     # ------------------------------------------------------------ what there is
     def shown(self) -> list[dict[str, Any]]:
@@ -216,9 +231,10 @@ class AnsweringFunctions(Functions):
     def _way(self, port: str, direction: Direction) -> tuple[Place, Way]:
         """The functions for frames of a port's own network. EngineError: there are none, or they
         are not there yet."""
-        place, fitted = next(iter(self.places.of_port(port)), (None, None))
+        place = port, self._own_network.get(port, "")
+        fitted = self.places.get(place)
         way = fitted.ways[direction == "tx"] if fitted else Way(direction, ())
-        if place is None or not any(self._takes_part(one, direction) for one in way.placed):
+        if not any(self._takes_part(one, direction) for one in way.placed):
             raise EngineError(f'port "{port}" has no chain for frames that go {_WAYS[direction]}',
                               f"add a function with `byway nf add FUNCTION --port {port}`")
         for one in way.placed:
