@@ -85,16 +85,13 @@ def add(
                                  param_hint="--set")
     use, more = _as_written(function, name, _given(set_))
     with reach(api) as client:
-        before = {row["name"] for row in client.functions()}
         if port or network:
             how = {key: True for key, on in (("tx", tx), ("first", first)) if on}
-            client.add_step("port" if port else "network", port or network or "", use, **how,
-                            **more)
+            added = client.add_step("port" if port else "network", port or network or "", use,
+                                    **how, **more)["name"]
         else:
-            client.add_function({"use": use, **more})
-        every = client.functions()
-    rows = [row for row in every if row["name"] in (name, use)] or [
-        row for row in every if row["name"] not in before]
+            added = client.add_function({"use": use, **more})["name"]
+        rows = [row for row in client.functions() if row["name"] == added]
     if as_json:
         print_json(rows)
         return

@@ -15,6 +15,7 @@ import typer
 from byway.cli.output import Column, print_json, print_table
 from byway.cli.pairs import pairs_text, value_of
 from byway.cli.reach import Api, Json, reach
+from byway.client import ClientError
 
 SHOWN, MOST = 1000, 1_000_000  # entries, where nothing is said of how many
 
@@ -27,7 +28,7 @@ def table(
     name: Instance,
     table: Table,
     limit: Annotated[int | None, typer.Option(
-        min=1, max=MOST, help=f"At most so many; else {SHOWN}, with --json all.")] = None,
+        min=1, max=MOST, help=f"At most so many; else {SHOWN}, with --json {MOST}.")] = None,
     api: Api = None,
     as_json: Json = False,
 ) -> None:
@@ -40,12 +41,12 @@ def table(
         rows = client.function_table(name, table, most)
     if as_json:
         print_json({str(row["key"]): row["value"] for row in rows})
-        return
-    print_table([Column("key", lambda row: str(row["key"])),
-                 Column("value", lambda row: _shown(row["value"]))], rows)
+    else:
+        print_table([Column("key", lambda row: str(row["key"])),
+                     Column("value", lambda row: _shown(row["value"]))], rows)
     if len(rows) == most:
-        print(f"byway nf table: these are {most}, and there may be more; --limit N shows more",
-              file=sys.stderr)
+        fix = "; --limit N shows more" if most < MOST else ""
+        print(f"byway nf table: these are {most}, and there may be more{fix}", file=sys.stderr)
 
 
 def put(
@@ -60,7 +61,7 @@ def put(
         "--whole", help="With --file: the table has these entries then, and no others.")] = False,
     api: Api = None,
 ) -> None:
-    """Put entries into a table, all or none; or remove some.
+    """Put entries into a table, all or none; or remove some, each by itself.
 
     They last as long as the instance. What is to be there after a restart stands in the
     configuration.
@@ -69,11 +70,20 @@ def put(
         raise typer.BadParameter("give entries, as in 10.0.0.1=7, or --file FILE, which may have"
                                  " --whole", param_hint="KEY=VALUE")
     kept, gone = _given(pairs or []) if file is None else (_read(file), [])
+    if kept and gone:  # the second could be refused when the first is done
+        raise typer.BadParameter("put entries, or remove entries; the other in a command of its"
+                                 " own", param_hint="KEY=")
+    refused = []
     with reach(api) as client:
         if kept or whole:
             client.put_function_table(name, table, kept, whole=whole)
         for key in gone:
-            client.remove_function_entry(name, table, key)
+            try:
+                client.remove_function_entry(name, table, key)
+            except ClientError as error:
+                refused.append(error)  # the others shall be gone
+        if refused:
+            raise refused[0]
 
 
 def _given(pairs: list[str]) -> tuple[dict[str, Any], list[str]]:

@@ -197,8 +197,10 @@ class WatchedAnswer(_Answer):
 
 
 class ChainAnswer(_Answer):
-    """The network functions that frames go through, as written: of a port, and out of it."""
+    """The network functions that frames go through, as written: of a port, and out of it; and where
+    one was put into them, the `name` of its instance."""
 
+    name: str = ""
     chain: list[str]
     chain_tx: list[str] = []
 

@@ -106,6 +106,13 @@ def test_what_is_added_is_told_in_every_case(byway: Byway, switch: FakeSwitch) -
         "vm1"]
 
 
+def test_one_that_comes_before_another_of_its_kind(byway: Byway) -> None:
+    byway("add", "guard.py:Guard(limit=9)", "--port", "vm1")
+    (row,) = json.loads(byway("add", "guard.py:Guard(limit=1)", "--port", "vm1", "--first",
+                              "--json").stdout)
+    assert (row["name"], row["parameters"]["limit"]) == ("vm1/Guard", 1)
+
+
 def test_wrong_calls(byway: Byway, switch: FakeSwitch) -> None:
     byway("add", "guard.py", status=2)
     byway("add", "guard.py", "--port", "vm1", "--network", "blue", status=2)
@@ -129,6 +136,20 @@ def test_tables(byway: Byway) -> None:
     assert few.stdout.splitlines() == ["KEY       VALUE", "10.0.0.1  7"]
     assert "these are 1, and there may be more" in few.stderr
     byway("put", "limits", "table", "x=", status=1)
+    whole = byway("table", "limits", "table", "--limit", "1", "--json")
+    assert json.loads(whole.stdout) == {"10.0.0.1": 7}
+    assert "these are 1, and there may be more" in whole.stderr
+
+
+def test_what_is_removed_and_what_is_put(byway: Byway, switch: FakeSwitch) -> None:
+    byway("add", "guard.py", "--name", "limits")
+    byway("put", "limits", "table", "a=1", "b=2", "c=3")
+    tables = switch.engine.functions.tables
+    byway("put", "limits", "table", "d=4", "none=", status=2)
+    assert tables["limits", "table"] == {"a": 1, "b": 2, "c": 3}
+    assert 'has no entry "none"' in byway(
+        "put", "limits", "table", "a=", "none=", "b=", status=1).stderr
+    assert tables["limits", "table"] == {"c": 3}
 
 
 def test_a_table_that_is_shown_can_be_given_back(byway: Byway, switch: FakeSwitch,

@@ -64,6 +64,21 @@ def test_a_chain_by_itself(call: Call, wanted: Wanted) -> None:
         "vm1/nat44", "vm1/Guard", "net:blue/tap", "vm1/acl"]
 
 
+def test_the_name_of_what_comes_into_a_chain(call: Call) -> None:
+    path = "/v1/ports/vm1/chain"
+    assert call("POST", path, {"function": GUARD})["name"] == "vm1/Guard"
+    assert call("POST", path, {"function": GUARD})["name"] == "vm1/Guard.2"
+    step = {"function": f"{GUARD}(limit=9)", "tx": True}
+    assert call("POST", path, step)["name"] == "vm1/Guard.3"
+    answer = call("POST", path, {"function": f"{GUARD}(limit=1)", "first": True})
+    TypeAdapter(ChainAnswer).validate_python(answer)
+    assert answer["name"] == "vm1/Guard"
+    assert call("GET", "/v1/functions/vm1/Guard")["parameters"]["limit"] == 1
+    path = "/v1/networks/blue/chain"
+    assert call("POST", path, {"function": GUARD, "name": "limits"})["name"] == "limits"
+    assert call("POST", path, {"function": GUARD, "first": True})["name"] == "net:blue/Guard"
+
+
 def test_one_with_a_name_comes_with_its_place_or_not_at_all(call: Call, wanted: Wanted) -> None:
     step = {"function": GUARD, "name": "limits", "parameters": {"limit": 3}}
     call("POST", "/v1/ports/none/chain", step, status=404)
@@ -226,6 +241,41 @@ def test_a_trace(call: Call) -> None:
                  {"port": "vm1", "frame": "ff", "more": 1}):
         call("POST", "/v1/functions/trace", body, status=422)
     call("POST", "/v1/functions/trace", {"port": "none", "frame": "ff"}, status=404)
+
+
+def test_nobody_watches_for_a_client_that_has_gone(
+    engine: FakeEngine, wanted: Wanted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+
+    async def watch(*asked: Any) -> list[Any]:
+        said.append("begun")
+        try:
+            await asyncio.sleep(60)
+        finally:
+            said.append("ended")
+        return []
+
+    async def go() -> None:
+        events = iter(("http.request", "http.disconnect"))
+
+        async def receive() -> Any:
+            while not said:
+                await asyncio.sleep(0)
+            return {"type": next(events)}
+
+        async def send(message: Any) -> None:
+            pass
+
+        path = "/v1/ports/vm1/chain/frames"
+        scope = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http",
+                 "path": path, "raw_path": path.encode(), "query_string": b"seconds=60",
+                 "headers": [], "root_path": "", "client": None, "server": None}
+        await asyncio.wait_for(make_app(wanted)(scope, receive, send), 10)
+
+    monkeypatch.setattr(engine.functions, "watch", watch)
+    asyncio.run(go())
+    assert said == ["begun", "ended"]
 
 
 def test_metrics(call: Call, wanted: Wanted) -> None:

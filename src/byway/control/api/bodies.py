@@ -78,24 +78,53 @@ _FUNCTION_BODIES: dict[str, dict[str, Any]] = {
 
 async def read_body(request: Request) -> dict[str, Any]:
     """The JSON object of a request, at most MAX_BODY bytes of it."""
+    return parse_body(await read_bytes(request, MAX_BODY))
+
+
+async def read_bytes(request: Request, most: int) -> bytearray:
+    """The body of a request. ApiError: it has more bytes."""
     data = bytearray()
     async for chunk in request.stream():
         data += chunk
-        if len(data) > MAX_BODY:
-            raise ApiError(413, "too-large", f"the body has more than {MAX_BODY} bytes",
-                           "send fewer entries at once")
+        if len(data) > most:
+            raise too_large(f"the body has more than {most} bytes")
+    return data
+
+
+def too_large(problem: str) -> ApiError:
+    """A body that is not read."""
+    return ApiError(413, "too-large", problem, "send fewer entries at once")
+
+
+def parse_body(data: bytes | bytearray) -> dict[str, Any]:
+    """The JSON object that a body is. ApiError: it is none."""
     try:
         body = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise ApiError(400, "bad-request", f"the body is not JSON: {error}",
-                       "send a JSON object") from None
+        raise no_json(error) from None
     if not isinstance(body, dict):
         raise ApiError(400, "bad-request", f"the body is {kind_of_value(body)}",
                        "send a JSON object")
-    if any(sign in data for sign in _HALVES) and (half := half_character(body)):
+    if may_have_halves(data):
+        refuse_halves(body)
+    return body
+
+
+def no_json(error: Exception) -> ApiError:
+    """A body that is no JSON."""
+    return ApiError(400, "bad-request", f"the body is not JSON: {error}", "send a JSON object")
+
+
+def may_have_halves(data: bytes | bytearray) -> bool:
+    """May half a surrogate pair stand in a text of this JSON?"""
+    return any(sign in data for sign in _HALVES)
+
+
+def refuse_halves(value: Any) -> None:
+    """ApiError: half a surrogate pair stands in it."""
+    if half := half_character(value):
         raise ApiError(400, "bad-request", f"the body says {shown(half)}: half of a surrogate pair"
                        " is no character", "write texts in whole characters")
-    return body
 
 
 async def named_body(request: Request, path: Mapping[str, str]) -> dict[str, Any]:

@@ -13,9 +13,12 @@ from typing import Annotated, Any, Literal
 from fastapi import Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 
+from byway.control.api.asked import while_asked
 from byway.control.api.bodies import read_body
+from byway.control.api.rows import read_rows
 from byway.control.function_edits import put, with_given, without
-from byway.control.model import FunctionConfig
+from byway.control.function_steps import of_network, of_port
+from byway.control.model import FunctionConfig, NetworkConfig
 from byway.control.parts import WORDS, Key, Kind
 from byway.control.problem import ConfigError, NotThere, Problem, kind_of_value, nearest, shown
 from byway.control.tables import parse_function
@@ -98,11 +101,12 @@ class FunctionsApi:
             "port": self._wanted.engine.port(port)["index"], "network": 1,
             "vni": network.vni or 0}))
 
-    async def watch_functions(self, name: str, direction: _Direction = "rx", frames: _Frames = 5,
-                              seconds: _Seconds = 10.0) -> Response:
+    async def watch_functions(self, name: str, request: Request, direction: _Direction = "rx",
+                              frames: _Frames = 5, seconds: _Seconds = 10.0) -> Response:
         """What each function of a port makes of its next frames, while they go on their way."""
         self._part("port", name)
-        return JSONResponse(await self._functions.watch(name, direction, frames, seconds))
+        return JSONResponse(await while_asked(
+            request, self._functions.watch(name, direction, frames, seconds)))
 
     # ------------------------------------------------------------ chains
     async def port_chain(self, name: str) -> Response:
@@ -149,7 +153,9 @@ class FunctionsApi:
         chain = getattr(part, where)
         change = put(part, **{where: [step, *chain] if body.get("first") else [*chain, step]})
         await self._wanted.alter_built(replace(change, add_functions=named))
-        return JSONResponse(_chains(self._part(kind, name)))
+        part = self._part(kind, name)
+        return JSONResponse({"name": _name_of(part, where, bool(body.get("first"))),
+                             **_chains(part)})
 
     def _part(self, kind: Kind, name: str) -> Any:
         part = self._wanted.has.parts.get(Key(kind, name))
@@ -174,7 +180,7 @@ class FunctionsApi:
         return await self._put_rows(name, table, request, whole=False)
 
     async def _put_rows(self, name: str, table: str, request: Request, *, whole: bool) -> Response:
-        rows = _section(await read_body(request), "rows", dict | list)
+        rows = _section(await read_rows(request), "rows", dict | list)
         await self._functions.put(name, table, rows, whole=whole)
         return Response(status_code=204)
 
@@ -211,6 +217,13 @@ def _check_step(body: dict[str, Any], kind: Kind) -> None:
 
 def _chains(part: Any) -> dict[str, list[str]]:
     return {key: list(getattr(part, key)) for key in ("chain", "chain_tx") if hasattr(part, key)}
+
+
+def _name_of(part: Any, where: str, first: bool) -> str:
+    """What the first or last instance of a chain is called."""
+    chain, chain_tx = ((of_network(part, str), []) if isinstance(part, NetworkConfig) else
+                       of_port(part, str))
+    return (chain_tx if where == "chain_tx" else chain)[0 if first else -1].name
 
 
 async def _array(portions: AsyncIterator[list[dict[str, Any]]]) -> AsyncIterator[bytes]:
