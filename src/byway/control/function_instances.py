@@ -44,9 +44,9 @@ class Instances:
         self._changed: set[str] = set()
         self._naming: dict[str, set[str]] = {}  # names of instances by the port they speak of
         self._of_code: dict[str, dict[str, dict[str, None]]] = {}  # names, by use and digest
-        self._gone: list[tuple[str, _Held]] = []  # others have taken their names
+        self._gone: list[_Held] = []  # without a name, by the change that is under way
+        self._staying: list[_Held] = []  # by earlier ones, and still in chains
         self.on_close: Callable[[Any], None] = lambda state: None  # its memory is given back
-        self._replaced: list[tuple["Instance", "Instance"]] = []  # new, old: to be added up
 
     def __iter__(self) -> Iterator[str]:
         """Their names."""
@@ -117,10 +117,8 @@ class Instances:
             for table in rows:
                 if made.states[table] is held.instance.states.get(table):
                     fill(name, made.states[table], table, rows[table])
-            self._replaced.append((made, held.instance))
-        elif held:
-            self._gone.append((name, held))
-        self._take_away(name)
+            held.instance.heir = made
+        self.drop(name)
         self._give(name, _Held(made, tables))
 
     def _change(self, name: str, held: _Held, given: Values, tables: Tables) -> None:
@@ -141,19 +139,19 @@ class Instances:
     def _back(self, name: str, blueprint: Blueprint) -> _Held | None:
         """One of this code whose name was just taken, in a change that was refused: it has it
         again."""
-        for entry in self._gone:
-            if entry[0] == name and _is_of(entry[1], blueprint):
-                self._gone.remove(entry)
-                if held := self._take_away(name):
-                    self._gone.append((name, held))
-                self._give(name, entry[1])
-                return entry[1]
+        for held in self._gone:
+            one = held.instance
+            if one.name == name and one.heir is None and _is_of(held, blueprint):
+                self._gone.remove(held)
+                self.drop(name)
+                self._give(name, held)
+                return held
         return None
 
     def drop(self, name: str) -> None:
-        """It is wanted no longer, and no worker is in it; it may be gone already."""
+        """It has no name any more, and goes with ``let_go``; it may be gone already."""
         if held := self._take_away(name):
-            self._close(held.instance.states.values())
+            self._gone.append(held)
 
     def rename(self, names: Mapping[str, str]) -> None:
         """Some have other names; who had one of those gets one that became free."""
@@ -165,11 +163,13 @@ class Instances:
             for state in one.instance.states.values():
                 self.on_close(state)  # who listens to it knows it by another name
             self._give(name, one)
-        self._gone = [(every.get(name, name), one) for name, one in self._gone]
+        for one in self._gone:
+            one.instance.name = every.get(one.instance.name, one.instance.name)
 
     def _give(self, name: str, held: _Held) -> None:
         """It has this name from now on."""
         self._by_name[name] = held
+        held.instance.name = name
         self._changed.add(name)
         code = held.instance.blueprint
         self._of_code.setdefault(code.use, {}).setdefault(code.digest, {})[name] = None
@@ -193,21 +193,26 @@ class Instances:
             self.on_close(state)
             state.close()
 
-    @property
-    def leaving(self) -> bool:
-        """Are there instances whose place was taken, and that are not added up yet?"""
-        return bool(self._replaced or self._gone)
-
-    def add_up(self) -> None:
-        """No worker is in what was replaced: add what it counted, give back its memory."""
-        for _, held in self._gone:
-            self._close(held.instance.states.values())
-        self._gone.clear()
-        for new, old in self._replaced:
-            new.add_counts(old)
+    def let_go(self, in_chain: "Callable[[Instance], bool]", settle: Callable[[], None]) -> None:
+        """No change brings back what has no name any more: add what it counted to its heir, and
+        give back its memory, as soon as it is in no chain and no worker is in it. What is in one
+        waits, and so does its heir, which may have its states."""
+        going: list[_Held] = []
+        left, self._staying, self._gone = [*self._staying, *self._gone], [], []
+        in_use: set[Instance | None] = set()
+        for held in left:  # the older ones first
+            if in_chain(held.instance) or held.instance in in_use:
+                self._staying.append(held)
+                in_use.add(held.instance.heir)
+            else:
+                going.append(held)
+        if going:
+            settle()
+        for old in (held.instance for held in going):
+            if old.heir:
+                old.heir.add_counts(old)
             self._close(state for name, state in old.states.items()
-                        if new.states.get(name) is not state)
-        self._replaced.clear()
+                        if old.heir is None or old.heir.states.get(name) is not state)
 
     def renumber(self, port: str) -> None:
         """A port has come or gone: parameters that name it have another number."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeAlias, TypeVar
 from byway.control.function_steps import Order, Placed, Way
 
 if TYPE_CHECKING:
-    from byway.functions.memory import Chain
+    from byway.functions.memory import Chain, Instance
 
 K = TypeVar("K")
 Place: TypeAlias = tuple[str, str]  # a port and a network of it, by name
@@ -23,7 +23,8 @@ Place: TypeAlias = tuple[str, str]  # a port and a network of it, by name
 @dataclass(frozen=True)
 class Fitted:
     """What frames of a port go through, that are of one network. ``complete``: the chains are what
-    is wanted of them; else those that were there before, with instances called ``kept``."""
+    is wanted of them; else those that were there before, with instances that were called ``kept``
+    when this was noted."""
 
     ways: tuple[Way, Way]
     chains: "tuple[Chain | None, Chain | None]"
@@ -35,6 +36,11 @@ class Fitted:
     def names(self) -> tuple[str, ...]:
         """The instances that stand there."""
         return (*(one.name for one in self.placed), *self.kept)
+
+    @property
+    def instances(self) -> "Collection[Instance]":
+        """Those that its chains reach."""
+        return dict.fromkeys(one for chain in self.chains if chain for one in chain.instances)
 
     @property
     def placed(self) -> Iterator[Placed]:
@@ -49,6 +55,7 @@ class Places:
         self._fitted: dict[Place, Fitted] = {}
         self._of_port: dict[str, dict[Place, None]] = {}
         self._of_name: dict[str, dict[Place, None]] = {}
+        self._of_instance: dict[Instance, dict[Place, None]] = {}
         self._of_order: dict[Order, dict[Place, None]] = {}
         self._of_use: dict[str, Counter[Order]] = {}
         self._lacking: dict[Place, None] = {}  # that are not complete
@@ -71,6 +78,8 @@ class Places:
         _note(self._of_port, place[0], place, n)
         for name in dict.fromkeys(fitted.names):
             _note(self._of_name, name, place, n)
+        for one in fitted.instances:
+            _note(self._of_instance, one, place, n)
         for order in {way.order for way in fitted.ways if way.placed}:
             _note(self._of_order, order, place, n)
             for use in {use for use, _ in order.steps}:
@@ -96,6 +105,10 @@ class Places:
     def stands(self, name: str) -> bool:
         """Does an instance stand anywhere?"""
         return name in self._of_name
+
+    def reach(self, instance: "Instance") -> bool:
+        """Does any chain reach it, whatever it is called?"""
+        return instance in self._of_instance
 
     def standing(self, name: str) -> Iterator[Fitted]:
         """Where an instance stands."""

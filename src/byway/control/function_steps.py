@@ -128,3 +128,37 @@ def renamed(before: Sequence[Placed], after: Sequence[Placed],
 
 def _said(one: Placed) -> tuple[str, Values | None]:
     return one.use, one.given
+
+
+class Owned:
+    """Those that are called after a port or network, in the order that its chains say."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[Placed, ...]] = {}
+        self._changes: dict[str, list[tuple[tuple[Placed, ...], dict[str, str]]]] = {}
+
+    def put(self, owner: str, after: tuple[Placed, ...],
+            going: Collection[str]) -> dict[str, str]:
+        """Note who is called after an owner now; -> who of those before is called how (see
+        renamed). Where a change is taken back before ``accept``, each has exactly the name again
+        that it had: of two that are alike nothing else tells which was which."""
+        before = self._of.get(owner, ())
+        if after == before:
+            return {}
+        self._of[owner] = after
+        changes = self._changes.setdefault(owner, [])
+        if changes and changes[-1][0] == after:
+            _, names = changes.pop()
+            return {new: old for old, new in names.items()}
+        names = renamed(before, after, going)
+        changes.append((before, names))
+        return names
+
+    def accept(self) -> None:
+        """What was put is not taken back any more."""
+        self._changes.clear()
+
+    def forget(self, owner: str, stands: Callable[[str], bool]) -> None:
+        """Some of an owner's may not be wanted any more."""
+        if left := tuple(one for one in self._of.pop(owner, ()) if stands(one.name)):
+            self._of[owner] = left

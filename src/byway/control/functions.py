@@ -40,11 +40,11 @@ from byway.control.function_needs import Needs
 from byway.control.function_places import Fitted, Place, Places
 from byway.control.function_steps import (
     Order,
+    Owned,
     Placed,
     Way,
     network_owner,
     own_of,
-    renamed,
     ways,
 )
 from byway.control.model import FunctionConfig, NetworkConfig, PortConfig
@@ -77,7 +77,7 @@ class Functions:
         self.instances = Instances(number, hz)
         self.named: dict[str, FunctionConfig] = {}
         self.places = Places()
-        self._own: dict[str, tuple[Placed, ...]] = {}  # by whose chain: what is called after it
+        self._own = Owned()
         self._lacking: dict[Order | str, None] = {}  # orders, and uses that are in none
         self._task: asyncio.Task[None] | None = None
         self._loose: set[str] = set()  # instances that may be wanted no longer
@@ -114,7 +114,7 @@ class Functions:
 
     def _fit(self, place: Place, wanted: tuple[Way, Way], before: Fitted | None) -> Fitted:
         old = before.chains if before else (None, None)
-        kept = () if before is None else before.names if before.complete else before.kept
+        kept = tuple(one.name for one in before.instances) if before else ()
         try:
             if lacking := [way.order for way in wanted
                            if way.placed and self.library.lacks(way.order)]:
@@ -163,11 +163,9 @@ class Functions:
 
     def _name_anew(self, owner: str, wanted: tuple[Way, Way]) -> None:
         """Those in a chain go on with their state where the change gives them another name."""
-        own = own_of(owner, wanted)
-        before = self._own.get(owner, ())
-        if own != before:
-            self.instances.rename(renamed(before, own, self.removing))
-            self._own[owner] = own
+        names = self._own.put(owner, own_of(owner, wanted), self.removing)
+        self.instances.rename(names)
+        self._loose.update(names, names.values())
 
     def leave(self, port: PortConfig) -> None:
         """A port is gone."""
@@ -255,17 +253,9 @@ class Functions:
         for name in loose:
             if not self.places.stands(name) and name not in self.named:
                 self.instances.drop(name)
-                self._forget(name)
-        if self.instances.leaving:
-            self.settle()
-            self.instances.add_up()
-
-    def _forget(self, name: str) -> None:
-        """Nobody is called so any more."""
-        owner = name.rpartition("/")[0]
-        own = tuple(one for one in self._own.pop(owner, ()) if self.places.stands(one.name))
-        if own:
-            self._own[owner] = own
+                self._own.forget(name.rpartition("/")[0], self.places.stands)
+        self._own.accept()
+        self.instances.let_go(self.places.reach, self.settle)
 
     def tick(self) -> None:
         """Once a second; tables are looked through once a minute."""

@@ -38,7 +38,7 @@ def slot_bytes(fields: Mapping[str, str]) -> int:
 
 
 class EventMemory(StateMemory):
-    """``fd``: readable when there are events."""
+    """``fd``: readable when there are events; -1 when it was closed."""
 
     def __init__(self, spec: Mapping[str, Any], around: Surroundings) -> None:
         super().__init__(spec, around)
@@ -92,4 +92,7 @@ class EventMemory(StateMemory):
                 "lost": int(row["lost"])}
 
     def close(self) -> None:
-        os.close(self.fd)
+        if self.fd >= 0:
+            self.record["fd"] = -1  # the number may soon be that of another file
+            os.close(self.fd)
+            self.fd = -1

@@ -50,6 +50,8 @@ class Instance:
                  number: Callable[[str], int] = lambda name: -1,
                  clock: Callable[[], int] = lambda: 0) -> None:
         self.blueprint = blueprint
+        self.name = ""  # what control calls it, or called it last
+        self.heir: Instance | None = None  # newer code of it, which has its name
         self._number = number
         self._parameters: dict[str, Parameter] = {
             name: from_description(name, one) for name, one in blueprint.parameters.items()}

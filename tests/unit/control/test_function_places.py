@@ -177,3 +177,19 @@ def test_a_port_is_opened_again_where_its_chain_is_wanted_no_more(lab: Lab) -> N
     bring(lab)
     lab.switch.call(lab.switch.engine.open_waiting)
     assert {lab.switch.port(name)["state"] for name in ("vm1", "vm2")} == {"waiting"}
+
+
+def test_a_change_that_is_taken_back_leaves_each_of_two_alike_its_state(lab: Lab) -> None:
+    lab.start(vm1=(lab.use, lab.use))
+    lab.connect()
+    assert lab.send(9) == 2
+    before = counted(lab)
+    assert before == {"vm1/Guard": (9, 2), "vm1/Guard.2": (2, 2)}
+    functions = lab.switch.engine.functions
+    port = lab.wanted.has.ports["vm1"].model_copy(update={"chain": (lab.use,)})
+    bad = FunctionConfig(name="x", use=lab.use, tables={"table": {"none": 1}})  # type: ignore[arg-type]
+    functions.removing.add("vm1/Guard")
+    with pytest.raises(EngineError, match='"none" is no ipv4'):
+        lab.alter(add_ports=[port], add_functions=[bad])
+    functions.removing.clear()
+    assert counted(lab) == before
