@@ -160,7 +160,7 @@ class AnsweringFunctions(Functions):
         if self._rings is None:
             self._rings = Rings(self._loop)
             self.instances.on_close = self._rings.end
-        return self._rings.events(name, memories if event is None else {event: memories[event]})
+        return self._rings.events(memories if event is None else {event: memories[event]})
 
     def _memories(self, name: str) -> Iterator[tuple[str, Any]]:
         instance = self.instances[name]

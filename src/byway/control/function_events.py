@@ -55,7 +55,10 @@ class Ring:
         self._listeners: list[Listener] = []
 
     def join(self, listener: Listener) -> None:
-        """It is told from now on."""
+        """It is told from now on; where the memory is gone, that there will be no more."""
+        if self.memory.fd < 0:
+            listener.end()
+            return
         if not self._listeners:
             self._loop.add_reader(self.memory.fd, self._read)
             self._loop.call_soon(self._read)  # what waits already
@@ -86,12 +89,12 @@ class Rings:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._rings: dict[tuple[str, str], Ring] = {}
+        self._rings: dict[Any, Ring] = {}  # by memory: names change
 
-    async def events(self, name: str, memories: Mapping[str, Any]) -> AsyncIterator[Told]:
+    async def events(self, memories: Mapping[str, Any]) -> AsyncIterator[Told]:
         """What an instance emits; ``memories``: of the events that are asked for."""
         listener = Listener()
-        rings = [self._ring(name, event, memory) for event, memory in memories.items()]
+        rings = [self._ring(event, memory) for event, memory in memories.items()]
         for ring in rings:
             ring.join(listener)
         try:
@@ -101,11 +104,13 @@ class Rings:
             for ring in rings:
                 ring.leave(listener)
 
-    def _ring(self, name: str, event: str, memory: Any) -> Ring:
-        place = name, event
-        if place not in self._rings or self._rings[place].memory is not memory:
-            self._rings[place] = Ring(self._loop, event, memory)
-        return self._rings[place]
+    def _ring(self, event: str, memory: Any) -> Ring:
+        if memory in self._rings:
+            return self._rings[memory]
+        made = Ring(self._loop, event, memory)
+        if memory.fd >= 0:
+            self._rings[memory] = made
+        return made
 
     def close(self) -> None:
         """Whoever listens has heard all."""
@@ -115,7 +120,5 @@ class Rings:
 
     def end(self, memory: Any) -> None:
         """The memory of an event is about to be given back."""
-        for place, ring in list(self._rings.items()):
-            if ring.memory is memory:
-                ring.end()
-                del self._rings[place]
+        if ring := self._rings.pop(memory, None):
+            ring.end()

@@ -57,16 +57,17 @@ class Desk:
         """At most so many entries, some at a time; they end where the table is no longer there.
         EngineError: there is none."""
         instance = self._find(name)
-        return self._portions(name, table, instance, state_of(name, instance, table), limit)
+        return self._portions(table, instance, state_of(name, instance, table), limit)
 
-    async def _portions(self, name: str, table: str, instance: "Instance", state: Any,
+    async def _portions(self, table: str, instance: "Instance", state: Any,
                         limit: int) -> AsyncIterator[list[Row]]:
-        # ``instance`` is kept: its lock is used.
+        # ``instance`` is kept: its lock is used. Another name makes it no other.
         for some in state.portions(limit):
             if some:
                 yield some
             await asyncio.sleep(0)
-            if not self._is_there(name, table, state):
+            now = self._newest(instance)
+            if now is None or now.states.get(table) is not state:
                 break
 
     async def put(self, name: str, table: str, rows: Any, *, whole: bool) -> None:
@@ -93,7 +94,10 @@ class Desk:
             steps = change(state)
             sent = None
             while True:
-                if not self._is_there(name, table, state):
+                now = self._newest(instance)
+                if now is None:
+                    raise _went(name)
+                if now.states.get(table) is not state:
                     raise EngineError(f"{name}: {table} has become another one meanwhile",
                                       "put the rows again")
                 try:
@@ -115,12 +119,17 @@ class Desk:
     def _find(self, name: str) -> "Instance":
         if instance := self._find_one(name):
             return instance
-        raise NotThere(f"{name} is not there any more", "see `byway nf list`")
+        raise _went(name)
 
-    def _is_there(self, name: str, table: str, state: Any) -> bool:
-        """Is it still the table of that name?"""
-        instance = self._find_one(name)
-        return instance is not None and instance.states.get(table) is state
+    def _newest(self, instance: "Instance") -> "Instance | None":
+        """It, or newer code of it, whatever that is called now; None: they are gone."""
+        while instance.heir:
+            instance = instance.heir
+        return instance if self._find_one(instance.name) is instance else None
+
+
+def _went(name: str) -> NotThere:
+    return NotThere(f"{name} is not there any more", "see `byway nf list`")
 
 
 def _no_room(name: str, table: str, what: str) -> EngineError:

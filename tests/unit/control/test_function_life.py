@@ -1,10 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Instances of network functions stay as long as a chain reaches them, whatever they are called."""
 
+import asyncio
 import os
+from typing import Any
+
+import pytest
 
 from byway.control.diff import Change
+from byway.control.function_edits import without
 from byway.control.model import NetworkConfig
+from byway.control.problem import NotThere
 from tests.unit.control.test_functions import GUARD, Lab, lab
 
 __all__ = ["lab"]
@@ -63,3 +69,76 @@ def test_another_function_takes_the_name_of_one_that_a_chain_keeps(lab: Lab) -> 
     functions.library.lacks, functions._lack = lacks, lack
     lab.alter(add_ports=[lab.wanted.has.ports["vm2"].model_copy(update={"chain": ()})])
     assert old.states["noisy"].fd == -1
+
+
+def test_events_of_one_that_went_before_they_are_read(lab: Lab) -> None:
+    """The answer has begun, its reader is slow; the number of the fd is another file's by then."""
+    lab.start(vm1=(lab.use,))
+    functions = lab.switch.engine.functions
+
+    async def run() -> list[Any]:
+        events = functions.events("vm1/Guard", None)
+        await lab.wanted.alter_built(Change(remove_ports=["vm1"]))
+        return [event async for event in events]
+
+    assert lab.wait(run()) == []
+
+
+def test_each_hears_its_own_events_where_names_change(lab: Lab) -> None:
+    lab.start(vm1=(lab.use, f"{lab.use}(limit=50)"))
+    functions = lab.switch.engine.functions
+
+    async def run() -> list[Any]:
+        late = functions.events("vm1/Guard.2", None)  # is not read yet
+        await lab.wanted.alter_built(without(lab.wanted.has.parts, "vm1/Guard"))
+        both = [late, functions.events("vm1/Guard", None)]
+        tasks = [asyncio.ensure_future(anext(one, None)) for one in both]
+        await asyncio.sleep(0)
+        await lab.wanted.alter_built(Change(remove_ports=["vm1"]))
+        return await asyncio.gather(*tasks)
+
+    assert lab.wait(run()) == [None, None]
+
+
+def test_rows_go_on_where_the_name_changes(lab: Lab) -> None:
+    lab.file.write_text(GUARD.replace("capacity=100", "capacity=2000"))
+    lab.start(vm1=(lab.use, f"{lab.use}(limit=7)"))
+    functions = lab.switch.engine.functions
+    table = functions.instances["vm1/Guard.2"].states["table"]
+    rows = {f"10.0.{k >> 8}.{k & 255}": k for k in range(2000)}
+
+    async def run() -> int:
+        putting = asyncio.create_task(functions.put("vm1/Guard.2", "table", rows, whole=False))
+        while not table.stats()["entries"]:
+            await asyncio.sleep(0)
+        await lab.wanted.alter_built(without(lab.wanted.has.parts, "vm1/Guard"))
+        await putting
+        listing = functions.rows("vm1/Guard", "table", 10_000)
+        seen = len(await anext(listing))
+        port = lab.wanted.has.ports["vm1"]
+        chain = (f"{lab.use}(limit=8)", f"{lab.use}(limit=7)")  # it is the second again
+        await lab.wanted.alter_built(Change(add_ports=[port.model_copy(update={"chain": chain})]))
+        assert functions.instances["vm1/Guard.2"].states["table"] is table
+        return seen + sum([len(some) async for some in listing])
+
+    assert lab.wait(run()) == 2000
+
+
+def test_rows_for_one_that_is_gone(lab: Lab) -> None:
+    """Also where another one has its name by then."""
+    lab.file.write_text(GUARD.replace("capacity=100", "capacity=2000"))
+    lab.start(vm1=(lab.use, f"{lab.use}(limit=7)"))
+    functions = lab.switch.engine.functions
+    table = functions.instances["vm1/Guard"].states["table"]
+    rows = {f"10.0.{k >> 8}.{k & 255}": k for k in range(2000)}
+
+    async def run() -> None:
+        putting = asyncio.create_task(functions.put("vm1/Guard", "table", rows, whole=False))
+        while not table.stats()["entries"]:
+            await asyncio.sleep(0)
+        await lab.wanted.alter_built(without(lab.wanted.has.parts, "vm1/Guard"))
+        with pytest.raises(NotThere, match="vm1/Guard is not there any more"):
+            await putting
+
+    lab.wait(run())
+    assert lab.rows("vm1/Guard", "table") == {}
