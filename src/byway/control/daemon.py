@@ -286,7 +286,8 @@ class _Daemon:
         """Apply what changed in the file, and in those of network functions. Pauses no worker."""
         try:
             new = _checked(self._path, self._cluster)
-            actions = await wanted.change_built(rebase(wanted.config, self._file, new))
+            actions = await wanted.change_built(
+                lambda: rebase(wanted.config, self._file, new))
         except (ConfigError, EngineError) as error:
             _say(f"nothing was changed:\n{error}")
             return

@@ -10,7 +10,7 @@ To give it other parameters, or to have it no more, is to change that.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from byway.control.chains import parse_step, with_parameters
+from byway.control.chains import parse_step, short_name, with_parameters
 from byway.control.diff import Change
 from byway.control.function_steps import of_network, of_port
 from byway.control.model import FunctionConfig, NetworkConfig
@@ -46,6 +46,23 @@ def stands(parts: Parts, name: str) -> list[Stand]:
 def _places(part: Any, lists: Mapping[str, Any], name: str) -> list[Stand]:
     return [Stand(part, where, at) for where, placed in lists.items()
             for at, one in enumerate(placed) if one.name == name]
+
+
+def alike(parts: Parts, name: str) -> list[str]:
+    """The steps, as written, that an instance is told apart from by its place among them: as long
+    as they are the same, its name means the same one. Empty: it has a name of its own, or stands
+    nowhere."""
+    if parts.get(Key("function", name)):
+        return []
+    for part, where, at in stands(parts, name):
+        steps = [*part.chain, *getattr(part, "chain_tx", ())]
+        short = _short(getattr(part, where)[at])
+        return [step for step in steps if _short(step) == short]
+    return []
+
+
+def _short(step: str) -> str:
+    return short_name(parse_step(step).use)
 
 
 def with_given(parts: Parts, name: str, given: Mapping[str, Any]) -> Change:

@@ -141,16 +141,28 @@ class Wanted:
             raise ConfigError(problems)
         return self._carry_out(actions, change.after() if keep else ())
 
-    async def change_built(self, new: Config) -> list[Action]:
-        """As `change`, when the code of network functions is built that it needs."""
+    async def change_built(self, new: Callable[[], Config]) -> list[Action]:
+        """As `change`, when the code of network functions is built that it needs. ``new`` says what
+        there is to be, as things stand when it is asked: others change them meanwhile."""
         return await self._when_built(
-            lambda: diff(self.config, with_mtus(new, self._ask)), lambda: self.change(new))
+            lambda: diff(self.config, with_mtus(new(), self._ask)), lambda: self.change(new()))
 
-    async def alter_built(self, change: Change) -> list[Action]:
+    async def alter_built(self, change: Change | Callable[[], Change],
+                          removing: Collection[str] = ()) -> list[Action]:
         """As `alter`, when the code of network functions is built that it needs; other changes do
-        not wait for it."""
-        return await self._when_built(
-            lambda: self.has.actions(self._filled(change)), lambda: self.alter(change))
+        not wait for it. A change that is made of what there is, is asked for again when it is
+        carried out. ``removing``: instances of functions that it is to remove."""
+        made = change if callable(change) else lambda: change
+
+        def carry_out() -> list[Action]:
+            going = self.engine.functions.removing
+            going.update(removing)  # and no other of the same function
+            try:
+                return self.alter(made())
+            finally:
+                going.difference_update(removing)
+
+        return await self._when_built(lambda: self.has.actions(self._filled(made())), carry_out)
 
     async def _when_built(self, made: Callable[[], Sequence[Action]],
                           carry_out: Callable[[], list[Action]]) -> list[Action]:

@@ -6,7 +6,7 @@ until another process has built it; other calls go on meanwhile. No call pauses 
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -16,11 +16,20 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from byway.control.api.asked import while_asked
 from byway.control.api.bodies import read_body
 from byway.control.api.rows import read_rows
-from byway.control.function_edits import put, with_given, without
+from byway.control.diff import Change
+from byway.control.function_edits import alike, put, with_given, without
 from byway.control.function_steps import of_network, of_port
 from byway.control.model import FunctionConfig, NetworkConfig
 from byway.control.parts import WORDS, Key, Kind
-from byway.control.problem import ConfigError, NotThere, Problem, kind_of_value, nearest, shown
+from byway.control.problem import (
+    ConfigError,
+    EngineError,
+    NotThere,
+    Problem,
+    kind_of_value,
+    nearest,
+    shown,
+)
 from byway.control.tables import parse_function
 from byway.control.wanted import Wanted
 
@@ -57,7 +66,8 @@ class FunctionsApi:
         """Change parameters of an instance, from the next frame on. Pauses no worker."""
         given = _section(await read_body(request), "parameters", dict)
         self._functions.show(name)
-        await self._wanted.alter_built(with_given(self._wanted.has.parts, name, given))
+        await self._wanted.alter_built(self._about(
+            name, lambda: with_given(self._wanted.has.parts, name, given)))
         return JSONResponse(self._functions.show(name))
 
     async def delete_function(self, name: str) -> Response:
@@ -65,12 +75,23 @@ class FunctionsApi:
 
         Pauses no worker."""
         self._functions.show(name)
-        self._functions.removing.add(name)  # and no other of the same function
-        try:
-            await self._wanted.alter_built(without(self._wanted.has.parts, name))
-        finally:
-            self._functions.removing.discard(name)
+        await self._wanted.alter_built(self._about(
+            name, lambda: without(self._wanted.has.parts, name)), removing=[name])
         return Response(status_code=204)
+
+    def _about(self, name: str, change: Callable[[], Change]) -> Callable[[], Change]:
+        """A change of the instance that has this name now. EngineError: by the time that it is
+        carried out, the name may be another one's."""
+        before = alike(self._wanted.has.parts, name)
+
+        def made() -> Change:
+            found = change()
+            if alike(self._wanted.has.parts, name) != before:
+                raise EngineError(f'the chain that "{name}" stands in was changed meanwhile',
+                                  "see `byway nf list`, and try again")
+            return found
+
+        return made
 
     async def reload_functions(self, request: Request) -> Response:
         """Read the files of functions again (of these names, or all), and swap what is another now.
@@ -139,20 +160,25 @@ class FunctionsApi:
         if problems := [Problem(key, "there is no such key", f"the keys are: {', '.join(known)}")
                         for key in body if key not in known]:
             raise ConfigError(problems)
-        await self._wanted.alter_built(put(part, **body))
+        await self._wanted.alter_built(lambda: put(self._part(kind, name), **body))
         return JSONResponse(_chains(self._part(kind, name)))
 
     async def _add_step(self, kind: Kind, name: str, body: dict[str, Any]) -> Response:
-        part = self._part(kind, name)
+        self._part(kind, name)
         _check_step(body, kind)
         where, step = "chain_tx" if body.get("tx") else "chain", body["function"]
         named: tuple[FunctionConfig, ...] = ()
         if "name" in body:
             table = {"name": body["name"], "use": step, "parameters": body.get("parameters", {})}
             named, step = (parse_function(table, f'function "{body["name"]}"'),), body["name"]
-        chain = getattr(part, where)
-        change = put(part, **{where: [step, *chain] if body.get("first") else [*chain, step]})
-        await self._wanted.alter_built(replace(change, add_functions=named))
+
+        def made() -> Change:
+            part = self._part(kind, name)
+            chain = getattr(part, where)
+            change = put(part, **{where: [step, *chain] if body.get("first") else [*chain, step]})
+            return replace(change, add_functions=named)
+
+        await self._wanted.alter_built(made)
         part = self._part(kind, name)
         return JSONResponse({"name": _name_of(part, where, bool(body.get("first"))),
                              **_chains(part)})
