@@ -186,6 +186,8 @@ class Instances:
             del codes[code.digest][name]
             if not codes[code.digest]:
                 del codes[code.digest]
+            if not codes:
+                del self._of_code[code.use]
         return held
 
     def _close(self, states: Iterable[Any]) -> None:

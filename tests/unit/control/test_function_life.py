@@ -82,16 +82,19 @@ def test_events_of_one_that_went_before_they_are_read(lab: Lab) -> None:
         return [event async for event in events]
 
     assert lab.wait(run()) == []
+    assert not functions.instances._of_code, "nothing is left of what is not there"
 
 
 def test_each_hears_its_own_events_where_names_change(lab: Lab) -> None:
-    lab.start(vm1=(lab.use, f"{lab.use}(limit=50)"))
+    chain = (lab.use, f"{lab.use}(limit=50)")
+    lab.start(vm1=chain)
     functions = lab.switch.engine.functions
+    port = lab.wanted.has.ports["vm1"].model_copy(update={"chain": chain[::-1]})
 
     async def run() -> list[Any]:
         late = functions.events("vm1/Guard.2", None)  # is not read yet
-        await lab.wanted.alter_built(without(lab.wanted.has.parts, "vm1/Guard"))
-        both = [late, functions.events("vm1/Guard", None)]
+        await lab.wanted.alter_built(Change(add_ports=[port]))  # now it is the first one
+        both = [late, functions.events("vm1/Guard.2", None)]
         tasks = [asyncio.ensure_future(anext(one, None)) for one in both]
         await asyncio.sleep(0)
         await lab.wanted.alter_built(Change(remove_ports=["vm1"]))
