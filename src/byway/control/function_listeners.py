@@ -8,13 +8,13 @@ there, and again when its code or parameters become others; one that ends is sta
 while that doubles up to a minute each time that it did not even live for as long.
 
 Each is a Python process of some ten MiB, and thousands of ports may have one each. So they are
-started one after the other, a few a second, and there is a limit: others wait until one goes, and
-say so.
+started one after the other, a few a second, and there is a limit: others wait until one goes, or
+ends and waits to be started again, and say so. One that is begun anew keeps its place.
 """
 
 import asyncio
 import sys
-from collections.abc import Hashable, Mapping
+from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any
 
 FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds until one that ended is started again
@@ -37,6 +37,7 @@ class Listeners:
         self._wanted: dict[str, Hashable] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._anew: dict[str, asyncio.Event] = {}  # set: the process is to be another one
         self._room = asyncio.Semaphore(most)
         self._turn = asyncio.Lock()
         self.shown: dict[str, dict[str, Any]] = {}  # by instance: state, pid, starts, last
@@ -47,53 +48,78 @@ class Listeners:
         for name, value in changed.items():
             if self._wanted.get(name) == value:
                 continue
-            if name in self._tasks:
+            if name in self._tasks and value is None:
                 self._end(name)
-            if value is not None:
+            elif name in self._tasks:
                 self._wanted[name] = value
+                self._anew[name].set()
+            elif value is not None:
+                self._wanted[name] = value
+                self._anew[name] = asyncio.Event()
                 self.shown[name] = {"state": "starting", "pid": None, "starts": 0, "last": None}
-                self._tasks[name] = self._loop.create_task(self._keep(name, self.shown[name]))
+                self._tasks[name] = self._loop.create_task(
+                    self._keep(name, self.shown[name], self._anew[name]))
 
     def _end(self, name: str) -> None:
         task = self._tasks.pop(name)
         task.cancel()
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
-        del self.shown[name], self._wanted[name]
+        del self.shown[name], self._wanted[name], self._anew[name]
 
-    async def _keep(self, name: str, shown: dict[str, Any]) -> None:
-        """Have it running until we are cancelled."""
-        if self._room.locked():
-            shown.update(state="held back", last=f"the switch runs {self._most} listeners at the"
-                         " most (switch.listeners)")
-        async with self._room:
-            shown.update(state="starting", last=None)
-            wait = FIRST_WAIT
-            while True:
-                await self._wait_for_turn()
-                began = self._loop.time()
-                shown["starts"] += 1
-                try:
-                    shown["last"] = await self._run(name, shown)
-                except OSError as error:
-                    shown["last"] = f"could not be started: {error.strerror}"
-                shown.update(state="waiting", pid=None)
-                wait = (FIRST_WAIT if self._loop.time() - began > wait
-                        else min(2 * wait, LONGEST_WAIT))
-                await asyncio.sleep(wait)
+    async def _keep(self, name: str, shown: dict[str, Any], anew: asyncio.Event) -> None:
+        """Have it running until we are cancelled, begun anew whenever ``anew`` is set."""
+        wait = FIRST_WAIT
+        while True:
+            if held_back := self._room.locked():
+                shown.update(state="held back", last=f"the switch runs {self._most} listeners at"
+                             " the most (switch.listeners)")
+            async with self._room:
+                if held_back:
+                    shown.update(state="starting", last=None)
+                began = await self._turns(name, shown, anew)
+            # Others have the place meanwhile: this one may fail for ever.
+            shown.update(state="waiting", pid=None)
+            wait = (FIRST_WAIT if self._loop.time() - began > wait
+                    else min(2 * wait, LONGEST_WAIT))
+            if await _within(anew.wait(), wait):
+                wait = FIRST_WAIT
+                shown.update(starts=0, last=None)
+
+    async def _turns(self, name: str, shown: dict[str, Any], anew: asyncio.Event) -> float:
+        """Run it, and at once again as often as it is to begin anew: it keeps its place; -> when it
+        began that has ended by itself."""
+        while True:
+            await self._wait_for_turn()
+            anew.clear()
+            began = self._loop.time()
+            shown["starts"] += 1
+            try:
+                shown["last"] = await self._run(name, shown, anew)
+            except OSError as error:
+                shown["last"] = f"could not be started: {error.strerror}"
+            if not anew.is_set():
+                return began
+            shown.update(state="starting", pid=None, starts=0, last=None)
 
     async def _wait_for_turn(self) -> None:
         """Returns when the one before was started some time ago."""
         await self._turn.acquire()
         self._loop.call_later(START_SECONDS, self._turn.release)
 
-    async def _run(self, name: str, shown: dict[str, Any]) -> str:
+    async def _run(self, name: str, shown: dict[str, Any], anew: asyncio.Event) -> str:
+        """Run it until it ends by itself, or is to begin anew; -> how it ended."""
         process = await asyncio.create_subprocess_exec(
             *self._command, name, "--api", self._api, stdin=asyncio.subprocess.DEVNULL)
         shown.update(state="running", pid=process.pid)
+        changed = self._loop.create_task(anew.wait())
+        ended = self._loop.create_task(process.wait())
         try:
-            return f"ended with status {await process.wait()}"
+            await asyncio.wait([ended, changed], return_when=asyncio.FIRST_COMPLETED)
+            return f"ended with status {process.returncode}"
         finally:
+            changed.cancel()
+            ended.cancel()
             await _end(process)
 
     async def close(self) -> None:
@@ -103,12 +129,19 @@ class Listeners:
             await asyncio.wait(self._ending)
 
 
+async def _within(what: Coroutine[Any, Any, Any], seconds: float) -> bool:
+    """Wait so long at the most; -> did it come?"""
+    try:
+        await asyncio.wait_for(what, seconds)
+    except TimeoutError:
+        return False
+    return True
+
+
 async def _end(process: asyncio.subprocess.Process) -> None:
     if process.returncode is not None:
         return
     process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), END_SECONDS)
-    except TimeoutError:
+    if not await _within(process.wait(), END_SECONDS):
         process.kill()
         await process.wait()

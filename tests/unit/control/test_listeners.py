@@ -125,6 +125,39 @@ def test_a_few_a_second_and_not_too_many(tmp_path: Path) -> None:
     run(go)
 
 
+def test_one_that_is_begun_anew_keeps_its_place(tmp_path: Path) -> None:
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 1,
+                              command(tmp_path, "import time; time.sleep(60)"))
+        listeners.follow({"a": 1})
+        await until(lambda: len(starts(tmp_path)) == 1)
+        pid = listeners.shown["a"]["pid"]
+        listeners.follow({"b": 1})
+        await until(lambda: listeners.shown["b"]["state"] == "held back")
+        listeners.follow({"a": 2})
+        await until(lambda: len(starts(tmp_path)) == 2)
+        assert not Path(f"/proc/{pid}").exists()
+        assert [one["state"] for one in listeners.shown.values()] == ["running", "held back"]
+        assert (listeners.shown["a"]["starts"], listeners.shown["a"]["last"]) == (1, None)
+        listeners.follow({"a": None})
+        await until(lambda: listeners.shown["b"]["state"] == "running")
+        await listeners.close()
+
+    run(go)
+
+
+def test_one_that_fails_holds_up_nobody_while_it_waits(tmp_path: Path) -> None:
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 1, command(
+            tmp_path, "import time; sys.exit(3) if sys.argv[1] == 'bad' else time.sleep(60)"))
+        listeners.follow({"bad": 1, "good": 1})
+        await until(lambda: listeners.shown["good"]["state"] == "running")
+        await until(lambda: listeners.shown["bad"]["state"] == "held back")
+        await listeners.close()
+
+    run(go)
+
+
 def test_no_listeners_at_all(tmp_path: Path) -> None:
     async def go() -> None:
         listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 0,
