@@ -190,6 +190,9 @@ class _Daemon:
 
     async def run(self, make_engine: EngineFactory) -> int:
         """From the engine's start to its end; -> the exit status."""
+        # To look through all that was imported takes tens of milliseconds. Not later: ports that
+        # the start makes are in cycles, and are to be given back when they go.
+        gc.freeze()
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()
         engine = make_engine(self._file.switch, loop)
@@ -250,7 +253,6 @@ class _Daemon:
              f" {networks} network{'s' * (networks != 1)}, api {api_socket(self._file.switch)}")
         switch = self._file.switch
         wanted.engine.functions.listen(api_socket(switch), switch.listeners)
-        gc.freeze()  # to look through all that was imported takes tens of milliseconds
         await stop.wait()
         await wanted.engine.functions.ended()
         server.end()

@@ -46,6 +46,22 @@ BUILDING = PROGRAM.replace("    def close", """
         self.functions.settled = settled
 
     def close""").replace("import sys", "import asyncio, sys", 1)
+CYCLES = PROGRAM.replace("    def close", """
+    def apply(self, actions):  # what ports are: in cycles
+        super().apply(actions)
+        self.made = Made()
+        self.made.itself = self.made
+
+    def close""").replace(
+    "super().close()", """super().close()
+        made = weakref.ref(self.made)
+        del self.made
+        gc.collect()
+        print("kept" if made() else "given back", file=sys.stderr)""").replace(
+    "import sys", "import gc, sys, weakref", 1).replace("class Engine", """class Made:
+    pass
+
+class Engine""")
 LAB = '[switch]\nname = "lab"\n[[network]]\nname = "blue"\n'
 PORT = '[[port]]\nname = "{}"\nnetwork = "blue"\nkind = "null"\n'
 # Compiling takes as long as it takes to be interrupted.
@@ -117,6 +133,12 @@ def test_from_start_to_a_clean_end(folder: Path, start: Start, number: int) -> N
         assert client.switch()["pid"] == process.pid
         assert end(process, number) == (0, "engine closed\n")
     assert not api.exists()
+
+
+def test_what_the_start_makes_is_given_back(start: Start) -> None:
+    process = start(CYCLES)
+    line(process)
+    assert end(process) == (0, "given back\nengine closed\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
