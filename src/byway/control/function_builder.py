@@ -6,7 +6,8 @@ Uses the library of code.
 
 The builder is one process for everything that is asked for together, which is fast. It may end
 badly: an author's file may end the process, or never end. Then every function is tried alone, and
-every chain, and only what ends badly alone is lacking.
+every chain, and only what ends badly alone is lacking. It need not be the file: the machine may
+have had no time or memory. So that is tried again later, ever more rarely: others wait meanwhile.
 """
 
 from collections.abc import AsyncIterator, Collection
@@ -17,6 +18,12 @@ from byway.control.function_steps import Order
 from byway.control.problem import EngineError, Problem
 
 TRIES = 3  # of building a chain: what one has compiled is there for the next one
+LONGEST_MINUTES = 60  # between two tries of what the builder ended badly of
+
+
+@dataclass(frozen=True)
+class Ended(Problem):
+    """That the builder ended badly, which it may not do another time."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +44,32 @@ async def _alone(library: Library, use: str) -> Built:
     try:
         return await library.build((), {use})
     except EngineError as error:
-        return Built((), {}, {use: (Problem(use, error.problem, error.fix),)})
+        return Built((), {}, {use: (Ended(use, error.problem, error.fix),)})
+
+
+class Later:
+    """When to try again what the builder ended badly of: after a minute, two, four, up to an hour.
+    """
+
+    def __init__(self) -> None:
+        self._minutes, self._next = 0, 1
+
+    def forget(self, library: Library, unbuilt: dict[Order, str]) -> bool:
+        """Called once a minute; -> is it time? Then nothing is known any more of what ended badly.
+        """
+        ended = [use for use, some in library.problems.items()
+                 if any(isinstance(one, Ended) for one in some)]
+        if not ended and not unbuilt:
+            self._minutes, self._next = 0, 1
+            return False
+        self._minutes += 1
+        if self._minutes < self._next:
+            return False
+        self._minutes, self._next = 0, min(2 * self._next, LONGEST_MINUTES)
+        unbuilt.clear()
+        for use in ended:
+            del library.problems[use]
+        return True
 
 
 async def in_parts(library: Library, orders: Collection[Order],

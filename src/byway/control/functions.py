@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 from byway.control.actions import Action, AddFunction, ChangeFunction, RemoveFunction
 from byway.control.chains import Values
-from byway.control.function_builder import Unbuilt, again, in_parts
+from byway.control.function_builder import Later, Unbuilt, again, in_parts
 from byway.control.function_instances import Instances
 from byway.control.function_library import Built, Library
 from byway.control.function_needs import Needs
@@ -82,6 +82,7 @@ class Functions:
         self._task: asyncio.Task[None] | None = None
         self._loose: set[str] = set()  # instances that may be wanted no longer
         self._unbuilt: dict[Order, str] = {}  # why, where it is none of its functions
+        self._later = Later()
         self._wrong: dict[str, str] = {}  # what could not be had, and why
         self._refused: EngineError | None = None  # by the change that is under way
         self._seconds = 0
@@ -263,6 +264,11 @@ class Functions:
         if self._seconds % EXPIRE_SECONDS == 0:
             self.instances.expire()
             self.library.forget(self.places.orders(self.library.blueprints))
+            if self._later.forget(self.library, self._unbuilt):
+                self._lack([way.order for _, fitted in self.places.lacking()
+                            for way in fitted.ways if way.placed])
+                known = {*self.library.blueprints, *self.library.problems}
+                self._lack({config.use for config in self.named.values()} - known)
 
     # ------------------------------------------------------------ building
     def needs_building(self, needs: Needs) -> bool:

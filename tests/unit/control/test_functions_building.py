@@ -11,6 +11,8 @@ import pytest
 
 from byway.control.function_library import Built, Library
 from byway.control.function_steps import Order
+from byway.control.functions import EXPIRE_SECONDS
+from byway.control.model import FunctionConfig
 from byway.control.problem import ConfigError, EngineError
 from byway.functions.blueprint import Blueprint
 from tests.running import RunningSwitch
@@ -99,6 +101,35 @@ def test_a_chain_that_ends_the_builder_holds_up_no_other(lab: Lab) -> None:
     other(lab, "two.py", GUARD.replace("over limit", "too many"))
     assert lab.wait(lab.switch.engine.functions.reload()) == [two]
     assert lab.switch.port("vm2")["state"] == "waiting"
+
+
+def test_what_the_builder_had_no_time_for_is_tried_again(lab: Lab) -> None:
+    tries: list[int] = []
+
+    def no_time(orders: Collection[Order], uses: Collection[str]) -> Exception | None:
+        tries.append(1)
+        return EngineError("building took longer than 60 seconds", "see why")
+
+    functions = lab.switch.engine.functions
+    library = Failing(no_time)
+    functions.library = library
+    named = FunctionConfig(name="limits", use=lab.use)
+    assert len(lab.start(named, vm1=(lab.use,))) == 1
+
+    def minute() -> int:
+        tries.clear()
+        for _ in range(EXPIRE_SECONDS):
+            lab.switch.call(functions.tick)
+        lab.wait(functions.settled())
+        return len(tries)
+
+    assert [minute() > 0 for _ in range(7)] == [True, False, True, False, False, False, True]
+    assert "took longer" in lab.switch.port("vm1")["reason"]
+    library.fails = lambda orders, uses: None
+    for _ in range(8):
+        minute()
+    assert lab.switch.port("vm1")["state"] == "waiting"
+    assert lab.show("limits")["state"] == "ready"
 
 
 def test_what_nobody_foresaw_stops_no_later_building(lab: Lab) -> None:
