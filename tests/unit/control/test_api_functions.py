@@ -251,7 +251,7 @@ def test_nobody_watches_for_a_client_that_has_gone(
     async def watch(*asked: Any) -> list[Any]:
         said.append("begun")
         try:
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()  # for ever
         finally:
             said.append("ended")
         return []
