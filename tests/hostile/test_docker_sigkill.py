@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from byway_docker.model import Endpoint, Network, Published, Subnet
 from byway_docker.state import State
 from tests.killing import run_killed
@@ -71,6 +73,7 @@ def look(path: Path) -> Any:
         state.close()
 
 
+@pytest.mark.timeout(900)
 def test_killed_before_every_write_of_every_step(tmp_path: Path) -> None:
     path, before = tmp_path / "docker.db", tmp_path / "before.db"
     found = look(path)
