@@ -24,13 +24,13 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from byway.functions.compose import Composed
-from byway.machine.cachedir import FUNCTIONS
+from byway.machine.cachedir import CHAIN
 from byway.machine.jit import Native
 
 _ARGUMENTS = {"rx": 2, "tx": 5}
-_CHAIN = f"byway.{FUNCTIONS}.chain_"
 _KNOWN: "weakref.WeakValueDictionary[str, Native]" = weakref.WeakValueDictionary()  # by digest
 _LATELY: deque[Native] = deque(maxlen=16)  # that were asked for
+_GONE: deque[tuple[ModuleType, str]] = deque()  # modules and files of chains that nobody has
 _MAKING = threading.Lock()
 
 
@@ -42,7 +42,7 @@ class _Absent(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def find_spec(self, fullname: str, path: Sequence[str] | None,
                   target: ModuleType | None = None) -> importlib.machinery.ModuleSpec | None:
-        if not fullname.startswith(_CHAIN):
+        if not fullname.startswith(CHAIN):
             return None
         return importlib.machinery.ModuleSpec(fullname, self)
 
@@ -54,6 +54,7 @@ def native(composed: Composed) -> Native:
     """The chain as a C function, the same one as long as somebody has it; its code is compiled or
     loaded when its address is asked for. From any thread."""
     with _MAKING:
+        _forget()
         found = _KNOWN.get(composed.digest)
         if found is None:
             found = _KNOWN[composed.digest] = _made(composed)
@@ -64,7 +65,7 @@ def native(composed: Composed) -> Native:
 def _made(composed: Composed) -> Native:
     if not any(isinstance(finder, _Absent) for finder in sys.meta_path):
         sys.meta_path.append(_Absent())
-    name, file = _CHAIN + composed.digest, f"<chain {composed.digest}>"
+    name, file = CHAIN + composed.digest, f"<chain {composed.digest}>"
     module = sys.modules[name] = ModuleType(name)  # cached code asks for it by this name
     # Tracebacks and the compiler's messages show the lines.
     linecache.cache[file] = (len(composed.source), None, composed.source.splitlines(True), file)
@@ -72,12 +73,15 @@ def _made(composed: Composed) -> Native:
     function = module.__dict__["chain"]
     function.__digest__ = composed.digest
     made = Native(function, _ARGUMENTS[composed.direction])
-    weakref.finalize(made, _forget, module, file).atexit = False
+    # Garbage may be collected while somebody goes through sys.modules: so not then.
+    weakref.finalize(made, _GONE.append, (module, file)).atexit = False
     return made
 
 
-def _forget(module: ModuleType, file: str) -> None:
-    """Nobody has the chain any more."""
-    if sys.modules.get(module.__name__) is module:  # else another one was made of the same source
-        del sys.modules[module.__name__]
-        linecache.cache.pop(file, None)
+def _forget() -> None:
+    """Let go of the modules of chains that nobody has any more."""
+    while _GONE:
+        module, file = _GONE.popleft()
+        if sys.modules.get(module.__name__) is module:  # else another one was made of the source
+            del sys.modules[module.__name__]
+            linecache.cache.pop(file, None)

@@ -33,6 +33,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 COMPILED_PACKAGES = ("machine", "packet", "virtio", "ports", "switch", "worker")
 TESTING = "testing"  # its kernels use those of all the others; none of theirs uses it
 FUNCTIONS = "functions"  # likewise: chains of network functions
+CHAIN = f"byway.{FUNCTIONS}.chain_"  # and a digest: the module of a chain, whose source is made
 _DIGITS = 64  # of the digest that a file begins with
 _MOST = 1 << 28  # bytes of a file
 _DAY = 86400.0  # seconds

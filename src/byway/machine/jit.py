@@ -46,6 +46,7 @@ from numba.core.serialize import dumps
 from numba.core.types.functions import BaseFunction
 
 from byway.machine.cachedir import (
+    CHAIN,
     COMPILED_PACKAGES,
     FUNCTIONS,
     TESTING,
@@ -162,7 +163,7 @@ def _parts(called: Iterable[Any]) -> list[Any]:
 
 def is_made(function: Callable[..., Any]) -> bool:
     """Is it of a chain, whose source is made while somebody waits for it?"""
-    return function.__module__.startswith(f"byway.{FUNCTIONS}.chain_")
+    return function.__module__.startswith(CHAIN)
 
 
 class _Whole(JITCodeLibrary):  # type: ignore[misc]
