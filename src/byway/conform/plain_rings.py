@@ -36,6 +36,7 @@ class PlainBackEnd(PlainConversation):
         self.devices: dict[int, DeviceRing] = {}
         self.waiting: list[bytes] = []  # frames for the driver
         self.frames_in = self.frames_out = 0
+        self.wants_kicks = True
 
     # ------------------------------------------------------------ which rings are served
     def ready(self, ring: RingState) -> bool:
@@ -115,7 +116,7 @@ class PlainBackEnd(PlainConversation):
             device.give_back(used)
             if self.should_call(device):
                 call(ring.call)
-        device.want_kicks(True)
+        device.want_kicks(self.wants_kicks)
 
     def should_call(self, device: DeviceRing) -> bool:
         """Whether the driver is called for what was used."""

@@ -11,6 +11,7 @@ import pytest
 
 from byway.conform.backend.bench import Bench
 from byway.conform.backend.session import Session, Setup
+from byway.conform.device import DeviceRing
 from byway.conform.frontend.bench import FrontBench
 from byway.conform.frontend.catalogue import all_checks
 from byway.conform.outcome import Failed, HungUp, Outcome, Verdict
@@ -83,7 +84,7 @@ class FrontEnd:
 
 @contextmanager
 def bench(folder: Path, kind: type[Driver] = Driver, setup: Setup = WANTED,
-          timeout: float = 3.0) -> Iterator[FrontBench]:
+          timeout: float = 10.0) -> Iterator[FrontBench]:
     """A bench, and a front end of this kind that comes to it."""
     path = str(folder / "f.sock")
     made = FrontBench(path, timeout=timeout)
@@ -101,6 +102,23 @@ def test_a_right_front_end_passes_every_check(setup: Setup, tmp_path: Path) -> N
         outcomes: list[Outcome] = list(run(all_checks(), made))
     assert {o.name: o.seen for o in outcomes if o.verdict is Verdict.FAIL} == {}
     assert {o.name for o in outcomes if o.verdict is not Verdict.PASS} == {"status.order"}
+
+
+def test_no_kick_is_asked_for_while_none_is_wanted(tmp_path: Path,
+                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for a moment: a driver that looks just then would be blamed for its kick."""
+    asked, want_kicks = [], DeviceRing.want_kicks
+
+    def noted(ring: DeviceRing, wanted: bool) -> None:
+        asked.append(wanted)
+        want_kicks(ring, wanted)
+
+    monkeypatch.setattr(DeviceRing, "want_kicks", noted)
+    with bench(tmp_path) as made:
+        assert made.first.back_end.frames_in
+    first, last = asked.index(False), len(asked) - asked[::-1].index(False)
+    assert last - first > 10
+    assert not any(asked[first:last])
 
 
 class TakesMore(Driver):

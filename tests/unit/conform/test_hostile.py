@@ -38,7 +38,7 @@ class Lab:
         self.starts = 0
         self.start()
         # Those that never hang may be slow.
-        self.bench = Bench(self.path, timeout=0.3 if kind is Hangs else 5, seed=1)
+        self.bench = Bench(self.path, timeout=0.3 if kind is Hangs else 2, seed=1)
 
     def start(self) -> None:
         """Start it, again."""

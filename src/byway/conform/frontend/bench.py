@@ -47,7 +47,7 @@ class FrontBench:
                 time.sleep(0.05)
             if sock is not None:
                 sock.setblocking(False)
-                self._current = Meeting(Connection(sock), kind)
+                self._current = Meeting(Connection(sock), self.timeout, kind)
                 return self._current
         raise Gone(f"no front end at {self._door.path} within {self.timeout:g} s: {reason}")
 
@@ -74,8 +74,7 @@ class FrontBench:
             self.facts["started"] = 0
             return meeting
         self.facts["started"] = 1
-        receive = meeting.back_end.devices
-        meeting.serve(self.timeout, lambda: 0 in receive and receive[0].posted() > 0)
+        meeting.serve(self.timeout, lambda: self._posted(meeting) > 0)
         meeting.serve(IDLE)
         self._frames(meeting)
         self._suppressed(meeting)
@@ -86,13 +85,17 @@ class FrontBench:
 
     def _frames(self, meeting: Meeting) -> None:
         """Frames of all sizes, and how many buffers the driver gave for them."""
-        device = meeting.back_end.devices.get(0)
-        self.facts["buffers"] = device.posted() if device else 0
+        self.facts["buffers"] = self._posted(meeting)
         self.facts["delivered"] = meeting.deliver(self.sizes(2 * FRAMES))
+        meeting.serve(self.timeout, lambda: 2 * self._posted(meeting) >= self.facts["buffers"])
+        self.facts["buffers after"] = self._posted(meeting)
         meeting.serve(IDLE)
+
+    @staticmethod
+    def _posted(meeting: Meeting) -> int:
+        """The receive buffers that wait for frames."""
         device = meeting.back_end.devices.get(0)
-        self.facts["buffers after"] = device.posted() if device else 0
-        meeting.serve(IDLE)
+        return device.posted() if device else 0
 
     def sizes(self, count: int) -> list[int]:
         """Bytes of so many frames: the same for the same seed."""
@@ -101,7 +104,7 @@ class FrontBench:
 
     def _suppressed(self, meeting: Meeting) -> None:
         """Kicks that come though the device asked for none."""
-        meeting.back_end.quiet = True
+        meeting.back_end.wants_kicks = False
         for device in meeting.back_end.devices.values():
             device.want_kicks(False)
         meeting.serve(0.05)
@@ -111,7 +114,7 @@ class FrontBench:
         meeting.serve(IDLE)
         self.facts["quiet kicks"] = sum(meeting.back_end.kicks_seen.values())
         self.facts["quiet frames"] = meeting.back_end.frames_in - before + FRAMES // 2
-        meeting.back_end.quiet = False
+        meeting.back_end.wants_kicks = True
 
     def _again(self) -> Meeting:
         first = self.first

@@ -52,7 +52,6 @@ class WatchedBackEnd(PlainBackEnd):
         self.kicks_seen: dict[int, int] = {}
         self.buffer_sizes: set[int] = set()
         self.bases: dict[int, int] = {}
-        self.quiet = False  # no kicks are wanted
 
     def handle(self, message: Message) -> None:
         """Remember, judge by the table, do."""
@@ -101,19 +100,19 @@ class WatchedBackEnd(PlainBackEnd):
         super().kicked(fd)
 
     def finish(self, ring: RingState, device: DeviceRing, used: list[tuple[Taken, int]]) -> None:
-        """Remember the sizes of receive buffers; want no kicks while it is quiet."""
+        """Remember the sizes of receive buffers."""
         if ring.index == 0:
             self.buffer_sizes |= {taken.room for taken, _ in used}
         super().finish(ring, device, used)
-        if self.quiet:
-            device.want_kicks(False)
 
 
 class Meeting:
-    """A front end that came, served by us until ``close``."""
+    """A front end that came, served by us until ``close``. ``timeout``: seconds that it has for
+    what it must do."""
 
-    def __init__(self, connection: Connection,
+    def __init__(self, connection: Connection, timeout: float,
                  kind: type[WatchedBackEnd] = WatchedBackEnd) -> None:
+        self.timeout = timeout
         self.notes: dict[str, list[str]] = {}
         self.back_end = kind(connection, self._sink, self._note)
         self.sent_by_driver: list[bytes] = []
@@ -151,7 +150,7 @@ class Meeting:
         kicks = back_end.kicks
         for fd in (back_end.connection.fileno(), *kicks):
             poll.register(fd, select.POLLIN)
-        if back_end.polls or back_end.quiet:
+        if back_end.polls or not back_end.wants_kicks:
             seconds = 0.001
         ready = {fd for fd, _ in poll.poll(seconds * 1000)}
         for fd in ready & set(kicks):
@@ -175,7 +174,7 @@ class Meeting:
             self.back_end.deliver(BROADCAST + SOURCE + body)
             if k % 16 == 15:
                 self.serve(0.01)
-        self.serve(2.0, lambda: not self.back_end.waiting)
+        self.serve(self.timeout, lambda: not self.back_end.waiting)
         return self.back_end.frames_out - before
 
     def names(self) -> Sequence[str]:
