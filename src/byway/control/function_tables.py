@@ -83,7 +83,7 @@ class Desk:
         """Remove an entry, or all; -> was it there?"""
         with _told(name, table):
             if key is None:
-                state_of(name, self._find(name), table).clear()
+                await self._change(name, table, lambda state: state.changing({}, True))
                 return True
             return await self._change(name, table, lambda state: state.removing(key))
 

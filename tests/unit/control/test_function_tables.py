@@ -83,6 +83,21 @@ def test_others_go_on_meanwhile(lab: Lab, table: str) -> None:
     assert lab.rows("x", table, 1 << 20).keys() == {row["key"] for row in rows[1:]}
 
 
+def test_of_two_changes_of_a_table_the_second_waits(lab: Lab) -> None:
+    """... also where it removes all rows."""
+    functions = start(lab)
+
+    async def both() -> None:
+        putting = asyncio.create_task(functions.put("x", "sums", ROWS["sums"], whole=True))
+        await asyncio.sleep(0)
+        assert await functions.remove("x", "sums", None)
+        assert putting.done()
+        await putting
+
+    lab.wait(both())
+    assert lab.rows("x", "sums") == {}
+
+
 def test_rows_without_room_are_taken_back(lab: Lab) -> None:
     functions = start(lab)
     lab.wait(functions.put("x", "few", {"1.1.1.1": 1}, whole=False))
