@@ -249,6 +249,7 @@ def add_here(lab: FakeLab, netns: str) -> None:
     assert main.main() == 0
 
 
+@pytest.mark.compiled_only
 @pytest.mark.parametrize("cleaner", ["DEL", "GC"])
 def test_killed_before_every_write(lab: FakeLab, cleaner: str) -> None:
     netns = lab.namespace()

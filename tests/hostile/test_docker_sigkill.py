@@ -73,6 +73,7 @@ def look(path: Path) -> Any:
         state.close()
 
 
+@pytest.mark.compiled_only
 @pytest.mark.timeout(900)
 def test_killed_before_every_write_of_every_step(tmp_path: Path) -> None:
     path, before = tmp_path / "docker.db", tmp_path / "before.db"

@@ -80,6 +80,7 @@ def killed_before_write(path: Path, k: int) -> tuple[bool, int]:
         os.close(reader)
 
 
+@pytest.mark.compiled_only
 @pytest.mark.timeout(900)
 def test_killed_before_every_write(tmp_path: Path) -> None:
     expected = states(tmp_path / "expected.db")

@@ -8,6 +8,8 @@ one finds is the state after the last change that was answered, or the one after
 import os
 from pathlib import Path
 
+import pytest
+
 from byway.control.diff import Change
 from byway.control.lasting import Lasting
 from byway.control.model import (
@@ -101,6 +103,7 @@ def killed_before_write(path: Path, k: int) -> tuple[bool, int]:
         os.close(reader)
 
 
+@pytest.mark.compiled_only
 def test_what_was_acknowledged_is_there_wherever_the_switch_is_killed(tmp_path: Path) -> None:
     after = states(tmp_path / "whole.db")
     assert len(set(map(str, after))) == len(CHANGES) + 1

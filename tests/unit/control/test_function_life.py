@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -135,11 +136,22 @@ def test_rows_for_one_that_is_gone(lab: Lab) -> None:
     table = functions.instances["vm1/Guard"].states["table"]
     rows = {f"10.0.{k >> 8}.{k & 255}": k for k in range(2000)}
 
+    gate, changing = asyncio.Event(), table.changing
+
+    def held(rows: Any, whole: bool) -> Generator[Any, Any, Any]:
+        """It comes to its end only when the gate is open."""
+        refused = yield from changing(rows, whole)
+        while not gate.is_set():
+            yield None
+        return refused
+
     async def run() -> None:
+        table.changing = held
         putting = asyncio.create_task(functions.put("vm1/Guard", "table", rows, whole=False))
         while not table.stats()["entries"]:
             await asyncio.sleep(0)
         await lab.wanted.alter_built(without(lab.wanted.has.parts, "vm1/Guard"))
+        gate.set()
         with pytest.raises(NotThere, match="vm1/Guard is not there any more"):
             await putting
 

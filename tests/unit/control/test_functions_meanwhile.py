@@ -12,23 +12,12 @@ from byway.control.diff import rebase
 from byway.control.wanted import Wanted
 from tests.unit.control.fake_engine import FakeEngine
 from tests.unit.control.fake_switch import LAB
-from tests.unit.control.test_api_functions import GUARD, request
+from tests.unit.control.test_api_functions import GUARD, engine, request, wanted
 
+__all__ = ["engine", "wanted"]
 NEW = {"function": "/etc/new.py:New"}
 PORT = {"network": "blue", "kind": "vhost-user", "socket": "/tmp/vm1.sock"}
 Meanwhile = Callable[..., httpx.Response]
-
-
-@pytest.fixture
-def engine() -> FakeEngine:
-    return FakeEngine(LAB.switch)
-
-
-@pytest.fixture
-def wanted(engine: FakeEngine) -> Wanted:
-    wanted = Wanted(engine, LAB.switch)
-    wanted.change(LAB)
-    return wanted
 
 
 async def waiting(engine: FakeEngine, change: Coroutine[Any, Any, Any],
