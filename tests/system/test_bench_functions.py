@@ -11,12 +11,12 @@ import pytest
 
 from tests.architecture.sources import ROOT
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 
 def run(script: str, *words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(ROOT / "bench" / script), *words],
-                          capture_output=True, text=True, timeout=110, check=False)
+                          capture_output=True, text=True, timeout=280, check=False)
 
 
 def test_every_function_and_time_is_measured(tmp_path: Path) -> None:
