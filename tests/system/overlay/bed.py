@@ -43,7 +43,7 @@ WIRE = "wire"  # the port of an uplink, and its network
 ETCD = 250  # its number in the underlay
 ETCD_PORT = 2379
 AT_A_TIME = 4  # stations that are asked something
-TTL = 3  # seconds until a host that has died is gone
+TTL = 5  # seconds until a host that has died is gone
 
 
 class Source(Enum):

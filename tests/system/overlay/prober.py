@@ -28,6 +28,7 @@ from byway.testing.frames import (
 )
 from tests.system.engines.station import INTERFACE
 from tests.system.overlay.stations import Member, Seat
+from tests.system.peers.process import wait_until
 
 ETH_P_ALL = 3
 NUMBER = 1077  # the identifier of the echo requests
@@ -44,14 +45,14 @@ class Answers:
         """Seconds from ``since`` to the first answer after it; None where none came."""
         return min((t - since for t in list(self.came.values()) if t >= since), default=None)
 
-    def silence(self, since: float) -> float:
-        """The longest time after ``since`` without an answer, in seconds."""
-        times = [since, *sorted(t for t in list(self.came.values()) if t > since)]
-        return max(b - a for a, b in itertools.pairwise([*times, time.monotonic()]))
-
-    def lost(self, begin: float, end: float) -> list[float]:
-        """When those requests went out between the two times that nobody answered."""
-        return [t for k, t in list(self.sent.items()) if begin <= t <= end and k not in self.came]
+    def unanswered(self, begin: float, end: float) -> int:
+        """The longest run of requests that nobody answered, of those between the two times."""
+        longest = run = 0
+        for number, when in list(self.sent.items()):
+            if begin <= when <= end:
+                run = 0 if number in self.came else run + 1
+                longest = max(longest, run)
+        return longest
 
 
 class Prober:
@@ -100,6 +101,14 @@ class Prober:
         elif arp and arp.operation == ARP_REPLY and arp.sender_ip == self.target.ipv4 \
                 and arp.sender_mac == mac(self.target.mac):
             self.arp.came.setdefault(len(self.arp.came), now)
+
+    def outage(self, since: float) -> float:
+        """The longest run of echo requests from then to now that nobody answered, in seconds of
+        asking: a machine that stands still asks nothing meanwhile, and answers afterwards."""
+        now = time.monotonic()  # once a later one is answered, nothing older is on its way
+        wait_until(lambda: any(when > now and number in self.echo.came
+                               for number, when in list(self.echo.sent.items())), "an answer", 20)
+        return self.echo.unanswered(since, now) * self.interval
 
     def __enter__(self) -> Self:
         self._thread.start()

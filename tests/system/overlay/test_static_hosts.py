@@ -48,7 +48,7 @@ def test_a_switch_is_killed(bed: Bed) -> None:
         bed.wait_settled()
         wait_until(lambda: not bed.missing(), "everybody is reached", SETTLE)
         print(f"everybody is reached {time.monotonic() - again:.2f} s after it was started")
-        assert prober.echo.silence(began) < CLOSE
+        assert prober.outage(began) < CLOSE
     assert bed.differences() == {}
 
 
@@ -81,7 +81,7 @@ def test_other_underlays(own_folder: Path, family: int, mtu: int) -> None:
         assert f"mtu {bed.mtu}" in one.run(f"ip link show dev {INTERFACE}")
         assert one.ping(two.seat.ipv4, 3, f"-s {bed.mtu - 28}") == 3
         two.listen(own_folder)
-        assert one.transfer(two, two.seat.ipv6) > 1 << 20
+        assert one.transfer(two, two.seat.ipv6) > 1 << 17
 
 
 @pytest.mark.parametrize(("uplink", "family"), [("af-packet", 4), ("af-xdp", 4), ("af-packet", 6)])
@@ -96,7 +96,7 @@ def test_switches_that_speak_to_the_underlay_themselves(
         assert one.ping(two.seat.ipv4, 3, f"-s {bed.mtu - 28}") == 3
         two.listen(own_folder)
         for options in ("", "--reverse"):
-            assert one.transfer(two, two.seat.ipv4, options) > 1 << 20
+            assert one.transfer(two, two.seat.ipv4, options) > 1 << 17
         with capture.of(bed.underlay) as seen:
             assert bed.missing() == {}
         assert len(seen.tunnelled()) > 0
