@@ -259,8 +259,7 @@ def _building_block(function: Callable[..., Any], inline: bool) -> Any:
 def _widen_literals(dispatcher: Any) -> Any:
     original = dispatcher.get_call_template
     dispatcher.get_call_template = lambda args, kws: original(
-        tuple(types.unliteral(a) for a in args), kws
-    )
+        tuple(map(types.unliteral, args)), kws)
     return dispatcher
 
 
@@ -343,10 +342,8 @@ def _no_collection() -> Iterator[None]:
 
 def is_cached(entry: Any) -> bool:
     """Is there machine code for this entry on disk already?"""
-    implementation = entry._cache._impl
-    name = implementation.filename_base
-    path = Path(implementation.locator.get_cache_path())
-    return path.is_dir() and any(path.glob(f"{name}.*.nbc"))
+    files = entry._cache._impl
+    return any(Path(files.locator.get_cache_path()).glob(f"{files.filename_base}.*.nbc"))
 
 
 class Native:
@@ -358,16 +355,24 @@ class Native:
         self.function = function
         self._arguments = arguments
         self._code: Any = None
+        self._address: int | None = None
         if not INTERPRETED:
             signature = (tuple([types.int64] * arguments), types.int64)
             self._code = _CFunction(function, signature, {}, dict(OPTIONS), _EntryCompiler)
             self._code._cache = _Cache(function)
 
-    @functools.cached_property
+    @property
     def address(self) -> int:
         """Where its code is; it is loaded or compiled when this is first asked for."""
+        if self._address is None:
+            with global_compiler_lock:  # no other lock: load() is called by other threads
+                if self._address is None:
+                    self._address = self._made()
+        return self._address
+
+    def _made(self) -> int:
         if not INTERPRETED:
-            with global_compiler_lock, _remembered_operators(), _no_collection():
+            with _remembered_operators(), _no_collection():
                 self._code.compile()
             return int(self._code.address)
         proto = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * self._arguments)
@@ -378,7 +383,7 @@ class Native:
 
     def load(self) -> bool:
         """Have its code, if that is in the cache; it is not compiled. -> is there code?"""
-        if INTERPRETED or "address" in self.__dict__:
+        if INTERPRETED or self._address is not None:
             return True
         with global_compiler_lock:
             self._code.loads_only = True

@@ -61,7 +61,7 @@ def test_code_is_there_when_it_was_built(order: Order) -> None:
     library.install(built)
     assert not library.lacks(order)
     loaded = library.code(order).native
-    assert "address" in vars(loaded), "it is loaded already"
+    assert loaded._address is not None, "it is loaded already"
     library.forget([])
     assert not library.lacks(order), "it is in the cache"
     library.forget([order])

@@ -7,7 +7,9 @@ import random
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -117,6 +119,47 @@ def test_a_native_function_is_called_by_address() -> None:
     function = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(native.address)
     assert function(address_of(cell)) == 42
     assert cell[0] == 42
+
+
+def test_one_thread_may_load_while_another_asks_for_an_address(
+        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever of them comes first, of whichever functions."""
+    asking = threading.Event()
+
+    class Lock:
+        """As the compiler's; tells when the thread that asks comes to it."""
+
+        def __init__(self) -> None:
+            self._lock = threading.RLock()
+
+        def __enter__(self) -> None:
+            if threading.current_thread() is asks:
+                asking.set()
+            self._lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            self._lock.release()
+
+    natives = [jit.Native(plus_one, 1) for _ in range(2)]
+    for native in natives:
+        native._code = SimpleNamespace(compile=lambda: None, address=4096)
+    monkeypatch.setattr(jit, "INTERPRETED", False)
+    monkeypatch.setattr(jit, "global_compiler_lock", lock := Lock())
+    found: list[int] = []
+
+    def load() -> None:
+        with lock:
+            asks.start()
+            asking.wait()
+            found.append(natives[1].load())
+
+    asks = threading.Thread(target=lambda: found.append(natives[0].address), daemon=True)
+    loads = threading.Thread(target=load, daemon=True)
+    loads.start()
+    for thread in (loads, asks):
+        thread.join(30)
+        assert not thread.is_alive(), "they wait for each other"
+    assert found == [True, 4096]
 
 
 def test_the_digest_names_sources_and_versions() -> None:
