@@ -80,6 +80,13 @@ class Plans:
             queue = self._assignment.queue(port, k)
             self._workers[queue.worker].plan.set_queue(queue.number, address_of(port.rxqs[k:]))
 
+    def look(self, port: Port) -> None:
+        """Something has changed that its rx queues may have been waiting for."""
+        _, serving = self._attached.get(port.index, (port, []))
+        for k in serving:
+            queue = self._assignment.queue(port, k)
+            self._workers[queue.worker].plan.look(queue.number)
+
     def add_sub_port(self, port: Port, number: int, address: int) -> None:
         """Frames for ``number`` go out by the port, as long as it is attached."""
         port.sub_ports.append((number, address))

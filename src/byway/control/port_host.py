@@ -85,6 +85,11 @@ class PortHost:
         """Returns when every worker has ended the pass it was in. Pauses no worker."""
         self._plans.settle()
 
+    def look(self, port: Port) -> None:
+        """``settle``; and those who serve the port, if it is attached, look at its queues anew."""
+        self._plans.look(port)
+        self._plans.settle()
+
     def _forget(self, port: Port) -> None:
         self._assignment.unwatch(port)
         for name in getattr(port.config, "networks", ()):

@@ -62,6 +62,9 @@ class Host(Protocol):
     def settle(self) -> None:
         """Returns when every worker has ended the pass it was in."""
 
+    def look(self, port: "Port") -> None:
+        """``settle``; and those who serve the port look at its queues anew, asleep or not."""
+
     def close_files(self, files: Sequence[int]) -> None:
         """Close files that take the Linux kernel long; those of one change together."""
 

@@ -12,10 +12,8 @@ What is offered depends on the configuration only, so it is the same for every c
 whose switch was restarted finds what it has negotiated.
 """
 
-import os
 import socket
 import struct
-from contextlib import suppress
 from typing import Any
 
 from byway.machine import unixsocket
@@ -292,12 +290,9 @@ class VhostUserPort(Port):
             self.host.attach(self)  # so that workers look at it anew, and call
 
     def settle(self) -> None:
-        self.host.settle()
-        if self.state == "up":  # pages were taken away, or came: workers look ahead anew
-            for fd in (self.wake_fds[k] for k in self.serving):
-                if fd >= 0:
-                    with suppress(BlockingIOError):  # full: the worker has been told
-                        os.eventfd_write(fd, 1)
+        # Pages were taken away, or came: workers look ahead anew. They are not told by the event
+        # fd that wakes them: it is the peer's as well, who can make whoever writes to it wait.
+        self.host.look(self)
 
     def announce(self, mac: bytes) -> None:
         if self.state == "up":

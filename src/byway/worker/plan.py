@@ -136,6 +136,10 @@ class Plan:
     def set_queue(self, number: int, address: int) -> None:
         """Serve the RXQ at ``address`` as rx queue ``number`` (0: no longer)."""
         self._store(self._tables["rxqs"] + 8 * number, address)
+        self.look(number)
+
+    def look(self, number: int) -> None:
+        """Look at what stands there as rx queue ``number``, also if it sleeps."""
         self._store(LOOK, number)
 
     def set_stages(self, rx: int, tx: int) -> None:

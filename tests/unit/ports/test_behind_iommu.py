@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest behind an IOMMU on a vhost-user port of a running switch."""
 
+import os
 import select
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ pytestmark = pytest.mark.compiled_only
 
 SECONDS = 5.0
 PAGE = 4096
+FULL = 2**64 - 2  # an event fd's counter at its maximum: the next write waits
 
 
 class IommuGuest(Guest):
@@ -148,3 +150,20 @@ def test_a_translation_that_leads_out_of_the_shared_memory(
         one.front.update_iotlb(GPA, PAGE, one.region.address - PAGE)
     one.send([frame(one, 1)])
     assert other.receive_until(1) == [frame(one, 1)]
+
+
+def test_nobody_waits_for_a_kick_that_is_full(tmp_path: Path) -> None:
+    """The peer has its kick's event fd too, may fill it and make whoever writes to it wait."""
+    with RunningSwitch(tmp_path, stepped=True) as switch:
+        switch.network()
+        switch.vhost("vm1")
+        one = IommuGuest.connect(switch.socket("vm1"), mac(1))
+        switch.until(lambda: switch.port("vm1")["state"] == "up")
+        kick = one.tx_queue.kick
+        while select.select([], [kick], [], 0)[1]:
+            os.eventfd_write(kick, FULL)
+        os.set_blocking(kick, True)
+        one.forget_buffers(one.rx_queue)
+        assert switch.port("vm1")["state"] == "up"
+        os.set_blocking(kick, False)
+        one.close()
