@@ -17,7 +17,6 @@ from byway.vhost.payloads import MemoryRegion, VringState, pack_memory_table
 
 R, P = Request, ProtocolFeature
 UNKNOWN = 0x7FFF  # a request that no version of the protocol has
-TAKEN = 0.2  # seconds for a piece to be read in, before the next one is sent anyway
 
 
 @contextmanager
@@ -47,7 +46,7 @@ def fragmented_header(bench: Bench) -> str:
     wire = bench.connect()
     for byte in HEADER.pack(R.GET_FEATURES, VERSION, 0):
         wire.raw(bytes([byte]))
-        wire.taken(TAKEN)
+        wire.taken(wire.timeout)  # else the pieces join
     wire.reply(R.GET_FEATURES)
     return "answered after 12 writes of a byte"
 
@@ -58,7 +57,7 @@ def fragmented_payload(bench: Bench) -> str:
     data = HEADER.pack(R.SET_VRING_NUM, VERSION | NEED_REPLY, 8) + VringState(0, 256).pack()
     for part in (data[:12], data[12:15], data[15:]):
         wire.raw(part)
-        wire.taken(TAKEN)
+        wire.taken(wire.timeout)  # else the pieces join
     result = int.from_bytes(wire.reply(R.SET_VRING_NUM).payload, "little")
     expect(result == 0, f"SET_VRING_NUM in three pieces was refused (result {result})")
     return "done"
