@@ -112,7 +112,7 @@ def test_ping_with_the_longest_frames(meeting: Meeting, to: str) -> None:
 def test_tcp_both_ways(meeting: Meeting, to: str, reverse: str) -> None:
     for station, seat in ((meeting.ours, THEIRS), (meeting.theirs, OURS)):
         report = station.measure(getattr(seat, to), 1, reverse)
-        assert report["end"]["sum_received"]["bits_per_second"] > 50e6
+        assert report["end"]["sum_received"]["bits_per_second"] > 1e6
     assert errors(meeting.ours) == errors(meeting.theirs) == {}
     assert lost(meeting.switch) == {}
 

@@ -136,7 +136,7 @@ def test_the_uplink_itself_answers(meeting: Meeting) -> None:
 def test_tcp_both_ways(meeting: Meeting, to: str, reverse: str) -> None:
     for station, seat in ((meeting.ours, THEIRS), (meeting.theirs, OURS)):
         report = station.measure(getattr(seat, to), 1, reverse)
-        assert report["end"]["sum_received"]["bits_per_second"] > 20e6
+        assert report["end"]["sum_received"]["bits_per_second"] > 1e6
     assert errors(meeting.ours) == errors(meeting.theirs) == {}
     drops = meeting.switch.drops()
     assert not any(reason in counted for counted in drops.values()
