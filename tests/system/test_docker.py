@@ -71,7 +71,7 @@ def lab(whole: Lab) -> Iterator[Lab]:
     yield whole
     whole.docker.clear()
     wait_until(lambda: set(whole.switch.ports()) == {"vm", "fake"}, "all ports are gone", 20)
-    assert whole.place.namespace.links() == set()
+    wait_until(lambda: whole.place.namespace.links() == set(), "all links are gone", 20)
     assert whole.plugin.endpoints() == whole.plugin.left_overs() == whole.plugin.held() == set()
     assert {row["name"] for row in whole.switch.client.networks()} == {"blue", "guests"}
 
@@ -92,7 +92,7 @@ def test_containers_of_both_families(lab: Lab) -> None:
     assert one.interfaces() == {"eth0"}  # no docker_gwbridge
     meet(one, two)
     report = one.measure(two.address())
-    assert report["end"]["sum_received"]["bytes"] > 1 << 20
+    assert report["end"]["sum_received"]["bytes"] > 1 << 17
 
 
 def test_addresses_by_name(lab: Lab) -> None:
@@ -163,14 +163,14 @@ def test_published_ports_and_the_way_out(lab: Lab) -> None:
         assert lab.host.fetch(address, port) == image.SUM
     assert two.fetch("10.50.0.1", 8080) == image.SUM  # by the host, and back
     with pytest.raises(AssertionError):
-        assert two.fetch("10.50.0.1", 8081) == image.SUM
+        assert two.fetch("10.50.0.1", 8081, tries=1) == image.SUM
     assert "leads to another container" in lab.refusal(
         "run", "--network", "net", "--publish", "8080:80", image.NAME)
     assert "--publish HOSTPORT:80/tcp" in lab.refusal(
         "run", "--network", "net", "--publish", "80", image.NAME)
     one.remove()
     with pytest.raises(AssertionError):
-        assert lab.host.fetch("127.0.0.1", 8080) == image.SUM
+        assert lab.host.fetch("127.0.0.1", 8080, tries=1) == image.SUM
     two.reach("10.50.0.1")
 
 
@@ -221,8 +221,8 @@ def test_a_switch_that_remembers_its_ports(own_folder: Path, station_image: Path
             meet(one, two)
             wait_until(lambda: len(lab.place.namespace.links()) == 1, "one link is left", 10)
         lab.docker.clear()
-        assert set(lab.switch.ports()) == {"vm", "fake"}
-        assert lab.place.namespace.links() == set()
+        wait_until(lambda: set(lab.switch.ports()) == {"vm", "fake"}, "all ports are gone", 20)
+        wait_until(lambda: lab.place.namespace.links() == set(), "all links are gone", 20)
 
 
 def test_the_commands_of_the_page(lab: Lab) -> None:

@@ -6,8 +6,10 @@ Used by the engines, which say how a command is run in one of their containers. 
 (`tests/system/peers/qemu.py`) has the same methods.
 """
 
+import hashlib
 import json
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
@@ -17,13 +19,23 @@ from tests.system.engines.namespace import checked
 from tests.system.peers.process import PeerError, wait_until
 
 INTERFACE = "eth0"
+NOTHING = hashlib.md5().hexdigest()
+# Where nothing came, a server that was just started did not listen yet.
+FETCH = """
+n=0
+while sum=$(nc {address} {port} </dev/null | md5sum); [ "${{sum%% *}}" = {nothing} ]; do
+  n=$((n + 1)); [ $n -lt {tries} ] || break; sleep 0.2
+done
+echo "$sum"
+"""
+TRIES = 50
+NOT_YET = re.compile("unable to connect|busy")  # what iperf3 says of a server that will listen soon
 # An address may need a second until it is used (IPv6, duplicate address detection).
 EXCHANGE = """
 n=0
 until ping -q -c 1 -W 1 {address} >/dev/null; do n=$((n + 1)); [ $n -lt 20 ] || exit 1; done
 ping -q -c {count} -i 0.02 -W 3 {address}
-nc {address} {port} </dev/null | md5sum
-"""
+""" + FETCH
 
 
 class Station(ABC):
@@ -47,14 +59,17 @@ class Station(ABC):
         """Ping until a reply comes; PeerError where none comes in time."""
         wait_until(lambda: self.ping(address, 1), f"{self.name} reaches {address}", timeout)
 
-    def fetch(self, address: str, port: int = image.SERVED, timeout: float = 60.0) -> str:
+    def fetch(self, address: str, port: int = image.SERVED, timeout: float = 60.0,
+              tries: int = TRIES) -> str:
         """The MD5 sum of what is sent to us from there (`image.SUM` for another container)."""
-        return self.run(f"nc {address} {port} </dev/null | md5sum", timeout).split()[0]
+        line = FETCH.format(address=address, port=port, nothing=NOTHING, tries=tries)
+        return self.run(line, timeout).split()[0]
 
     def exchange(self, address: str, count: int = 5) -> None:
         """Reach a container, ping it, and fetch its file, whole: one command, as starting one in a
         container takes long. PeerError where anything is missing."""
-        line = EXCHANGE.format(address=address, count=count, port=image.SERVED)
+        line = EXCHANGE.format(address=address, count=count, port=image.SERVED, nothing=NOTHING,
+                               tries=TRIES)
         text = self.run(line)
         if f" {count} packets received" not in text or image.SUM not in text:
             raise PeerError(f"{self.name} and {address}: {text!r}")
@@ -70,7 +85,11 @@ class Station(ABC):
     def measure(self, address: str, seconds: int = 1, options: str = "") -> dict[str, Any]:
         """iperf3's report of TCP to another container for so long. PeerError where it fails."""
         line = f"iperf3 --json -c {address} -t {seconds} {options} || true"
-        report: dict[str, Any] = json.loads(self.run(line, 30 + seconds))
+        for _ in range(TRIES):
+            report: dict[str, Any] = json.loads(self.run(line, 30 + seconds))
+            if not NOT_YET.search(report.get("error", "")):
+                break
+            time.sleep(0.2)
         if "error" in report:
             raise PeerError(f"{self.name}: iperf3 to {address}: {report['error']}")
         return report
