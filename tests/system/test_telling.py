@@ -18,7 +18,7 @@ from tests.system.peers.process import wait_until
 from tests.system.peers.switch import Switch
 from tests.system.peers.tapped import Tapped
 
-pytestmark = [pytest.mark.system, pytest.mark.compiled_only, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.compiled_only, pytest.mark.timeout(600)]
 
 ONE, OTHER = "10.9.0.1", "10.9.0.2"
 PINGS, QUESTIONS = 30, 20
@@ -87,7 +87,7 @@ def test_all_of_it_is_told_once(own_folder: Path) -> None:
         with Switch(own_folder, [], text=configuration(
                 own_folder, one, other, nfcapd.place, sfcapd.place)) as switch:
             wait_until(lambda: {port["state"] for port in switch.client.ports()} == {"up"},
-                       "the chains are built", 120)
+                       "the chains are built", 300)
             wait_until(lambda: (own_folder / "tap.pcapng").exists()
                        and (own_folder / "dns.json").exists(), "listeners listen", 60)
             assert one.ping(OTHER, PINGS) == PINGS

@@ -104,7 +104,7 @@ class Containerd:
         log = self.folder / f"containerd-{self.starts}.log"
         self.process = Process("containerd", argv, log)
         try:
-            wait_until(self._answers, "containerd answers", 20)
+            wait_until(self._answers, "containerd answers", 60)
         except BaseException as error:
             self.process.stop()
             raise self.process.error(str(error)) from error
@@ -186,7 +186,7 @@ class CtrContainer(Station):
         argv += ["--address", str(engine.socket), "--namespace", engine.group]
         argv += [*run, *image.COMMAND]
         self.process = Process(f"ctr run {name}", argv, engine.folder / f"ctr-{name}.log")
-        wait_until(self._runs, f"container {name} runs", 20)
+        wait_until(self._runs, f"container {name} runs", 60)
 
     def _runs(self) -> bool:
         if not self.process.running:

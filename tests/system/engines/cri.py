@@ -100,7 +100,7 @@ class Cri:
     def __init__(self, engine: Containerd) -> None:
         self.engine = engine
         self.channel = grpc.insecure_channel(f"unix://{engine.socket}")
-        wait_until(self.network_ready, "the CRI's network is ready", 20)
+        wait_until(self.network_ready, "the CRI's network is ready", 60)
 
     def call(self, method: str, request: Message, timeout: float = 60.0) -> Decoded:
         """Call a method of RuntimeService; its answer. PeerError where it fails."""

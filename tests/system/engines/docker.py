@@ -71,7 +71,7 @@ class Docker:
         self.process = Process("dockerd", argv, log)
         return self.process
 
-    def ready(self, timeout: float = 30.0) -> None:
+    def ready(self, timeout: float = 60.0) -> None:
         """Wait until dockerd answers."""
         try:
             wait_until(self._answers, "dockerd answers", timeout)

@@ -9,7 +9,7 @@ import socket
 
 from byway.machine.netns import inside
 
-SECONDS = 3.0
+SECONDS = 20.0
 SOON = 0.4  # what was refused does not come within this time
 
 
