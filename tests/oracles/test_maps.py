@@ -218,7 +218,7 @@ def test_control_and_a_worker_at_once() -> None:
     map_add_held(address_of(LOCK), memory.address, 0, memory.shape, address_of(keys), 64, 1)
     counting.start()
     turns = 0
-    while counting.is_alive():
+    while counting.is_alive() or not turns:
         others = range(100_000 + 100 * (turns % 9), 100_100 + 100 * (turns % 9))
         for key in others:
             assert memory.put(key, key)
@@ -230,7 +230,6 @@ def test_control_and_a_worker_at_once() -> None:
         turns += 1
     counting.join()
     assert dict(memory.entries()) == dict.fromkeys(keys.tolist(), rounds + 1)
-    assert turns > 0
 
 
 def test_entries_that_aged_out_make_room() -> None:

@@ -38,21 +38,26 @@ def bench(folder: Path, kind: type[PlainBackEnd], timeout: float) -> Iterator[Be
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_back_end_that_breaks_a_rule_is_found(name: str, tmp_path: Path) -> None:
     kind, check = MUTANTS[name]
-    with bench(tmp_path, kind, 0.4) as made:
-        (outcome,) = run([CHECKS[check]], made)
+    for turn in range(3):  # one that does not get the CPU does its wrong thing too late
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        with bench(folder, kind, 0.4) as made:
+            (outcome,) = run([CHECKS[check]], made)
+        if outcome.verdict is Verdict.FAIL:
+            break
     assert outcome.verdict is Verdict.FAIL, outcome.seen
 
 
 @pytest.mark.parametrize("check", sorted({check for _, check in MUTANTS.values()}))
 def test_a_right_one_is_not_found(check: str, tmp_path: Path) -> None:
-    with bench(tmp_path, PlainBackEnd, 2.0) as made:
+    with bench(tmp_path, PlainBackEnd, 10.0) as made:
         (outcome,) = run([CHECKS[check]], made)
     assert outcome.verdict is Verdict.PASS, outcome.seen
 
 
 @pytest.mark.timeout(300)
 def test_the_plain_back_end_passes_every_check_that_applies(tmp_path: Path) -> None:
-    with bench(tmp_path, PlainBackEnd, 4.0) as made:
+    with bench(tmp_path, PlainBackEnd, 20.0) as made:
         outcomes: list[Outcome] = list(run([c for c in all_checks() if c.name != FATAL], made))
     failed = {o.name: o.seen for o in outcomes
               if o.verdict not in (Verdict.PASS, Verdict.NOT_APPLICABLE)}

@@ -15,6 +15,11 @@ from byway.control.problem import NotThere
 from tests.unit.control.test_functions import GUARD, Lab, lab
 
 __all__ = ["lab"]
+SLOW = """
+import os, time
+while not os.path.exists({gate!r}):
+    time.sleep(0.01)
+"""
 
 
 def guard(lab: Lab, name: str, first: str = "") -> str:
@@ -31,7 +36,8 @@ def bring(lab: Lab, *chain: str) -> None:
 
 
 def test_a_chain_that_is_kept_keeps_all_that_it_reaches(lab: Lab) -> None:
-    other, slow = guard(lab, "other"), guard(lab, "slow", "import time; time.sleep(2)\n")
+    gate = lab.folder / "gate"
+    other, slow = guard(lab, "other"), guard(lab, "slow", SLOW.format(gate=str(gate)))
     lab.start(vm1=(lab.use, other))
     lab.connect()
     functions = lab.switch.engine.functions
@@ -44,6 +50,7 @@ def test_a_chain_that_is_kept_keeps_all_that_it_reaches(lab: Lab) -> None:
     os.fstat(events.fd)
     assert lab.send(5) == 2
     assert len(lab.switch.call(events.take)) == 3
+    gate.touch()
     assert lab.wait(functions.settled()) == []
     assert events.fd == -1, "it is gone with the chain"
     assert int(events.record["fd"][0]) == -1
