@@ -3,9 +3,14 @@
 
 Used by the bench (for DPDK; no hugetlbfs mount is needed, because `--in-memory` takes its pages by
 memfd) and by the tests of huge guest memory. The tests' testpmd guests run with `--no-huge`.
+
+How many there are is one number for the whole machine: who changes it keeps it to himself until it
+is the old one again, and others wait. So `reserve` is not to be used inside of itself, nor by a
+process that somebody inside of it waits for.
 """
 
 import contextlib
+import fcntl
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,21 +29,23 @@ def reserve(mib: int) -> Iterator[None]:
     total, free = FOLDER / "nr_hugepages", FOLDER / "free_hugepages"
     if not total.exists():
         raise HugePagesMissing("this kernel has no 2 MiB huge pages")
-    before = int(total.read_text())
-    lacking = wanted - int(free.read_text())
-    if lacking <= 0:
-        yield
-        return
-    try:
-        total.write_text(str(before + lacking))
-    except PermissionError as error:
-        raise HugePagesMissing(
-            f"{lacking} more huge pages needed: run as root, or `sysctl vm.nr_hugepages="
-            f"{before + lacking}` first"
-        ) from error
-    try:
-        if int(free.read_text()) < wanted:
-            raise HugePagesMissing(f"the kernel found no {wanted} free huge pages ({mib} MiB)")
-        yield
-    finally:
-        total.write_text(str(before))
+    with total.open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        before = int(lock.read())
+        lacking = wanted - int(free.read_text())
+        if lacking <= 0:
+            yield
+            return
+        try:
+            total.write_text(str(before + lacking))
+        except PermissionError as error:
+            raise HugePagesMissing(
+                f"{lacking} more huge pages needed: run as root, or `sysctl vm.nr_hugepages="
+                f"{before + lacking}` first"
+            ) from error
+        try:
+            if int(free.read_text()) < wanted:
+                raise HugePagesMissing(f"the kernel found no {wanted} free huge pages ({mib} MiB)")
+            yield
+        finally:
+            total.write_text(str(before))
