@@ -128,6 +128,13 @@ class RunningSwitch:
         """{port: its drops} of the ports that have any."""
         return {p["name"]: p["drops"] for p in self.call(self.engine.ports) if p["drops"]}
 
+    def lost(self) -> dict[str, dict[str, int]]:
+        """The same, but for groups that a station told of itself while nobody else was there."""
+        found = {name: {reason: n for reason, n in drops.items()
+                        if reason not in ("no_destination", "port_down")}
+                 for name, drops in self.drops().items()}
+        return {name: drops for name, drops in found.items() if drops}
+
     def until(self, condition: Callable[[], Any], seconds: float = SECONDS) -> None:
         """Ask again and again until it is so; AssertionError where it never is."""
         end = time.monotonic() + seconds

@@ -85,7 +85,7 @@ def test_ping_and_tcp_between_two_stations(switch: RunningSwitch, left: Wire, ri
     assert left.checksum_errors() == right.checksum_errors() == {}
     kernel = switch.port("left")["xdp"]["kernel"]
     assert (kernel["rx_invalid_descs"], kernel["tx_invalid_descs"]) == (0, 0)
-    assert {reason for drops in switch.drops().values() for reason in drops} <= {"ring_full"}
+    assert {reason for drops in switch.lost().values() for reason in drops} <= {"ring_full"}
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -107,7 +107,7 @@ def test_frames_of_every_size(switch: RunningSwitch, left: Wire, mode: str) -> N
         for frame in back:
             assert guest.send([frame]) == 1
             assert captured(raw, guest.mac) == frame
-    assert "left" not in switch.drops()
+    assert "left" not in switch.lost()
 
 
 def received(guest: Guest, count: int) -> list[bytes]:

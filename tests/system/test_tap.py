@@ -57,14 +57,6 @@ def right() -> Iterator[Tapped]:
         yield made
 
 
-def lost(switch: RunningSwitch) -> dict[str, dict[str, int]]:
-    """The drops, but for groups that a station told of itself while it was alone."""
-    found = {name: {reason: n for reason, n in drops.items()
-                    if reason not in ("no_destination", "port_down")}
-             for name, drops in switch.drops().items()}
-    return {name: drops for name, drops in found.items() if drops}
-
-
 def test_two_stations(switch: RunningSwitch, left: Tapped, right: Tapped) -> None:
     switch.add("tap", "left", **left.port, mac="02:00:00:00:00:01",
                routes=({"to": "10.77.0.0/16", "via": RIGHT},))
@@ -76,7 +68,7 @@ def test_two_stations(switch: RunningSwitch, left: Tapped, right: Tapped) -> Non
     assert {"csum", "guest_tso4", "host_tso6"} <= set(port["features"]["acked"])
     assert left.mac.hex(":") == "02:00:00:00:00:01"
     assert f"10.77.0.0/16 via {RIGHT}" in left.run("ip", "route")
-    assert lost(switch) == {}
+    assert switch.lost() == {}
 
 
 @pytest.mark.parametrize(("one", "other"), [({}, {}), ({}, NOTHING), (NOTHING, {}),
@@ -91,7 +83,7 @@ def test_tcp(switch: RunningSwitch, left: Tapped, right: Tapped, one: dict[str, 
     assert (went < SMALLEST / 3) == (one == other == {}), "and we to the other one"
     assert transfer(right, left, DATA) == DATA
     assert left.checksum_errors() == right.checksum_errors() == {}
-    assert lost(switch) == {}
+    assert switch.lost() == {}
 
 
 # ---------------------------------------------------------------- with a guest
@@ -150,7 +142,7 @@ def test_a_guest_sends_large_frames(switch: RunningSwitch, left: Tapped) -> None
             count = -(-len(payload) // size) if size else 1
             assert b"".join(taker.recv(2000) for _ in range(count)) == payload
     assert left.checksum_errors() == {}
-    drops = lost(switch)
+    drops = switch.lost()
     drops.get("guest", {}).pop("no_buffers", 0)  # told to all before the guest had any
     assert not any(drops.values())
 
@@ -174,7 +166,7 @@ def test_several_queues(switch: RunningSwitch, left: Tapped, right: Tapped) -> N
     assert sum(frames > 0 for frames in port.rx["frames"]) > 1, "the kernel spreads flows"
     assert sum(frames > 0 for frames in port.tx["frames"]) > 1, "and so do we"
     assert transfer(left, right, DATA) == transfer(right, left, DATA) == DATA
-    assert lost(switch) == {}
+    assert switch.lost() == {}
 
 
 @pytest.mark.compiled_only
@@ -196,4 +188,4 @@ def test_no_wake_up_is_lost(switch: RunningSwitch, left: Tapped, right: Tapped) 
                 pass
     after = switch.worker()
     assert after["sleeps"] - before["sleeps"] > MESSAGES / 20
-    assert lost(switch) == {}
+    assert switch.lost() == {}
