@@ -118,12 +118,17 @@ class TestpmdMeter:
     """testpmd's own count; it forwards from the start and needs no telling."""
 
     def __init__(self, switch: testpmd.VhostSwitch) -> None:
-        self.process = switch
+        self.process = self.switch = switch
         self.clear = switch.clear
         self.cycles = switch.cycles
 
     def connected(self) -> None:
-        time.sleep(0.5)
+        wait_until(lambda: self.linked(0) and self.linked(1), "testpmd serves both ports", 20)
+
+    def linked(self, port: int) -> bool:
+        """Whether a guest is at this port."""
+        text = self.switch.command(f"show port info {port}", r"Link status: \w+\n")
+        return "Link status: up" in text
 
 
 class OvsMeter:

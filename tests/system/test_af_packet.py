@@ -29,6 +29,7 @@ from byway.testing.offload_frames import UDP, Shape
 from byway.virtio.features import Feature, mask
 from tests.running import RunningSwitch
 from tests.system.peers.veth import Wire, shell, tag_of, transfer
+from tests.system.test_udp import free_ports
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 

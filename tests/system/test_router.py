@@ -53,7 +53,7 @@ class Station(Tapped):
     def hops(self, to: str, six: bool = False) -> list[str]:
         """What traceroute says: addresses on the way."""
         program = "traceroute6" if six else "traceroute"
-        text = self.run(str(BUSYBOX), program, "-n", "-q", "1", "-w", "2", "-m", "5", to)
+        text = self.run(str(BUSYBOX), program, "-n", "-q", "1", "-w", "5", "-m", "5", to)
         return re.findall(r"^\s*\d+\s+(\S+)", text, re.M)
 
 
@@ -129,7 +129,7 @@ def test_iperf3(blue: Station, red: Station, folder: Path, six: bool, reverse: b
                                      *(["-R"] if reverse else [])))
     finally:
         server.stop()
-    assert report["end"]["sum_received"]["bytes"] > len(DATA)
+    assert report["end"]["sum_received"]["bytes"] > 1 << 17
 
 
 @pytest.mark.parametrize("six", [False, True])
@@ -158,7 +158,8 @@ def test_security_groups_on_the_way(switch: RunningSwitch, blue: Station) -> Non
         assert blue.ping(red.address) == 5
         assert blue.ping(red.address6, 2, size=56) == 0
         assert switch.port("r")["drops"]["not_allowed"] >= 1
-        assert red.ping(blue.address6, 5, size=56) >= 4  # the first may be lost to the question
+        red.ping(blue.address6, 2, size=56)  # the first may be lost to the question
+        assert red.ping(blue.address6, 5, size=56) == 5
         assert red.hops(blue.address) == ["10.9.1.1", blue.address]
         assert red.hops(blue.address6, six=True) == ["fd09:1::1", blue.address6]
         assert transfer(red, blue, DATA) == DATA

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.peers.process import wait_until
 from tests.system.peers.switch import Port, Switch
 from tests.system.peers.testpmd import BURST, Guest, VirtioUser, balanced
 
@@ -23,18 +24,18 @@ def switch(folder: Path, cpus: tuple[int, int]) -> Iterator[Switch]:
 
 
 def play(switch: Switch, guest: Guest, names: tuple[str, str], macs: tuple[str, str]) -> None:
-    """Ping-pong for a second, then account for every frame on both sides."""
+    """Ping-pong, for a second at least, then account for every frame on both sides."""
     with guest:
         guest.ready()
         switch.wait_up(*names)
         before = switch.ports()
         guest.ping_pong(bursts=2)
         time.sleep(1)
+        wait_until(lambda: guest.stats()[0].rx > 20 * BURST, "frames went back and forth", 20)
         entries = {row["mac"]: row["port"] for row in switch.command("fdb", "list")}
         stats = guest.drain()
         after = switch.ports()
     assert balanced(stats), "each frame sent by one guest arrived at the other"
-    assert stats[0].rx > 20 * BURST, "frames went back and forth"
     assert {mac: entries.get(mac) for mac in macs} == dict(zip(macs, names, strict=True))
     assert switch.drops() == {}
     for name, seen in zip(names, stats, strict=True):
