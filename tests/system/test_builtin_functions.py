@@ -148,10 +148,10 @@ def test_pings_are_routed_and_long_packets_refused(lab: Lab) -> None:
     here.run("ip", "route", "add", "10.9.1.0/24", "via", "10.9.0.254")
     there.run("ip", "route", "add", "10.9.0.0/24", "via", "10.9.0.254", "dev", "eth0", "onlink")
     assert here.ping("10.9.0.254", size=56) == 5
-    here.ping(there.address, count=2, size=56)  # until both neighbours are known
+    here.ping(there.address, count=2, size=56, wait=2)  # until both neighbours are known
     assert here.ping(there.address, size=56) == 5
     assert transfer(here, there, DATA) == DATA
-    assert here.ping(there.address, count=1, size=1450) == 0
+    assert here.ping(there.address, count=1, size=1450, wait=2) == 0
     assert lab.counter("router", "too_big") > 0
     said = here.run("/bin/sh", "-c", f"{BUSYBOX} traceroute -n -m 1 -q 1 {there.address} || true")
     assert "10.9.0.254" in said

@@ -95,14 +95,14 @@ def test_ping(switch: RunningSwitch, blue: Station, red: Station) -> None:
     for to in ("10.9.0.1", "10.9.1.1", "fd09:0::1", "fd09:1::1"):
         assert blue.ping(to, 3, size=1400) == 3
     for to in (red.address, red.address6):
-        blue.ping(to, 2, size=56)  # the first is lost: its place is taken by the question
+        blue.ping(to, 2, size=56, wait=2)  # the first is lost: its place is taken by the question
         assert blue.ping(to, size=1400) == 5
     assert {"no_neighbour", "no_destination"} >= set(switch.drops()["b"])
 
 
 def test_traceroute(blue: Station, red: Station) -> None:
-    blue.ping(red.address, 2)
-    blue.ping(red.address6, 2)
+    blue.ping(red.address, 2, wait=2)
+    blue.ping(red.address6, 2, wait=2)
     assert blue.hops(red.address) == ["10.9.0.1", red.address]
     assert blue.hops(red.address6, six=True) == ["fd09::1", red.address6]
 
@@ -136,10 +136,10 @@ def test_iperf3(blue: Station, red: Station, folder: Path, six: bool, reverse: b
 def test_path_mtu(switch: RunningSwitch, blue: Station, green: Station, six: bool) -> None:
     """A network with a smaller MTU on the way: the sender is told, and TCP finds its size."""
     to = green.address6 if six else green.address
-    blue.ping(to, 2, size=56)
+    blue.ping(to, 2, size=56, wait=2)
     green.run("ip", "link", "set", "eth0", "mtu", "1500")
     assert blue.ping(to, 3, size=SMALL - 28 - 20 * six) == 3
-    assert blue.ping(to, 1, size=SMALL - 27 - 20 * six) in (0, 1)
+    assert blue.ping(to, 1, size=SMALL - 27 - 20 * six, wait=2) in (0, 1)
     assert f"mtu {SMALL}" in blue.run("ip", "route", "get", to)
     assert switch.drops()["b"]["over_mtu"] == 1
     assert transfer(blue, green, DATA) == DATA
@@ -154,11 +154,11 @@ def test_security_groups_on_the_way(switch: RunningSwitch, blue: Station) -> Non
     with Station(1) as red:
         switch.add("tap", "r", "red", **red.port, ips=(red.address, red.address6),
                    security_groups=("quiet",))
-        blue.ping(red.address, 2)
+        blue.ping(red.address, 2, wait=2)
         assert blue.ping(red.address) == 5
-        assert blue.ping(red.address6, 2, size=56) == 0
+        assert blue.ping(red.address6, 2, size=56, wait=2) == 0
         assert switch.port("r")["drops"]["not_allowed"] >= 1
-        red.ping(blue.address6, 2, size=56)  # the first may be lost to the question
+        red.ping(blue.address6, 2, size=56, wait=2)  # the first may be lost to the question
         assert red.ping(blue.address6, 5, size=56) == 5
         assert red.hops(blue.address) == ["10.9.1.1", blue.address]
         assert red.hops(blue.address6, six=True) == ["fd09:1::1", blue.address6]
@@ -201,7 +201,8 @@ def test_between_hosts(hosts: tuple[list[Switch], list[Station]]) -> None:
     switches, (blue, red) = hosts
     for station, other in ((blue, red), (red, blue)):
         for to in (other.address, other.address6):
-            wait_until(lambda s=station, t=to: s.ping(t, 1, size=56) == 1, f"{to} is there", 20)
+            wait_until(lambda s=station, t=to: s.ping(t, 1, size=56, wait=2) == 1,
+                       f"{to} is there", 20)
             assert station.ping(to, size=1400) == 5
     assert blue.hops(red.address) == ["10.9.0.1", red.address]
     assert red.hops(blue.address6, six=True) == ["fd09:1::1", blue.address6]

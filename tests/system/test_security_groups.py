@@ -114,7 +114,7 @@ def test_echo_whole_and_in_fragments(
     assert "3 packets received" in text
     assert refused(switch).keys() <= {LEFT, RIGHT}
     assert all("connections" not in reasons for reasons in refused(switch).values())
-    assert right.ping(LEFT, count=2) == 0
+    assert right.ping(LEFT, count=2, wait=2) == 0
 
 
 def test_an_icmp_error_reaches_who_asked(

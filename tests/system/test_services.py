@@ -118,10 +118,10 @@ def test_what_the_firewall_drops_does_not_arrive(switch: RunningSwitch, stack: E
                  "add chain bridge f c { type filter hook forward priority 0; }; "
                  "add rule bridge f c ip protocol icmp icmp type echo-request iif r0 drop")
     assert inside.ping(OUTSIDE) == 5
-    assert outside.ping(INSIDE, count=2) == 0
+    assert outside.ping(INSIDE, count=2, wait=2) == 0
     firewall.nft("flush chain bridge f c; add rule bridge f c drop")
     switch.until(lambda: working(switch) == 0, 20)
-    assert inside.ping(OUTSIDE, count=2) == 0, "it passes no probes either, and the service blocks"
+    assert inside.ping(OUTSIDE, count=2, wait=2) == 0, "nor do probes pass: the service blocks"
     firewall.nft("flush chain bridge f c")
     switch.until(lambda: working(switch) == 1, 20)
     assert inside.ping(OUTSIDE) == 5
@@ -168,4 +168,4 @@ def test_a_virtual_machine_does_it(switch: RunningSwitch, stack: ExitStack, own_
     assert switch.port("vm-in")["tx_frames"] > 10
     machine.stop()
     switch.until(lambda: working(switch) == 0, 20)
-    assert inside.ping(OUTSIDE, count=1) == 0, "it blocks"
+    assert inside.ping(OUTSIDE, count=1, wait=2) == 0, "it blocks"

@@ -166,7 +166,7 @@ def test_an_interface_that_is_renamed_and_moved(switch: RunningSwitch,
 def test_an_interface_that_is_set_down(switch: RunningSwitch, both: tuple[Tapped, Tapped]) -> None:
     left, right = both
     left.run("ip", "link", "set", "eth0", "down")
-    right.ping(LEFT, count=1)
+    right.ping(LEFT, count=1, wait=2)
     assert state(switch, "left") == ("up", "")
     assert switch.port("left")["drops"]["interface_down"] > 0
     left.run("ip", "link", "set", "eth0", "up")

@@ -59,10 +59,13 @@ class Tapped:
         """Run a program in it, which sees its own /sys; what it printed."""
         return checked(["ip", "netns", "exec", self.name, *argv])
 
-    def ping(self, to: str, count: int = 5, size: int = 1472, interval: float = 0.02) -> int:
-        """Ping, with payloads that fill a frame; -> replies."""
-        argv = [str(BUSYBOX), "ping", "-q", "-c", str(count), "-i", str(interval), "-W", "2", "-s",
-                str(size), to]
+    def ping(self, to: str, count: int = 5, size: int = 1472, interval: float = 0.02,
+             wait: int = 10) -> int:
+        """Ping, with payloads that fill a frame; -> replies.
+
+        When all have come it ends at once, when none comes after ``wait`` seconds."""
+        argv = [str(BUSYBOX), "ping", "-q", "-c", str(count), "-i", str(interval), "-W", str(wait),
+                "-s", str(size), to]
         text = self.run("/bin/sh", "-c", f"{' '.join(argv)} || true")
         found = re.search(r"(\d+) packets received", text)
         return int(found[1]) if found else 0
