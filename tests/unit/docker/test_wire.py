@@ -21,6 +21,13 @@ ARGUMENTLESS = {
 
 @pytest.fixture
 def served(world: World) -> Iterator[Served]:
+    with Served(world) as plugin:
+        yield plugin
+
+
+@pytest.fixture
+def hurried(world: World) -> Iterator[Served]:
+    """One that soon gives a body up, even that of a client that is only held up."""
     with Served(world, body_seconds=0.5) as plugin:
         yield plugin
 
@@ -62,8 +69,8 @@ def test_a_huge_body_is_not_read_to_its_end(served: Served) -> None:
 
 @pytest.mark.parametrize("start", [
     b"Content-Length: 100\r\n\r\n{", b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n"])
-def test_a_body_that_never_ends_is_given_up(served: Served, start: bytes) -> None:
-    connection = served.connect()
+def test_a_body_that_never_ends_is_given_up(hurried: Served, start: bytes) -> None:
+    connection = hurried.connect()
     connection.sock.sendall(b"POST /NetworkDriver.Join HTTP/1.1\r\nHost: plugin\r\n" + start)
     said = b""
     while data := connection.sock.recv(65536):
@@ -71,7 +78,7 @@ def test_a_body_that_never_ends_is_given_up(served: Served, start: bytes) -> Non
     assert said.startswith(b"HTTP/1.1 408")
     assert json.loads(said.partition(b"\r\n\r\n")[2])["Err"] == \
         "the body did not end within 0.5 s"
-    assert served.post("/Plugin.Activate")[0] == 200
+    assert hurried.post("/Plugin.Activate")[0] == 200
 
 
 def test_refusals_are_answers_with_the_drivers_own_key(served: Served) -> None:
