@@ -11,7 +11,6 @@ one port sent is what the other received.
 import itertools
 import os
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ PROMPT = "testpmd> "
 BURST = 32  # frames a port sends for each burst of `start tx_first`
 MBUFS = 16384
 STARTED = r"TX RS bit threshold=0\s.*TX RS bit threshold=0\s"  # the end of the answer to `start`
-STILL = 3.0  # seconds without another frame, after which none is on its way: a CPU may stall
+STILL = 150  # equal readings, which take seconds: then nothing is on its way, also if a CPU stalls
 _prefixes = itertools.count()
 
 
@@ -196,21 +195,21 @@ class Guest(Testpmd):
         text = self.command("show port stats all", r"statistics for port 1.*Tx-pps:.*####\s")
         return parse_port_stats(text)
 
-    def drain(self, timeout: float = 20.0) -> list[PortStats]:
+    def drain(self, timeout: float = 30.0) -> list[PortStats]:
         """Stop forwarding, receive all that is still in flight, and return the final counters:
         balanced, or as they are when nothing has come for a while."""
         self.command("stop", r"\nDone\.")
         self.command("set fwd rxonly", "Set rxonly")
         self.command("start", STARTED)
         previous: list[PortStats] = []
-        since = 0.0
+        same = 0
 
         def settled() -> list[PortStats]:
-            nonlocal previous, since
+            nonlocal previous, same
             now = self.stats()
-            if now != previous:
-                previous, since = now, time.monotonic()
-            return now if balanced(now) or time.monotonic() - since > STILL else []
+            same = same + 1 if now == previous else 0
+            previous = now
+            return now if balanced(now) or same == STILL else []
 
         stats: list[PortStats] = wait_until(settled, "testpmd's counters stand still", timeout)
         self.command("stop", r"\nDone\.")
