@@ -69,29 +69,34 @@ def refused(switch: RunningSwitch) -> dict[str, set[str]]:
             if reasons & set(drops)}
 
 
-def connects(source: Tapped, to: Tapped, port: int = 5000) -> bool:
-    """Can a TCP connection be opened?"""
+def connects(source: Tapped, to: Tapped, seconds: float = SHORTLY) -> bool:
+    """Can a TCP connection be opened, within so many seconds?"""
     with closing(to.opened(socket.SOCK_STREAM)) as listener, \
             closing(source.opened(socket.SOCK_STREAM)) as sender:
-        listener.bind((to.address, port))
+        listener.bind((to.address, 5000))
         listener.listen()
-        sender.settimeout(SHORTLY)
+        sender.settimeout(seconds)
         try:
-            sender.connect((to.address, port))
+            sender.connect((to.address, 5000))
         except TimeoutError:
             return False
         return True
+
+
+def tcp_states(switch: RunningSwitch) -> list[tuple[str, str]]:
+    """The direction and the state of each of the left one's TCP connections."""
+    return [(one["direction"], one["state"])
+            for one in switch.call(switch.engine.connections, LEFT, 100)
+            if one["protocol"] == socket.IPPROTO_TCP]
 
 
 def test_tcp_in_the_direction_that_is_allowed(
         switch: RunningSwitch, left: Tapped, right: Tapped) -> None:
     assert transfer(left, right, DATA) == DATA
     assert refused(switch) == {}
-    found = [one for one in switch.call(switch.engine.connections, LEFT, 100)
-             if one["protocol"] == socket.IPPROTO_TCP]
-    assert [(one["direction"], one["state"]) for one in found] == [("egress", "time_wait")]
+    switch.until(lambda: tcp_states(switch) == [("egress", "time_wait")])
     assert not connects(right, left)
-    assert refused(switch) == {RIGHT: {"not_allowed"}}
+    switch.until(lambda: refused(switch) == {RIGHT: {"not_allowed"}})
 
 
 def test_a_remote_group_means_its_members(
@@ -100,9 +105,9 @@ def test_a_remote_group_means_its_members(
         add(switch, other, "server")
         switch.apply([ChangeGroup(SERVER, GroupConfig(
             name="server", rules=(*SERVER.rules, *CLIENT.rules)))])
-        assert connects(left, right)
+        assert connects(left, right, 20)
         assert not connects(other, right)
-        assert refused(switch)[RIGHT] == {"not_allowed"}
+        switch.until(lambda: refused(switch).get(RIGHT) == {"not_allowed"})
         switch.remove(OTHER)
 
 
@@ -129,7 +134,7 @@ def test_an_icmp_error_reaches_who_asked(
         sender.send(b"anybody?")
         with pytest.raises(TimeoutError):
             sender.recv(100)
-    assert "not_allowed" in refused(switch)[RIGHT]
+    switch.until(lambda: "not_allowed" in refused(switch).get(RIGHT, ()))
 
 
 def test_new_rules_end_what_they_do_not_allow(
@@ -141,15 +146,16 @@ def test_new_rules_end_what_they_do_not_allow(
         sender.connect((RIGHT, 5000))
         taken, _ = listener.accept()
         with closing(taken):
-            taken.settimeout(SHORTLY)
+            taken.settimeout(10)
             sender.sendall(b"one")
             assert taken.recv(100) == b"one"
             none = GroupConfig(name="server")
             switch.apply([ChangeGroup(SERVER, none)])
             sender.sendall(b"two")
+            taken.settimeout(SHORTLY)
             with pytest.raises(TimeoutError):
                 taken.recv(100)
-            assert refused(switch) == {RIGHT: {"bad_state"}}
+            switch.until(lambda: refused(switch) == {RIGHT: {"bad_state"}})
             switch.apply([ChangeGroup(none, SERVER)])
             taken.settimeout(10)
             assert taken.recv(100) == b"two", "the segment comes again and is picked up"
