@@ -21,6 +21,7 @@ from tests.system.overlay import capture
 from tests.system.overlay.bed import BLUE, Seat, toml
 from tests.system.overlay.stations import Container
 from tests.system.overlay.underlay import DEVICE, Underlay
+from tests.system.peers.process import wait_until
 from tests.system.peers.switch import Switch
 from tests.system.peers.vxlan import finish
 
@@ -64,7 +65,14 @@ def flows(underlay: Underlay, ours: Container, tos: int = 0) -> list[Any]:
                 made.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
                 for _ in range(2):
                     made.sendto(b"flow %d" % k, (THEIRS.ipv4, 5000 + k))
-    frames = [made for _, frame in seen.frames if IP in (made := Ether(frame)) or IPv6 in made]
+        wait_until(lambda: len(of_flows(underlay, seen)) >= 2 * FLOWS, "all have left", 10)
+    return of_flows(underlay, seen)
+
+
+def of_flows(underlay: Underlay, seen: capture.Seen) -> list[Any]:
+    """The outer frames of the flows' datagrams, of what was captured so far."""
+    frames = [made for _, frame in list(seen.frames)
+              if IP in (made := Ether(frame)) or IPv6 in made]
     # The other host's answers (ICMP: nobody listens) quote them.
     return [one for one in frames if one.payload.src == underlay.address(1) and VXLAN in one
             and UDP in one[VXLAN].payload and 5000 <= one[VXLAN].payload[UDP].dport < 5000 + FLOWS]

@@ -27,6 +27,7 @@ ETH_P_ALL = 3
 OUTGOING = 4  # PACKET_OUTGOING
 ROOM = 16 << 20  # bytes of the socket's buffer
 POLL, LONGER = 0.05, 0.1  # seconds
+AT_MOST = 5.0  # seconds more, while frames still wait in the socket
 SO_RCVBUFFORCE, SOL_PACKET, PACKET_STATISTICS = 33, 263, 6
 VXLAN_PORT = 4789
 IPV4, IPV6, ARP, RARP = 0x0800, 0x86DD, 0x0806, 0x8035
@@ -184,11 +185,13 @@ def _running(namespace: str, ends: dict[int, str], incoming_only: bool) -> Itera
         sock.settimeout(POLL)
 
         def take() -> None:
-            while time.monotonic() < end:
+            while time.monotonic() < end + AT_MOST:
                 try:
                     frame, (name, _, kind, *_) = sock.recvfrom(65536)
                 except TimeoutError:
-                    continue
+                    if time.monotonic() < end:
+                        continue
+                    return
                 if name in names and not (incoming_only and kind == OUTGOING):
                     seen.frames.append((name, frame))
 
