@@ -13,6 +13,7 @@ ends and waits to be started again, and say so. One that is begun anew keeps its
 """
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any
@@ -132,16 +133,22 @@ class Listeners:
 async def _within(what: Coroutine[Any, Any, Any], seconds: float) -> bool:
     """Wait so long at the most; -> did it come?"""
     try:
-        await asyncio.wait_for(what, seconds)
+        async with asyncio.timeout(seconds):  # wait_for loses a cancellation when it just came
+            await what
     except TimeoutError:
         return False
     return True
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
+    """Returns when it has ended; cancelled, it does not have the time to end by itself."""
     if process.returncode is not None:
         return
-    process.terminate()
-    if not await _within(process.wait(), END_SECONDS):
-        process.kill()
-        await process.wait()
+    try:
+        process.terminate()
+        await _within(process.wait(), END_SECONDS)
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()

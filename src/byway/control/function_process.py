@@ -68,7 +68,8 @@ async def _ended(command: Sequence[str], files: Sequence[int], what: str, second
         *command, stdin=files[0], stdout=files[1], stderr=files[2], start_new_session=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))})
     try:
-        return await asyncio.wait_for(process.wait(), seconds)
+        async with asyncio.timeout(seconds):  # wait_for loses a cancellation when it just ended
+            return await process.wait()
     except TimeoutError:
         raise EngineError(f"{what} took longer than {seconds:.0f} seconds",
                           "see what the files do when they are imported") from None
@@ -106,4 +107,5 @@ async def aside(work: Callable[[], T], seconds: float) -> T:
             done.set_exception(error)
 
     threading.Thread(target=run, name="files", daemon=True).start()
-    return await asyncio.wait_for(asyncio.wrap_future(done), seconds)
+    async with asyncio.timeout(seconds):
+        return await asyncio.wrap_future(done)

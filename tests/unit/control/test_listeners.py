@@ -2,6 +2,9 @@
 """Listeners of network functions: their processes come, go, and are started again."""
 
 import asyncio
+import contextlib
+import os
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -27,6 +30,11 @@ def starts(folder: Path) -> list[str]:
     return file.read_text().splitlines() if file.exists() else []
 
 
+def running(listeners: Listeners) -> int:
+    """How many it knows to run: a process may have said so before."""
+    return [one["state"] for one in listeners.shown.values()].count("running")
+
+
 async def until(true: Callable[[], bool]) -> None:
     async with asyncio.timeout(SECONDS):
         while not true():
@@ -42,10 +50,9 @@ def test_one_for_each_instance(tmp_path: Path) -> None:
         listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
                               command(tmp_path, "import time; time.sleep(60)"))
         listeners.follow({"a": 1, "vm1/b": 1})
-        await until(lambda: len(starts(tmp_path)) == 2)
+        await until(lambda: len(starts(tmp_path)) == 2 and running(listeners) == 2)
         assert sorted(starts(tmp_path)) == [
             "a --api /run/api.sock", "vm1/b --api /run/api.sock"]
-        assert listeners.shown["a"]["state"] == "running"
         pid = listeners.shown["a"]["pid"]
         listeners.follow({"a": 1, "vm1/b": 2})  # only this one is another now
         await until(lambda: len(starts(tmp_path)) == 3)
@@ -83,10 +90,55 @@ def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.Mon
         listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
                               command(tmp_path, stubborn))
         listeners.follow({"a": 1})
-        await until((tmp_path / "deaf").exists)
+        await until(lambda: (tmp_path / "deaf").exists() and running(listeners) == 1)
         pid = listeners.shown["a"]["pid"]
         await listeners.close()
         assert not Path(f"/proc/{pid}").exists()
+
+    run(go)
+
+
+def test_one_that_goes_while_it_is_to_be_another_is_killed(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_listeners, "END_SECONDS", 1000.0)
+
+    async def go() -> None:
+        stubborn = ("import signal, time\n"
+                    f"told = lambda *_: open({str(tmp_path / 'told')!r}, 'w').close()\n"
+                    "signal.signal(signal.SIGTERM, told)\n"
+                    f"open({str(tmp_path / 'deaf')!r}, 'w').close(); time.sleep(60)")
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
+                              command(tmp_path, stubborn))
+        listeners.follow({"a": 1})
+        await until(lambda: (tmp_path / "deaf").exists() and running(listeners) == 1)
+        pid = listeners.shown["a"]["pid"]
+        listeners.follow({"a": 2})
+        await until((tmp_path / "told").exists)
+        listeners.follow({"a": None})
+        await listeners.close()
+        try:
+            assert not Path(f"/proc/{pid}").exists()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    run(go)
+
+
+def test_one_that_goes_as_soon_as_it_is_another_is_not_waited_for(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(function_listeners, "FIRST_WAIT", 1000.0)
+
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
+                              command(tmp_path, "sys.exit(3)"))
+        listeners.follow({"a": 1})
+        await until(lambda: listeners.shown["a"]["state"] == "waiting")
+        listeners.follow({"a": 2})
+        listeners.follow({"a": None})
+        async with asyncio.timeout(SECONDS):
+            await listeners.close()
+        assert len(starts(tmp_path)) == 1
 
     run(go)
 
@@ -110,7 +162,7 @@ def test_a_few_a_second_and_not_too_many(tmp_path: Path) -> None:
                               command(tmp_path, "import time; time.sleep(60)"))
         began = loop.time()
         listeners.follow({f"vm{k}/log": 1 for k in range(200)})
-        await until(lambda: len(starts(tmp_path)) == 3)
+        await until(lambda: len(starts(tmp_path)) == 3 and running(listeners) == 3)
         assert loop.time() - began >= 2 * function_listeners.START_SECONDS
         states = [one["state"] for one in listeners.shown.values()]
         assert (states.count("running"), states.count("held back")) == (3, 197)
@@ -130,12 +182,12 @@ def test_one_that_is_begun_anew_keeps_its_place(tmp_path: Path) -> None:
         listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 1,
                               command(tmp_path, "import time; time.sleep(60)"))
         listeners.follow({"a": 1})
-        await until(lambda: len(starts(tmp_path)) == 1)
+        await until(lambda: running(listeners) == 1)
         pid = listeners.shown["a"]["pid"]
         listeners.follow({"b": 1})
         await until(lambda: listeners.shown["b"]["state"] == "held back")
         listeners.follow({"a": 2})
-        await until(lambda: len(starts(tmp_path)) == 2)
+        await until(lambda: listeners.shown["a"]["pid"] not in {pid, None})
         assert not Path(f"/proc/{pid}").exists()
         assert [one["state"] for one in listeners.shown.values()] == ["running", "held back"]
         assert (listeners.shown["a"]["starts"], listeners.shown["a"]["last"]) == (1, None)
