@@ -97,7 +97,8 @@ def load(vm: Vm, other: str) -> Iterator[None]:
     vm.background(f"while [ ! -e /tmp/over ]; do nc -w 2 {other} {PORT}; done; rm /tmp/over")
     yield
     if vm.running:
-        vm.run("touch /tmp/over")
+        vm.run("touch /tmp/over; n=0; while [ -e /tmp/over ] && [ $n -lt 100 ]; do"
+               " usleep 100000; n=$((n+1)); done")
 
 
 def test_one_guest_after_the_other(lab: Lab) -> None:
@@ -107,7 +108,7 @@ def test_one_guest_after_the_other(lab: Lab) -> None:
             with load(lab.stays, CHANGES), load(vm, STAYS):
                 busy = lab.switch.ports()["changes"]["tx_frames"]
                 wait_until(lambda n=busy: lab.switch.ports()["changes"]["tx_frames"] > n + 1000,
-                           "the guests are busy", 20)
+                           "the guests are busy", 60)
                 vm.stop(signal.SIGKILL)
         wait_until(lambda: lab.state() == "waiting", "the switch noticed", 10)
     assert lab.switch.process.running
