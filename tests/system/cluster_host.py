@@ -15,6 +15,7 @@ from byway.control.problem import EngineError
 from tests.unit.control.fake_overlay import FakeOverlay
 
 SECONDS = 30.0
+TTL = 6  # seconds that a lease lives: longer than a machine stalls
 
 
 class FakeDesk:
@@ -57,7 +58,7 @@ class FakeDesk:
 class Host:
     """One host, number `number` of a cluster at `url`."""
 
-    def __init__(self, name: str, url: str, number: int = 1, ttl: int = 2, **config: Any) -> None:
+    def __init__(self, name: str, url: str, number: int = 1, ttl: int = TTL, **config: Any) -> None:
         self.overlay = FakeOverlay()
         self.population = Population(self.overlay)
         self.desk = FakeDesk(self.population)
