@@ -21,6 +21,7 @@ from tests.system.peers.testpmd import VirtioUser
 pytestmark = [pytest.mark.system, pytest.mark.timeout(500)]
 
 SECONDS = 400  # a whole run, on a machine that others use as well
+PATIENT = ("--timeout", 6)  # seconds within which a back end has to answer, there as well
 OVS_MIB = 640
 # Checks whose end depends on how fast a peer is on the machine at hand.
 UNSTABLE = {"ring.split.frames-in-order", "ring.packed.frames-in-order", "mq.half-pair",
@@ -69,15 +70,15 @@ def switch(folder: Path, cpus: tuple[int, int]) -> Iterator[Switch]:
 
 
 def test_byways_back_end_passes_every_check(switch: Switch, folder: Path) -> None:
-    result = conform("backend", folder / "vm1.sock", "--peer", folder / "vm2.sock")
+    result = conform("backend", folder / "vm1.sock", "--peer", folder / "vm2.sock", *PATIENT)
     assert findings.failed(result) == []
     assert result["counts"]["unable"] == 0
     assert result["counts"]["pass"] > 250
 
 
 def test_byways_back_end_survives_spoiled_conversations(switch: Switch, folder: Path) -> None:
-    result = conform("backend", folder / "vm1.sock", "--peer", folder / "vm2.sock", "--hostile",
-                     "--cases", 300, "--seed", 11)
+    result = conform("backend", folder / "vm1.sock", "--peer", folder / "vm2.sock", *PATIENT,
+                     "--hostile", "--cases", 300, "--seed", 11)
     assert result["finding"] is None, result
 
 
@@ -106,7 +107,7 @@ def test_dpdks_back_end(folder: Path, cpus: tuple[int, int]) -> None:
     with VhostPorts(folder, sockets, cpus[1]) as running:
         running.ready()
         running.command("start", r"TX RS bit threshold=0\s.*TX RS bit threshold=0\s")
-        result = conform("backend", sockets[0], "--peer", sockets[1], status=(0, 1))
+        result = conform("backend", sockets[0], "--peer", sockets[1], *PATIENT, status=(0, 1))
     known(f"DPDK {version('dpdk')}, net_vhost", "`testpmd --forward-mode=io` with two net_vhost "
           "ports of two queues, without huge pages.", result)
 
@@ -149,7 +150,7 @@ def test_open_vswitchs_back_end(folder: Path, cpus: tuple[int, int]) -> None:
         running = stack.enter_context(ListeningOvs(folder, sockets, cpu=cpus[1], other=cpus[0]))
         running.ready()
         wait_until(sockets[1].exists, "its sockets", 30)
-        result = conform("backend", sockets[0], "--peer", sockets[1], status=(0, 1))
+        result = conform("backend", sockets[0], "--peer", sockets[1], *PATIENT, status=(0, 1))
     known(f"Open vSwitch {version('openvswitch-switch-dpdk')} with DPDK {version('dpdk')}",
           "A bridge with two `dpdkvhostuser` ports and one queue pair each.", result)
 
