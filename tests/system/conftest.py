@@ -7,6 +7,7 @@ With a failed test the end of every log in its folder is shown.
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from tests.system.engines import image
 from tests.system.peers import kernel, qemu, testpmd
 
 TAIL = 4000
+ENDS = 5.0  # seconds until a peer has ended
 
 
 @pytest.hookimpl(wrapper=True)
@@ -34,6 +36,18 @@ def pytest_runtest_makereport(item, call):  # type: ignore[no-untyped-def]
     return report
 
 
+def remove(path: Path) -> None:
+    """Remove a folder in which a peer that ends may still write."""
+    end = time.monotonic() + ENDS
+    while path.exists():
+        try:
+            shutil.rmtree(path)
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.05)
+
+
 @contextmanager
 def short_folder() -> Iterator[Path]:
     """A folder with a short path: a Unix socket's path has at most 107 bytes."""
@@ -41,7 +55,7 @@ def short_folder() -> Iterator[Path]:
     try:
         yield path
     finally:
-        shutil.rmtree(path)
+        remove(path)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
@@ -65,11 +66,11 @@ class CniRun:
         argv += [json.dumps(capabilities)] if capabilities else []
         return checked([*self.place.namespace.prefix, *argv])
 
-
     def close(self) -> None:
         """Take away every attached namespace that nobody has removed; DEL may come twice."""
-        for station in list(self.stations):
-            station.remove()
+        with ExitStack() as stack:  # each of them, also where one cannot be
+            for station in self.stations:
+                stack.callback(station.remove)
 
     def __enter__(self) -> Self:
         return self
@@ -118,5 +119,7 @@ class Attached(Host):
 
     def remove(self) -> None:
         """Take it off the network, and remove the namespace."""
-        self.delete()
-        self.close()
+        try:
+            self.delete()
+        finally:
+            self.close()

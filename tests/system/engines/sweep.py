@@ -92,7 +92,8 @@ def end_groups(name: str) -> None:
 
 def sweep(folder: Path, group: str) -> None:
     """All of it: ends what belongs to a test that has its folder and its control group."""
-    end_processes(folder)
-    end_groups(group)
-    unmount(folder)
-    shutil.rmtree(RUNC / group, ignore_errors=True)
+    with contextlib.ExitStack() as stack:  # the last one first; each, also where one cannot be done
+        stack.callback(shutil.rmtree, RUNC / group, ignore_errors=True)
+        stack.callback(unmount, folder)
+        stack.callback(end_groups, group)
+        stack.callback(end_processes, folder)
