@@ -97,8 +97,8 @@ class Listeners:
             shown["starts"] += 1
             try:
                 shown["last"] = await self._run(name, shown, anew)
-            except OSError as error:
-                shown["last"] = f"could not be started: {error.strerror}"
+            except (OSError, RuntimeError) as error:  # RuntimeError: no thread that waits for it
+                shown["last"] = f"could not be started: {getattr(error, 'strerror', error)}"
             if not anew.is_set():
                 return began
             shown.update(state="starting", pid=None, starts=0, last=None)

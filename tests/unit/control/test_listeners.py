@@ -155,6 +155,30 @@ def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     run(go)
 
 
+def test_where_no_thread_can_be_had_it_is_tried_again(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asyncio waits for each process in a thread; there may be a limit for those."""
+    monkeypatch.setattr(function_listeners, "FIRST_WAIT", 0.01)
+    start = asyncio.create_subprocess_exec
+
+    async def refused(*_: object, **__: object) -> None:
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", start)
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+
+    async def go() -> None:
+        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
+                              command(tmp_path, "import time; time.sleep(60)"))
+        listeners.follow({"a": 1})
+        await until(lambda: listeners.shown["a"]["last"] is not None)
+        assert listeners.shown["a"]["last"] == "could not be started: can't start new thread"
+        await until(lambda: running(listeners) == 1)
+        await listeners.close()
+
+    run(go)
+
+
 def test_a_few_a_second_and_not_too_many(tmp_path: Path) -> None:
     async def go() -> None:
         loop = asyncio.get_running_loop()
