@@ -268,7 +268,9 @@ class DeviceRing:
                 self.memory.put16(self.used + EVENT_FLAGS,
                                   EVENT_ENABLE if wanted else EVENT_DISABLE)
         elif self.event_idx:
-            self.memory.put16(self.used + 4 + 8 * self.size, self.position - (not wanted))
+            # Not the chain before: a driver that added it may not have looked here yet.
+            far = self.position + (0 if wanted else 0x8000)
+            self.memory.put16(self.used + 4 + 8 * self.size, far)
         else:
             self.memory.put16(self.used, 0 if wanted else USED_NO_NOTIFY)
 

@@ -14,7 +14,7 @@ from byway.conform.backend.session import Setup
 from byway.conform.backend.traffic import Traffic
 from byway.conform.memory import AREA, GUEST
 from byway.conform.outcome import Check, must, should
-from byway.conform.ring import Used
+from byway.conform.ring import PAUSE, Used
 from byway.conform.wire import u64
 from byway.vhost.messages import ProtocolFeature, Request
 from byway.vhost.payloads import Inflight, Log, VringAddress
@@ -63,9 +63,14 @@ class DirtyLog:
         return bool(self.map[page // 8] >> page % 8 & 1)
 
     def missing(self, ranges: Iterable[tuple[int, int]]) -> list[int]:
-        """The pages of these (guest address, bytes) that are not marked."""
-        return [gpa for start, n in ranges
-                for gpa in range(start // PAGE * PAGE, start + n, PAGE) if not self.dirty(gpa)]
+        """The pages of these (guest address, bytes) that are not marked in time: a device may do
+        so after a driver has seen what it wrote."""
+        end = time.monotonic() + self._traffic.bench.timeout
+        left = [gpa for start, n in ranges
+                for gpa in range(start // PAGE * PAGE, start + n, PAGE)]
+        while (left := [gpa for gpa in left if not self.dirty(gpa)]) and time.monotonic() < end:
+            time.sleep(PAUSE)
+        return left
 
     def close(self) -> None:
         """Let go of it."""
