@@ -78,7 +78,7 @@ class Station:
             request = Echo(ECHO_REQUEST, self.address, address, 1, sequence)
             began = time.perf_counter()
             self.guest.send([request.frame(mac(to), self.guest.mac)])
-            if self.take(1.0, functools.partial(_is_reply, sequence)):
+            if self.take(PROTOCOL_SECONDS, functools.partial(_is_reply, sequence)):
                 times.append(time.perf_counter() - began)
         return times
 

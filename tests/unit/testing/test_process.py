@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from byway.testing import process
+from byway.testing.frames import ECHO_REPLY, Echo
 from byway.testing.process import GuestProcess
 from byway.virtio.features import Feature, mask
 from tests.running import RunningSwitch, mac
@@ -96,3 +98,38 @@ def test_a_guest_that_finds_nobody(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match=f"guest {mac(1)} ended with status 1"):
         guest.answer()
     guest.close()
+
+
+class LateReply:
+    """A guest and the clock it lives by: what answers its ping takes two seconds."""
+
+    mac = b"\x02\0\0\0\0\1"
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.reply: list[bytes] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    perf_counter = monotonic
+
+    def send(self, frames: list[bytes]) -> int:
+        for echo in filter(None, map(Echo.parse, frames)):
+            back = Echo(ECHO_REPLY, echo.destination, echo.source, echo.number, echo.sequence)
+            self.reply.append(back.frame(self.mac, self.mac))
+        return len(frames)
+
+    def wait(self, seconds: float) -> bool:
+        self.now = min(self.now + seconds, 2.0)
+        return self.now == 2.0
+
+    def receive(self) -> list[bytes]:
+        came, self.reply = self.reply, []
+        return came
+
+
+def test_a_reply_that_is_late_is_a_reply(monkeypatch: pytest.MonkeyPatch) -> None:
+    guest = LateReply()
+    monkeypatch.setattr(process, "time", guest)
+    assert process.Station(guest, "10.0.0.1").ping("10.0.0.2", mac(2), 1) == [2.0]
