@@ -31,10 +31,9 @@ class PcapPort(Port):
     """A file as a port."""
 
     kind = Kind.PCAP
+    _file: BinaryIO | None = None  # while it is written: it may be closed without having been open
 
     def open(self) -> None:
-        self._file: BinaryIO | None = None
-        self._area: Any = None
         if self.config.read:
             self._load(Path(self.config.read))
         if self.config.write:
@@ -61,11 +60,11 @@ class PcapPort(Port):
         if path.is_fifo():  # opening it would wait for a reader
             raise PortError("write", f"{path} is a named pipe", "give the path of a file")
         try:
-            self._file = path.open("wb")
+            file = path.open("wb")
         except OSError as error:
             raise PortError("write", f"{path}: {error.strerror}",
                             "give a file that can be written") from None
-        write_header(self._file)
+        write_header(file)
         self._ring = alloc(np.dtype("u1"), RING)
         self._out = alloc(PCAP_OUT, 1)
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -73,6 +72,7 @@ class PcapPort(Port):
         row["ring"], row["size"], row["wake"] = address_of(self._ring), RING, self._wake
         row["counters"], row["one"] = address_of(self.tx), address_of(self.one)
         self.txqs["queue"] = address_of(self._out)
+        self._file = file
         self.host.loop.add_reader(self._wake, self._on_wake)
 
     def _on_wake(self) -> None:

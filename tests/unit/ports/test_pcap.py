@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pcap port: files that cannot be used, what is written when, and a disk that is full."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -69,6 +70,17 @@ def test_files_that_cannot_be_used(switch: RunningSwitch, tmp_path: Path,
     paths = {key: str(tmp_path / name) for key, name in options.items()}
     with pytest.raises(EngineError, match=f'port "file": {message}'):
         switch.add("pcap", "file", **paths)
+    assert switch.call(switch.engine.ports) == []
+
+
+def test_no_descriptor_that_would_wake_us(switch: RunningSwitch, tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: int) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "eventfd", refused)
+    with pytest.raises(EngineError, match="Too many open files"):
+        switch.add("pcap", "out", write=str(tmp_path / "out"))
     assert switch.call(switch.engine.ports) == []
 
 

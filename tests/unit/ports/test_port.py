@@ -3,6 +3,7 @@
 
 import pytest
 
+from byway.control.opening import PORT_CLASSES
 from byway.ports.port import Port, PortError
 from byway.ports.record import P
 from byway.virtio.ring import RingError
@@ -39,6 +40,26 @@ def test_the_record_is_what_kernels_see(switch: RunningSwitch) -> None:
     assert (row["index"], row["ntx"], row["fault"], row["error"]) == (1, 1, 0, 0)
     assert row["alarm"] == switch.engine.alarm
     assert made.fault_flag - made.address == P.fault
+
+
+OPTIONS = {
+    "vhost-kernel": {"ifname": "none"}, "tap": {"ifname": "none"}, "null": {},
+    "vhost-user": {}, "virtio-user": {}, "pcap": {"write": "none/out.pcap"},
+    "af-packet": {"ifname": "none"}, "af-xdp": {"ifname": "none"},
+    "udp": {"local": "127.0.0.1:9", "remote": "127.0.0.1:10"}}
+
+
+@pytest.mark.parametrize("kind", PORT_CLASSES)
+def test_one_that_was_never_opened_is_shown_and_closed(
+        switch: RunningSwitch, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    monkeypatch.setattr(switch.engine.functions, "why_shut", lambda port: "not yet")
+    for name in ("a", "b"):
+        switch.add(kind, name, **OPTIONS[kind])
+    assert switch.port("a")["reason"] == "not yet"
+    switch.remove("a")
+    switch.call(port(switch, "b").close)
+    switch.call(port(switch, "b").close)
+    switch.close()
 
 
 @pytest.mark.parametrize("error", list(RingError))
