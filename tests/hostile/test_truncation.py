@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -87,9 +88,10 @@ def truncate_many(tmp_path: Path, memory: Memory) -> None:
                 truncate_one(switch, memory, three, answers)
                 sizes.append(mapped_bytes())
                 files.append(len(os.listdir("/proc/self/fd")))
-        # Memory that was not unmapped would add up.
-        assert sizes[-1] - sizes[TIMES // 2] < 3 * three.region.length, sizes
-        assert files[-1] == files[0]
+        # Memory that was not unmapped would add up; a thread or two may be new.
+        grown = sum(b - a >= three.region.length for a, b in pairwise(sizes[TIMES // 2 :]))
+        assert grown <= 2, sizes
+        assert files[-1] <= files[0]
         switch.guest("vm4", 4).close()
 
 

@@ -46,6 +46,15 @@ def first_free_guard() -> int:
     return slot
 
 
+def held() -> tuple[int, int, int]:
+    return open_files(), mapped_memories(), first_free_guard()
+
+
+def gained(before: tuple[int, int, int]) -> tuple[int, ...]:
+    """How much more is held now. It may be less: what other tests have left goes at any time."""
+    return tuple(max(now - then, 0) for now, then in zip(held(), before, strict=True))
+
+
 def behaves(files: Files) -> bool:
     """Every seed as it is: served from the first to the last message."""
     for seed in SEEDS:
@@ -83,15 +92,15 @@ def converse(files: Files, seed: int) -> End | None:
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_spoiled_conversations(files: Files, chunk: int) -> None:
     assert behaves(files)
-    before = open_files(), mapped_memories(), first_free_guard()
+    before = held()
     ends: Counter[End | None] = Counter()
     for seed in range(chunk, CONVERSATIONS, CHUNKS):
         ends[converse(files, seed)] += 1
-        assert open_files() == before[0], f"seed {seed} left file descriptors open"
+        assert open_files() <= before[0], f"seed {seed} left file descriptors open"
         if seed // CHUNKS % 256 == 0:
-            assert mapped_memories() == before[1], f"a seed up to {seed} left memory mapped"
+            assert mapped_memories() <= before[1], f"a seed up to {seed} left memory mapped"
             assert behaves(files), f"after seed {seed} good front ends are not served"
-    assert (open_files(), mapped_memories(), first_free_guard()) == before
+    assert gained(before) == (0, 0, 0)
     assert behaves(files)
     # The spoiling is worth its name, and does not end everything at once.
     done = sum(ends.values())
@@ -102,7 +111,7 @@ def test_spoiled_conversations(files: Files, chunk: int) -> None:
 def test_memory_that_shrinks_in_the_middle() -> None:
     """Whoever touches what was cut off reads zeros, and the port's flag is up."""
     sigbus.install()
-    before = open_files(), mapped_memories(), first_free_guard()
+    before = held()
     faults = 0
     for seed in range(200):
         rng = random.Random(seed)
@@ -117,7 +126,7 @@ def test_memory_that_shrinks_in_the_middle() -> None:
         talk.close()
         own.close()
     assert faults > 20
-    assert (open_files(), mapped_memories(), first_free_guard()) == before
+    assert gained(before) == (0, 0, 0)
 
 
 @pytest.mark.compiled_only
@@ -125,7 +134,7 @@ def test_memory_that_shrinks_in_the_middle() -> None:
 def test_an_in_flight_region_that_shrinks(size: int) -> None:
     """It is read where a ring starts, and reads as zeros: a region that was never used."""
     sigbus.install()
-    before = open_files(), first_free_guard()
+    before = held()
     own = Files()
     steps = tracked()
     given = next(i for i, s in enumerate(steps) if s.request == Request.SET_INFLIGHT_FD)
@@ -138,4 +147,4 @@ def test_an_in_flight_region_that_shrinks(size: int) -> None:
     assert talk.end is None, talk.reason
     talk.close()
     own.close()
-    assert (open_files(), first_free_guard()) == before
+    assert gained(before) == (0, 0, 0)

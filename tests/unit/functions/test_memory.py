@@ -111,7 +111,7 @@ def test_what_is_carried_over_takes_no_more_files() -> None:
         new = instance(f"digest {k}")
         new.carry(old)
         old = new
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_table_too_large_for_the_machine_is_refused() -> None:
@@ -121,7 +121,7 @@ def test_a_table_too_large_for_the_machine_is_refused() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(ParameterError, match=r"flows: the machine has no \d+ MiB .* declare"):
         Instance(dataclasses.replace(blueprint, states={**blueprint.states, "flows": huge}))
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_state_that_is_described_otherwise_begins_anew() -> None:

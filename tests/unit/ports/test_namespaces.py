@@ -50,7 +50,7 @@ def asking() -> Iterator[Asking]:
     made = Asking()
     yield made
     assert made.loop.idle, "nobody asks any more, nothing is watched"
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_name_that_comes_and_goes(asking: Asking, tmp_path: Path) -> None:

@@ -28,6 +28,6 @@ def test_no_vhost_net(switch: RunningSwitch, tmp_path: Path, monkeypatch: pytest
     with pytest.raises(EngineError, match=problem) as caught:
         switch.add("vhost-kernel", "host", ifname="byway-test0", queues=3)
     assert fix in caught.value.fix
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     assert "byway-test0" not in {name for _, name in socket.if_nameindex()}
     assert switch.call(switch.engine.ports) == []

@@ -327,7 +327,7 @@ def test_everything_is_given_back(switch: RunningSwitch) -> None:
         switch.remove("uplink")
         switch.until(lambda: switch.port("trunk")["state"] == "waiting")
         counts.append(len(os.listdir("/proc/self/fd")))
-    assert counts[1:] == [counts[1]] * 3
+    assert max(counts[2:]) <= counts[1]
 
 
 def test_removed_in_the_middle_of_a_conversation(switch: RunningSwitch) -> None:

@@ -36,4 +36,4 @@ def test_a_device_of_another_kind() -> None:
     before = len(os.listdir("/proc/self/fd"))
     with pytest.raises(OSError, match="SET_OWNER: Inappropriate ioctl"):
         KernelVhost("/dev/null")
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
