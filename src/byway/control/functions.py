@@ -375,7 +375,10 @@ class Functions:
             self._unbuilt.update((order, f"{type(error).__name__}: {error}") for order in orders)
             self._wrong.update((name, f"{type(error).__name__}: {error}") for name, config
                                in self.named.items() if config.use in uses)
-        self.ready()  # those that stay shut say why
+        try:
+            self.ready()  # those that stay shut say why
+        except Exception as error:
+            self._failed("opening ports", error)
 
     async def settled(self) -> list[str]:
         """Returns when nothing is being built; -> sentences: what could not be had."""

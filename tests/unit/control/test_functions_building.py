@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from byway.control.actions import AddFunction
 from byway.control.function_library import Built, Library
 from byway.control.function_steps import Order
 from byway.control.functions import EXPIRE_SECONDS
@@ -143,6 +144,24 @@ def test_what_nobody_foresaw_stops_no_later_building(lab: Lab) -> None:
     lab.switch.engine.functions.library.fails = lambda orders, uses: None
     assert lab.wait(lab.switch.engine.functions.reload()) == [lab.use]
     assert lab.switch.port("vm1")["state"] == "waiting"
+
+
+def test_ports_that_cannot_be_opened_stop_no_later_building(lab: Lab) -> None:
+    two = other(lab, "two.py", GUARD)
+    functions = lab.switch.engine.functions
+    ready = functions.ready
+
+    def no_room() -> None:
+        functions.ready = ready
+        functions.carry_out(AddFunction(FunctionConfig(name="late", use=two)))
+        raise MemoryError("no room")
+
+    functions.library = Failing(lambda orders, uses: ValueError("a surprise") if orders else None)
+    functions.ready = no_room
+    lab.start(vm1=(lab.use,))
+    assert lab.show("late")["state"] == "ready"
+    assert "no room" in lab.switch.errors.pop()
+    lab.switch.errors.clear()
 
 
 def test_code_that_cannot_be_loaded_leaves_the_others(
