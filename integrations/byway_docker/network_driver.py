@@ -17,9 +17,14 @@ away, because it would not ask again: `reconcile` does the rest. So every method
 may come out of order, and may be about something that nobody knows (then Delete and Leave succeed).
 
 Methods run in threads, several at once; two about the same network or endpoint wait for each other.
+The outside is one table for all of them, which `reconcile` may replace: `outside_lock` is held from
+a change of what it shows to the end of that change, and from the reading of all to the end of the
+replacement. Locks of ids are taken before it, never after it: what holds it waits for nothing but
+the state's file and the outside.
 """
 
 import logging
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -40,7 +45,8 @@ LOG = logging.getLogger("byway.docker")
 class NetworkDriver:
     """The methods over a state, a switch, the outside and the kernel's namespaces.
 
-    `outside_is_stale`: something there could not be withdrawn, and has to be restored."""
+    `outside_is_stale`: something there could not be withdrawn, and has to be restored; whoever
+    changes it holds `outside_lock`."""
 
     def __init__(self, state: State, switch: AnySwitch, outside: AnyOutside,
                  namespaces: AnyNamespaces) -> None:
@@ -49,7 +55,8 @@ class NetworkDriver:
         self.outside = outside
         self.namespaces = namespaces
         self.outside_is_stale = False
-        self.locks = Locks()
+        self.locks = Locks()  # of networks and endpoints, by id; one at a time
+        self.outside_lock = threading.Lock()  # the last to be taken
         self.methods: dict[str, Callable[[request.Body], Answer]] = {
             "GetCapabilities": self.capabilities,
             "CreateNetwork": self.create_network,
@@ -84,12 +91,20 @@ class NetworkDriver:
             self.state.add_network(network)
             try:
                 self.switch.add_network(network)
-                self.outside.open(network)
+                self.open(network)
             except Refused:
                 if not present:
                     self._drop_network(network)
                 raise
         return {}
+
+    def open(self, network: Network) -> None:
+        """A network that is kept, and whose lock is held, has its way out.
+
+        The switch may take seconds, and nobody waits for it: whoever restores the outside after the
+        network was written down opens it too, and whoever did before has ended."""
+        with self.outside_lock:
+            self.outside.open(network)
 
     def delete_network(self, body: request.Body) -> Answer:
         """Remove a network with all that is left on it."""
@@ -103,10 +118,11 @@ class NetworkDriver:
                 self._drop_network(network)
 
     def _drop_network(self, network: Network) -> None:
-        for endpoint in self.state.endpoints(network.id):
-            self._shut(partial(self.outside.withdraw, endpoint))
-        self.state.remove_network(network.id)
-        self._shut(partial(self.outside.close, network))
+        with self.outside_lock:
+            for endpoint in self.state.endpoints(network.id):
+                self._shut(partial(self.outside.withdraw, endpoint))
+            self.state.remove_network(network.id)
+            self._shut(partial(self.outside.close, network))
         self.clean()
 
     # ------------------------------------------------------------ endpoints
@@ -138,15 +154,23 @@ class NetworkDriver:
         self.drop_endpoint(request.identity(body, "EndpointID"))
         return {}
 
-    def drop_endpoint(self, identity: str, release: bool = False) -> None:
-        """Docker has no such endpoint any more. `release`: nor will it release its addresses."""
+    def drop_endpoint(self, identity: str) -> None:
+        """Docker has no such endpoint any more."""
+        with self.locks.held(identity):
+            if endpoint := self.state.endpoint(identity):
+                self._drop_endpoint(endpoint)
+
+    def forget_endpoint(self, identity: str, sandbox: str) -> None:
+        """Docker has forgotten an endpoint that was in `sandbox` ("": in none), and will not
+        release its addresses either. Unless it runs by now, or has been joined elsewhere."""
         with self.locks.held(identity):
             endpoint = self.state.endpoint(identity)
-            if endpoint is None:
-                return
-            self._shut(partial(self.outside.withdraw, endpoint))
-            self.state.remove_endpoint(identity, release)
-            self.clean(endpoint.port)
+            if endpoint and endpoint.sandbox == sandbox and not self.runs(endpoint):
+                self._drop_endpoint(endpoint, release=True)
+
+    def _drop_endpoint(self, endpoint: Endpoint, release: bool = False) -> None:
+        self._withdraw(endpoint, lambda: self.state.remove_endpoint(endpoint.id, release))
+        self.clean(endpoint.port)
 
     def join(self, body: request.Body) -> Answer:
         """Make the container's interface, for Docker to move it into the container."""
@@ -203,8 +227,8 @@ class NetworkDriver:
         identity = request.identity(body, "EndpointID")
         with self.locks.held(identity):
             if endpoint := self.state.endpoint(identity):
-                self._shut(partial(self.outside.withdraw, endpoint))
-                self.state.set_endpoint(replace(endpoint, sandbox="", published=()))
+                left = replace(endpoint, sandbox="", published=())
+                self._withdraw(endpoint, lambda: self.state.set_endpoint(left))
         return {}
 
     # ------------------------------------------------------------ published ports
@@ -217,13 +241,14 @@ class NetworkDriver:
             if ports and network.gateway != "host":
                 raise Refused("ports cannot be published on a network without a gateway at the"
                               " host", "leave --internal, or -o byway.gateway, out")
-            try:
-                endpoint = self.state.publish(identity, ports)
-                self._shut(partial(self.outside.withdraw, before))
-                self.outside.publish(network, endpoint)
-            except Refused:
-                self.state.publish(identity, ())
-                raise
+            with self.outside_lock:
+                try:
+                    endpoint = self.state.publish(identity, ports)
+                    self._shut(partial(self.outside.withdraw, before))
+                    self.outside.publish(network, endpoint)
+                except Refused:
+                    self.state.publish(identity, ())
+                    raise
         return {}
 
     def withdraw(self, body: request.Body) -> Answer:
@@ -231,9 +256,17 @@ class NetworkDriver:
         identity = request.identity(body, "EndpointID")
         with self.locks.held(identity):
             if endpoint := self.state.endpoint(identity):
-                self._shut(partial(self.outside.withdraw, endpoint))
-                self.state.publish(identity, ())
+                self._withdraw(endpoint, lambda: self.state.publish(identity, ()))
         return {}
+
+    def _withdraw(self, endpoint: Endpoint, write: Callable[[], object]) -> None:
+        """An endpoint whose lock is held has no published ports any more; `write` keeps that."""
+        if not endpoint.published:  # so it need not wait until others have changed theirs
+            write()
+            return
+        with self.outside_lock:
+            self._shut(partial(self.outside.withdraw, endpoint))
+            write()
 
     # ------------------------------------------------------------ what is left over
     def clean(self, only: str | None = None) -> None:
@@ -257,7 +290,8 @@ class NetworkDriver:
             LOG.warning("left for later: %s", error)
 
     def _shut(self, work: Callable[[], None]) -> None:
-        """Withdraw something from the outside; where that fails, all of it is restored later."""
+        """Withdraw something from the outside, whose lock is held; where that fails, all of it is
+        restored later."""
         try:
             work()
         except Refused as error:

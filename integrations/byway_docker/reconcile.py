@@ -140,7 +140,7 @@ class Reconciler:
             if not network.own:
                 self._switch.check_network(network)
             self._switch.add_network(network)
-            self._driver.outside.open(network)  # the gateway's interface may be a new one
+            self._driver.open(network)  # the gateway's interface may be a new one
 
     def _restore_endpoint(self, network: Network, identity: str) -> None:
         with self._driver.locks.held(identity):
@@ -156,16 +156,16 @@ class Reconciler:
             self._driver.take_up(network, endpoint, interface)
 
     def _follow_outside(self) -> None:
-        if self._driver.outside_is_stale:
-            self._driver.outside_is_stale = False
+        if not self._driver.outside_is_stale:
+            return
+        with self._driver.outside_lock:  # what is read here may not change before it is there
             networks = self._state.networks()
-            try:
-                self._driver.outside.restore(networks, self._state.endpoints())
-            except Refused:
-                self._driver.outside_is_stale = True
-                raise
-            for network in networks:
-                self._driver.outside.open(network)
+            self._driver.outside.restore(networks, self._state.endpoints())
+            self._driver.outside_is_stale = False
+        for network in networks:
+            with self._driver.locks.held(network.id):
+                if self._state.network(network.id) == network:
+                    self._driver.open(network)
 
     # ------------------------------------------------------------ what has gone
     def _forget_gone(self) -> None:
@@ -180,7 +180,7 @@ class Reconciler:
         long |= self._never_came.long(thing for thing in gone if thing[0] not in self._present)
         for identity, sandbox in long:
             LOG.info("endpoint %s has gone with %s", identity[:12], sandbox)
-            self._driver.drop_endpoint(identity, release=True)
+            self._driver.forget_endpoint(identity, sandbox)
 
     def _sweep(self) -> None:
         """Take back what was asked for and never used."""
@@ -195,7 +195,7 @@ class Reconciler:
             LOG.info("taken back: %s", " ".join(thing))
             match thing:
                 case ("endpoint", identity):
-                    self._driver.drop_endpoint(identity, release=True)
+                    self._driver.forget_endpoint(identity, "")
                 case _:
                     self._state.change(partial(_take_back, thing=thing))
 

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whoever is killed and started again, and in which order: the containers' network comes back."""
 
+from collections.abc import Callable
+
 import pytest
 
 from byway_docker.ipam_driver import LOCAL
 from byway_docker.model import Refused
-from byway_docker.reconcile import GRACE, LOOK_EVERY, START, SWEEP
+from byway_docker.reconcile import GRACE, LOG, LOOK_EVERY, START, SWEEP
 from byway_docker.state import State
 from tests.unit.docker.test_network_driver import END, NET, PORT, create, endpoint, join, program
 from tests.unit.docker.world import World
@@ -130,6 +132,52 @@ def test_a_container_that_is_slow_to_come_is_waited_for(world: World) -> None:
     world.tick()
     assert world.state.endpoints() == []
     assert world.kernel.taps() == {"byg000000000001"}
+
+
+def before_it_is_dropped(monkeypatch: pytest.MonkeyPatch, work: Callable[[], object]) -> None:
+    """`work` is done when it is decided, and said, that an endpoint is to go."""
+    def say(sentence: str, *_: object) -> None:
+        if sentence.startswith(("endpoint %s has gone", "taken back")):
+            monkeypatch.undo()
+            work()
+
+    monkeypatch.setattr(LOG, "info", say)
+
+
+def test_a_container_that_comes_back_as_it_is_forgotten(
+        running: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.end_sandbox("/sandbox/a")
+    running.now += LOOK_EVERY
+    running.tick()
+    running.now += GRACE
+    before_it_is_dropped(monkeypatch, lambda: join(running, sandbox="/sandbox/b"))
+    running.tick()
+    assert [kept.sandbox for kept in running.state.endpoints()] == ["/sandbox/b"]
+    assert set(running.ports()) == set(LINK)
+
+
+def test_a_sandbox_that_comes_as_it_is_given_up(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(world)
+    endpoint(world)
+    join(world)
+    world.tick()
+    world.now += START
+    before_it_is_dropped(monkeypatch, lambda: world.move(TAP, "/sandbox/a"))
+    world.tick()
+    assert [kept.sandbox for kept in world.state.endpoints()] == ["/sandbox/a"]
+
+
+def test_an_endpoint_that_is_joined_as_it_is_taken_back(
+        world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    create(world)
+    endpoint(world)
+    world.tick()
+    world.now += SWEEP
+    before_it_is_dropped(monkeypatch, lambda: join(world))
+    world.tick()
+    assert [kept.sandbox for kept in world.state.endpoints()] == ["/sandbox/a"]
+    assert set(world.ports()) == set(LINK)
 
 
 def test_an_endpoint_that_is_never_joined_is_taken_back(world: World) -> None:
