@@ -241,12 +241,14 @@ class NetworkDriver:
             if ports and network.gateway != "host":
                 raise Refused("ports cannot be published on a network without a gateway at the"
                               " host", "leave --internal, or -o byway.gateway, out")
+            wanted = replace(before, published=ports)
             with self.outside_lock:
+                self._shut(partial(self.outside.withdraw, before))
                 try:
-                    endpoint = self.state.publish(identity, ports)
-                    self._shut(partial(self.outside.withdraw, before))
-                    self.outside.publish(network, endpoint)
+                    self.state.publish(identity, ports)
+                    self.outside.publish(network, wanted)
                 except Refused:
+                    self._shut(partial(self.outside.withdraw, wanted))  # part of it may be there
                     self.state.publish(identity, ())
                     raise
         return {}

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from byway_docker.model import Refused
+from byway_docker.model import Endpoint, Network, Refused
 from byway_docker.outside import publications
 from tests.unit.docker.test_network_driver import END, NET, PORT, create, endpoint, join, program
 from tests.unit.docker.world import World, identity, subnet
@@ -153,3 +153,25 @@ def test_what_could_not_be_restored_is_tried_again(published: World) -> None:
     published.outside.restore = work  # type: ignore[method-assign]
     published.tick()
     assert_shown(published)
+
+
+def test_a_refused_port_is_not_there(published: World) -> None:
+    """The elements of the table may be there before the kernel refuses to forward."""
+    work = published.outside.publish
+
+    def refuse(network: Network, wanted: Endpoint) -> None:
+        work(network, wanted)
+        raise Refused("forwarding cannot be switched on", "switch it on beforehand")
+
+    published.outside.publish = refuse  # type: ignore[method-assign]
+    with pytest.raises(Refused):
+        publish_another(published)
+    assert_shown(published)
+
+
+def test_a_refused_change_of_ports_withdraws_those_before(published: World) -> None:
+    publish_another(published)
+    with pytest.raises(Refused, match="leads to another container"):
+        program(published, 2, OTHER)
+    assert_shown(published)
+    assert published.outside.ports == {"tcp *:8081 -> 10.0.0.3:80"}
