@@ -19,6 +19,7 @@ the difference; what came through the API since stays, and a file with a problem
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import resource
 import signal
@@ -63,11 +64,11 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
         with _api_listener(config, path) as listener, _lasting(config, path) as lasting:
             make_engine = data_path() if data_path else _compiled_data_path(config)
             daemon = _Daemon(path, cluster, config, listener, lasting, membership or _in_etcd)
-            return asyncio.run(daemon.run(make_engine))
+            return asyncio.run(daemon.run(make_engine, ended))
     except KeyboardInterrupt:
         return 0
     except RuntimeError:
-        if ended:  # in a callback of the compiler, which cannot raise: it was not compiled
+        if ended:  # in a callback of the compiler: it was not compiled
             return 0
         raise
     except ConfigError as error:
@@ -76,7 +77,8 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
 
 
 def _until_the_loop_has_its_own() -> list[int]:
-    """Have SIGTERM end the process from now on; -> a list that the signal's number is put in."""
+    """Have SIGTERM end the process from now on; -> a list that the signal's number is put in: the
+    exception is lost where it comes in a callback that cannot raise."""
     ended: list[int] = []
 
     def end(number: int, _: object) -> None:
@@ -188,8 +190,8 @@ class _Daemon:
         self._building: asyncio.Task[None] | None = None
         self._status = 0
 
-    async def run(self, make_engine: EngineFactory) -> int:
-        """From the engine's start to its end; -> the exit status."""
+    async def run(self, make_engine: EngineFactory, ended: list[int]) -> int:
+        """From the engine's start to its end; -> the exit status. ``ended``: signals until now."""
         # To look through all that was imported takes tens of milliseconds. Not later: ports that
         # the start makes are in cycles, and are to be given back when they go.
         gc.freeze()
@@ -200,6 +202,8 @@ class _Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload_soon, wanted)
+        if ended:
+            stop.set()
         try:
             engine.start()
             if self._file.cluster:
@@ -220,6 +224,7 @@ class _Daemon:
         finally:
             if self._membership:
                 await self._membership.close()
+            await _others_ended()
             engine.close()
         return self._status
 
@@ -309,6 +314,14 @@ class _Daemon:
         self._tell([f"network functions: {said}" for said in sentences])
 
 
+async def _others_ended() -> None:
+    """Call off what is still under way, and wait until it has tidied up."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 class _ApiServer(Protocol):
     async def serve(self, sockets: list[socket.socket]) -> None:
         """Serve on listening sockets until end() is called; closes them."""
@@ -347,4 +360,10 @@ def _api_server(wanted: Wanted, membership: Membership | None) -> _ApiServer:
         proxy_headers=False, timeout_graceful_shutdown=1,
     )
     settings.load()
+    logging.getLogger("uvicorn.error").addFilter(_not_called_off)
     return Server(settings)
+
+
+def _not_called_off(record: logging.LogRecord) -> bool:
+    """A request that is cut short when the switch ends is no error of the API."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))

@@ -3,6 +3,7 @@
 
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -66,18 +67,41 @@ LAB = '[switch]\nname = "lab"\n[[network]]\nname = "blue"\n'
 PORT = '[[port]]\nname = "{}"\nnetwork = "blue"\nkind = "null"\n'
 # Compiling takes as long as it takes to be interrupted.
 COMPILING = """
-import signal, sys
+import signal, sys, time
 from byway.control.daemon import main
 
 def compile_for_ever():
     print("byway: compiling", file=sys.stderr, flush=True)
     while True:
-        signal.pause()
+        time.sleep(0.05)
 
 # Whoever starts the tests in the background has it ignored, and children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.exit(main(sys.argv[1], compile_for_ever))
 """
+# The signal comes where an exception is told of, and goes no further.
+LOSING = PROGRAM.replace("sys.exit(main(sys.argv[1], lambda: Engine))", """
+class Fading:
+    def __del__(self):
+        signal.raise_signal(signal.SIGTERM)
+
+def data_path():
+    Fading()
+    return Engine
+
+sys.exit(main(sys.argv[1], data_path))
+""").replace("import sys", "import signal, sys", 1)
+WATCHING = PROGRAM.replace("    def close", """
+        async def watch(*_):
+            print("watching", file=sys.stderr, flush=True)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                print("tidied up", file=sys.stderr, flush=True)
+
+        self.functions.watch = watch
+
+    def close""").replace("import sys", "import asyncio, sys", 1)
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -147,6 +171,27 @@ def test_a_signal_while_kernels_compile(folder: Path, start: Start, number: int)
     assert line(process) == "byway: compiling"
     assert end(process, number) == (0, "")
     assert not (folder / "byway" / "lab.sock").exists()
+
+
+def test_a_signal_at_the_start_is_not_lost(start: Start) -> None:
+    process = start(LOSING)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "Exception ignored" in said
+    assert said.endswith("engine closed\n")
+
+
+def test_requests_tidy_up_before_the_engine_ends(folder: Path, start: Start) -> None:
+    process = start(WATCHING)
+    line(process)
+    with socket.socket(socket.AF_UNIX) as asking:
+        asking.connect(str(folder / "byway" / "lab.sock"))
+        asking.sendall(b"GET /v1/ports/a/chain/frames HTTP/1.1\r\nHost: lab\r\n\r\n")
+        assert line(process) == "watching"
+        status, said = end(process)
+    assert status == 0
+    assert "Traceback" not in said
+    assert said.endswith("tidied up\nengine closed\n")
 
 
 def test_a_second_instance_is_refused_and_a_killed_one_replaced(
