@@ -12,10 +12,12 @@ access control": tokens live for minutes).
 """
 
 import queue
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import grpc
 from aetcd import rpc
@@ -44,6 +46,7 @@ _LOST = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.St
 
 Operation: TypeAlias = Any  # a RequestOp
 Condition: TypeAlias = Any  # a Compare
+Token: TypeAlias = tuple[tuple[str, str], ...]  # as metadata
 
 
 class EtcdError(EngineError):
@@ -93,14 +96,20 @@ class Happened:
     changes: tuple[tuple[int, str, bytes | None], ...]
 
 
+class _Connection(NamedTuple):
+    member: str
+    channel: grpc.Channel
+
+
 class Etcd:
     """A connection to etcd; usable by several threads."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
+        self._lock = threading.Lock()  # never held while etcd is asked
         self._member = 0
-        self._channel: grpc.Channel | None = None
-        self._token: tuple[tuple[str, str], ...] | None = None
+        self._connection: _Connection | None = None
+        self._token: Token | None = None
 
     # ------------------------------------------------------------ connection
     @property
@@ -110,18 +119,29 @@ class Etcd:
 
     def close(self) -> None:
         """End every call that is under way. Idempotent."""
-        channel, self._channel, self._token = self._channel, None, None
-        if channel is not None:
-            channel.close()
+        with self._lock:
+            connection, self._connection, self._token = self._connection, None, None
+        if connection is not None:
+            connection.channel.close()
 
-    def _open(self) -> grpc.Channel:
-        if self._channel is None:
-            address = self.member.rpartition("//")[2].rstrip("/")
-            if self.member.startswith("https") or self._access.ca:
-                self._channel = grpc.secure_channel(address, self._credentials(), OPTIONS)
-            else:
-                self._channel = grpc.insecure_channel(address, OPTIONS)
-        return self._channel
+    def _open(self) -> _Connection:
+        with self._lock:
+            self._connection = self._connection or _Connection(self.member, self._channel())
+            return self._connection
+
+    def _channel(self) -> grpc.Channel:
+        address = self.member.rpartition("//")[2].rstrip("/")
+        if self.member.startswith("https") or self._access.ca:
+            return grpc.secure_channel(address, self._credentials(), OPTIONS)
+        return grpc.insecure_channel(address, OPTIONS)
+
+    def _give_up(self, lost: _Connection) -> None:
+        """The next call asks the next member, unless another thread has seen to that."""
+        with self._lock:
+            if self._connection is lost:
+                self._member += 1
+                self._connection = self._token = None
+        lost.channel.close()
 
     def _credentials(self) -> grpc.ChannelCredentials:
         files = [self._read(path) for path in
@@ -135,38 +155,47 @@ class Etcd:
             raise EtcdError(f"{path} cannot be read ({error.strerror})",
                             "check [cluster] ca, cert, key and password_file") from None
 
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
+    def _metadata(self, connection: _Connection) -> Token:
         if self._access.username is None:
             return ()
-        if self._token is None:
+        if (token := self._token) is None:
             password = (self._read(self._access.password_file) or b"").decode().rstrip("\n")
             request = rpc.AuthenticateRequest(name=self._access.username, password=password)
-            answer = rpc.AuthStub(self._open()).Authenticate(request, timeout=SECONDS)
-            self._token = (("token", answer.token),)
-        return self._token
+            answer = rpc.AuthStub(connection.channel).Authenticate(request, timeout=SECONDS)
+            self._token = token = (("token", answer.token),)
+        return token
 
-    def _call(self, ask: Callable[[grpc.Channel, Any], Any]) -> Any:
+    def _call(self, ask: Callable[[grpc.Channel, Token], Any]) -> Any:
         """The answer to one request; `ask` gets the channel and the metadata."""
+        connection = self._open()
+        return self._guarded(connection, lambda: self._ask(connection, ask))
+
+    def _ask(self, connection: _Connection, ask: Callable[[grpc.Channel, Token], Any]) -> Any:
+        token = self._metadata(connection)
         try:
-            try:
-                return ask(self._open(), self._metadata())
-            except grpc.RpcError as error:
-                if self._token is None or not _is_about_token(error):
-                    raise
-                self._token = None
-                return ask(self._open(), self._metadata())
+            return ask(connection.channel, token)
         except grpc.RpcError as error:
-            raise self._problem(error) from None
+            if not token or not _is_about_token(error):
+                raise
+        with self._lock:
+            if self._token is token:
+                self._token = None
+        return ask(connection.channel, self._metadata(connection))
+
+    def _guarded(self, connection: _Connection, work: Callable[[], Any]) -> Any:
+        """What comes of `work`, which uses this connection; raises EtcdError."""
+        try:
+            return work()
+        except grpc.RpcError as error:
+            raise self._problem(connection, error) from None
         except ValueError:  # the channel was closed meanwhile (grpc says so in this way)
             raise EtcdLostError("the connection to etcd was closed", "try again") from None
 
-    def _problem(self, error: grpc.RpcError) -> EtcdError:
+    def _problem(self, connection: _Connection, error: grpc.RpcError) -> EtcdError:
         code, details = error.code(), error.details() or ""
         if code in _LOST:
-            member = self.member
-            self._member += 1
-            self.close()
-            return EtcdLostError(f"etcd at {member} does not answer ({details})",
+            self._give_up(connection)
+            return EtcdLostError(f"etcd at {connection.member} does not answer ({details})",
                                  "check that it runs and [cluster] etcd, ca, cert and key")
         if code == grpc.StatusCode.OUT_OF_RANGE:
             return CompactedError(f"etcd: {details}", "everything is read again")
@@ -241,9 +270,11 @@ class Etcd:
         create = rpc.WatchCreateRequest(key=first.encode(), range_end=end,
                                         start_revision=revision, fragment=True)
         requests = _Requests(rpc.WatchRequest(create_request=create))
-        answers = self._call(lambda channel, token: rpc.WatchStub(channel).Watch(
-            requests, metadata=(*token, LED)))
-        return Watch(answers, requests, self._call)
+        connection = self._open()
+        guarded = partial(self._guarded, connection)
+        answers = guarded(lambda: self._ask(connection, lambda channel, token: rpc.WatchStub(
+            channel).Watch(requests, metadata=(*token, LED))))
+        return Watch(answers, requests, guarded)
 
 
 class _Requests:
@@ -271,7 +302,7 @@ class Watch:
     """Iterate to hear what happens; `cancel` from another thread ends that."""
 
     def __init__(self, answers: Any, requests: _Requests,
-                 guarded: Callable[[Callable[[Any, Any], Any]], Any]) -> None:
+                 guarded: Callable[[Callable[[], Any]], Any]) -> None:
         self._answers = answers
         self._requests = requests
         self._guarded = guarded
@@ -280,7 +311,7 @@ class Watch:
         parts: list[tuple[int, str, bytes | None]] = []
         try:
             while True:
-                answer = self._guarded(lambda _channel, _token: next(self._answers, None))
+                answer = self._guarded(lambda: next(self._answers, None))
                 if answer is None:
                     raise EtcdLostError("etcd ended the watch", "try again")
                 if answer.compact_revision:
