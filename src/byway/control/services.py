@@ -21,7 +21,9 @@ from byway.control.model import AnyPort, ApplianceConfig, ServiceConfig
 from byway.control.networks import Networks
 from byway.control.overlay import mac_number
 from byway.control.plans import Plans
+from byway.control.problem import EngineError
 from byway.ports.port import Port
+from byway.switch.population import PopulationFullError
 from byway.switch.service import LEFT, RIGHT
 from byway.switch.service_memory import Back, Homes, Service, Steps
 
@@ -78,8 +80,7 @@ class Services:
         """The port is about to be closed."""
         self._ports.pop(port.name, None)
         self.placed(port)
-        if steps := self._move_out(port.index):
-            self._keep(steps)  # workers find it by its addresses, too
+        self._move_out(port.index)
 
     def dismiss(self, port: Port) -> None:
         """No worker knows the port any more."""
@@ -103,23 +104,27 @@ class Services:
         if not macs:
             self._move_out(port.index)
             return 0
-        if port.index in self._inside:
-            gone = [mac for mac in self._inside[port.index][1] if mac not in macs]
-            self._homes.forget(network, port.index, gone)
         services = [self._service(name) for name in port.config.services]
         steps = Steps(self._homes, network, port.index, services)
-        self._homes.settle_in(steps, macs)
-        self._inside[port.index] = steps, macs
+        if port.index in self._inside:
+            before, known = self._inside[port.index]
+            self._homes.forget(network, port.index, [mac for mac in known if mac not in macs])
+            self._keep(before)  # workers find it by its addresses, too
+        self._inside[port.index] = steps, macs  # first: workers find it even if there is no room
+        try:
+            self._homes.settle_in(steps, macs)
+        except PopulationFullError as error:
+            raise EngineError(f'port "{port.name}": {error.problem}', error.fix) from None
         parts.append(steps)
         return steps.address
 
-    def _move_out(self, port: int) -> Steps | None:
-        """The port has no services any more; -> what it had."""
+    def _move_out(self, port: int) -> None:
+        """The port has no services any more."""
         steps, macs = self._inside.pop(port, (None, []))
         if steps is not None:
             self._homes.forget(steps.network, port, macs)
             self._homes.leave(port)
-        return steps
+            self._keep(steps)
 
     def _back(self, port: Port, parts: list[Any]) -> int:
         if port.name not in self._of_port:

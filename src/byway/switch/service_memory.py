@@ -53,7 +53,8 @@ class Homes:
         self.address = address_of(self.record)
 
     def settle_in(self, steps: "Steps", macs: Sequence[int]) -> None:
-        """A port has services, and these addresses (PopulationFullError: there is no room)."""
+        """A port has services, and these addresses. PopulationFullError: there is no room for all;
+        the port has services nevertheless, until it is to ``leave``."""
         self._steps[steps.port] = steps.address
         for mac in macs:
             self.population.set_mac(steps.network, mac, steps.port)

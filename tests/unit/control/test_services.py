@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
@@ -15,7 +16,7 @@ from byway.control.fitting import cross_check
 from byway.control.health import Health
 from byway.control.metrics import metrics_text
 from byway.control.model import Config, NetworkConfig, NullPort, RouterConfig, ServiceConfig
-from byway.control.problem import ConfigError
+from byway.control.problem import ConfigError, EngineError
 from byway.control.tables import parse_port, parse_service
 from byway.switch.service import PROBE
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
@@ -320,3 +321,21 @@ def test_a_port_that_goes_leaves_nothing_of_its_addresses(
     assert yard.send("in", back) == yard.send("out", other) == {}
     assert switch.drops()["in"] == {"service_stray": 1}
     assert switch.drops()["out"] == {"service_stray": 1}
+
+
+def test_where_there_is_no_room_for_addresses_all_is_as_it_was(
+        switch: RunningSwitch, stack: ExitStack) -> None:
+    yard = laid(switch, stack)
+    services = switch.engine.policy.services
+    homes = services._homes
+    homes.population._macs.limit = 1
+    pair = {"mac": "02:00:00:00:00:99", "ip": "10.0.0.9"}
+    with pytest.raises(EngineError, match='port "b": the population has 1 MAC addresses already'):
+        switch.add("null", "b", mac=mac(9), services=["fw"])
+    with pytest.raises(EngineError, match='port "a": the population has 1 MAC addresses already'):
+        yard.change("a", allowed_address_pairs=(pair,))
+    assert {int(port): int(homes._steps[port]) for port in np.flatnonzero(homes._steps)} == {
+        port: steps.address for port, (steps, _) in services._inside.items()}
+    assert len(services._inside) == len(homes.population) == 1
+    there = frame(yard, "x", "a")
+    assert yard.send("x", there) == {"out": [there]}
