@@ -53,7 +53,7 @@ async def ask(command: Sequence[str], order: Mapping[str, Any] | Sequence[bytes]
         if not isinstance(answer, dict):
             raise ValueError("no answer")
         return answer
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # RuntimeError: no thread to wait for it
         raise EngineError(
             f"{what} gave no answer ({error})",
             "see that the files neither end the process nor start others; " + _FIX) from None

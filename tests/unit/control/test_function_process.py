@@ -90,6 +90,15 @@ def test_an_end_by_itself_ends_what_it_started(tmp_path: Path) -> None:
     assert time.monotonic() - began < 60
 
 
+def test_no_thread_that_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", refused)
+    with pytest.raises(EngineError, match="can't start new thread"):
+        asked(PLAIN)
+
+
 def test_an_end_by_its_time_ends_what_it_started(tmp_path: Path) -> None:
     place = tmp_path / "child"
     program = ("import subprocess, time\nchild = subprocess.Popen(['sleep', '300'])\n"
