@@ -22,11 +22,12 @@ START = 20.0  # seconds
 TICK = 100  # milliseconds between its own heartbeats
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports() -> tuple[int, int]:
+    """Two TCP ports of the loopback interface that nobody listens at."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 class Etcd:
@@ -42,8 +43,9 @@ class Etcd:
         self.folder.mkdir()
         self.prefix, self.options = list(prefix), list(options)
         host = f"[{address}]" if ":" in address else address
-        self.url = f"http://{host}:{port or free_port()}"
-        self.peer_url = f"http://127.0.0.1:{free_port()}"
+        client, own = free_ports()
+        self.url = f"http://{host}:{port or client}"
+        self.peer_url = f"http://127.0.0.1:{own}"
         self.starts = 0
         self.process = self.start()
 

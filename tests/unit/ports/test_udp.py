@@ -40,6 +40,12 @@ def free_port(address: str = HERE) -> int:
         return int(found.getsockname()[1])
 
 
+def free_ports() -> tuple[int, int]:
+    """Two different ones: the first is held while the other is asked for."""
+    with peer() as found:
+        return int(found.getsockname()[1]), free_port()
+
+
 def link(switch: RunningSwitch, name: str, other: socket.socket, address: str = HERE) -> int:
     """A udp port whose peer is that socket, which is connected to it; -> its port number."""
     number = free_port(address)
@@ -72,7 +78,7 @@ def test_frames_both_ways(switch: RunningSwitch, address: str) -> None:
 def test_two_switches_ends(switch: RunningSwitch) -> None:
     """A link between two networks of one switch."""
     switch.network("green")
-    first, second = free_port(), free_port()
+    first, second = free_ports()
     switch.add("udp", "a", local=f"{HERE}:{first}", remote=f"{HERE}:{second}")
     switch.add("udp", "b", "green", local=f"{HERE}:{second}", remote=f"{HERE}:{first}")
     switch.vhost("left")
@@ -95,7 +101,7 @@ def test_strangers_are_not_heard(switch: RunningSwitch) -> None:
 
 def test_nobody_listens_yet(switch: RunningSwitch) -> None:
     """ECONNREFUSED is what a cable is that is not plugged in: nothing stops, nothing is down."""
-    number, later = free_port(), free_port()
+    number, later = free_ports()
     switch.add("udp", "u", local=f"{HERE}:{number}", remote=f"{HERE}:{later}")
     switch.vhost("guest")
     with switch.guest("guest", 1) as guest:
