@@ -30,7 +30,7 @@ def introduce(*guests: Guest) -> None:
                 hear(other, guest.mac)
 
 
-def hear(guest: Guest, source: bytes, seconds: float = 5.0) -> None:
+def hear(guest: Guest, source: bytes, seconds: float = 30.0) -> None:
     """Receive, until there is a frame from ``source``."""
     end = time.monotonic() + seconds
     while not any(frame[6:12] == source for frame in guest.receive_until(1, 0.2)):
@@ -93,7 +93,7 @@ def chain(folder: Path) -> Iterator[tuple[Guest, Guest]]:
         assert switch.drops() == {}
 
 
-def settle(exchanges: Sequence[Exchange], rounds: int = 200) -> None:
+def settle(exchanges: Sequence[Exchange], rounds: int = 5000) -> None:
     """Let everybody answer and collect answers, until nobody waits for any."""
     for _ in range(rounds):
         for exchange in exchanges:

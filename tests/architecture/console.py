@@ -42,7 +42,7 @@ _BLOCK = re.compile(
 _EXPORT = re.compile(r"export (?P<name>\w+)=(?P<value>\S+)")
 _KILL = re.compile(r"kill -(?P<signal>\w+) %(?P<number>\d+)")
 _TITLE = re.compile(r'title="([^"]+)"')
-START_SECONDS = 90
+START_SECONDS = 300
 COMMAND_SECONDS = 120
 STOP_SECONDS = 10
 

@@ -86,7 +86,7 @@ def byway(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Run the command as a user does."""
     return subprocess.run(
         [sys.executable, "-c", "from byway.cli.main import main; main()", "nf", *words],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=100,
+        cwd=folder, capture_output=True, text=True, check=False, timeout=230,
         env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"})
 
 

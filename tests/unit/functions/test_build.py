@@ -50,7 +50,7 @@ def built(folder: Path, *uses: str) -> dict[str, Any]:
     order = {"functions": {use: str(folder) for use in uses},
              "chains": [{"direction": "rx", "uses": list(uses)}]}
     done = subprocess.run(COMMAND, input=json.dumps(order), capture_output=True, text=True,
-                          timeout=100, check=True, env={**os.environ, "BYWAY_CACHE": str(folder)})
+                          timeout=230, check=True, env={**os.environ, "BYWAY_CACHE": str(folder)})
     answer: dict[str, Any] = json.loads(done.stdout)
     return answer
 

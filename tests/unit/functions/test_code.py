@@ -37,13 +37,14 @@ def made(folder: Path, *chains: str) -> list[str]:
     """Have a process of its own make these, or load them; -> those that it had to make."""
     done = subprocess.run(
         [sys.executable, "-c", MAKE, *chains], cwd=ROOT, capture_output=True, text=True,
-        check=False, timeout=100, env={**os.environ, "BYWAY_CACHE": str(folder)})
+        check=False, timeout=230, env={**os.environ, "BYWAY_CACHE": str(folder)})
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return [line.split()[0] for line in done.stdout.splitlines() if line.endswith("made")]
 
 
 @pytest.mark.compiled_only
+@pytest.mark.timeout(600)
 def test_a_chain_is_loaded_without_those_it_was_compiled_with(tmp_path: Path) -> None:
     """Functions that stand in several chains are compiled once, in one of them."""
     first, second = ("rx:T", "tx:T", "rx:OT"), ("tx:OT", "rx:TO", "rx:O")

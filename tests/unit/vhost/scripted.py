@@ -19,7 +19,7 @@ PROTOCOL_FEATURES = mask(Feature.PROTOCOL_FEATURES)
 class Script:
     """The other end of a front end's socket."""
 
-    def __init__(self, timeout: float = 1.0) -> None:
+    def __init__(self, timeout: float = 10.0) -> None:
         ours, theirs = socket.socketpair()
         self.front = FrontEnd(ours, timeout)
         self.peer = theirs

@@ -23,6 +23,7 @@ from tests.running import RunningSwitch
 REPETITIONS = 100 if INTERPRETED else 2000
 SEED = 1
 EVENT_IDX = mask(Feature.EVENT_IDX)
+SECONDS = 30.0  # longer than any frame takes
 
 
 def spin(seconds: float) -> None:
@@ -44,7 +45,7 @@ def one_by_one(one: Guest, two: Guest, repetitions: int) -> None:
         frame = numbered(two, one, number)
         spin(chance.uniform(0.0, 3 * IDLE_SECONDS))
         assert one.send([frame]) == 1
-        assert two.wait(2.0), f"frame {number} (of seed {SEED}) never came"
+        assert two.wait(SECONDS), f"frame {number} (of seed {SEED}) never came"
         assert two.receive() == [frame]
 
 
@@ -95,7 +96,7 @@ def test_two_workers_wake_one_guest(tmp_path: Path, features: int) -> None:
                 for sender in (one, two):
                     assert sender.send([numbered(three, sender, number)]) == 1
                     spin(chance.uniform(0.0, 20e-6))
-                got = three.receive_until(2, 2.0)
+                got = three.receive_until(2, SECONDS)
                 assert sorted(got) == [numbered(three, s, number) for s in (one, two)], number
             assert switch.drops() == {}
 
