@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The bench of the cluster at a tenth of its size: it runs, and what it measures can be. Its own
-limits are for a machine that does nothing else."""
+"""The bench of the cluster at a tenth of its size: it runs to its end with sensible figures.
+Its own limits, which its exit status tells of, are for a machine that does nothing else."""
 
 import json
 import subprocess
