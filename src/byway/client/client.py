@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Row = dict[str, Any]
 
+# A connection that nothing was asked on for so long is not used again. The switch ends it after 5
+# seconds: it may not do that while something new is on its way.
+_IDLE_SECONDS = 1.0
 _BUILD_SECONDS = 240.0  # code of network functions is there by then, or refused
 
 class ClientError(Exception):
@@ -314,8 +317,9 @@ class Client:
 
         if self._http is None:
             # No proxy of the environment has a say over a Unix socket.
+            kept = httpx.Limits(keepalive_expiry=_IDLE_SECONDS)
             self._http = httpx.Client(
-                transport=httpx.HTTPTransport(uds=self.path), base_url="http://byway",
+                transport=httpx.HTTPTransport(uds=self.path, limits=kept), base_url="http://byway",
                 timeout=self._timeout, trust_env=False,
             )
         return self._http

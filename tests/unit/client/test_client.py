@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from byway.client import Client, ClientError, NotReachable, SeveralSwitches, find_socket
+from byway.client import client as client_module
 from byway.machine import rundir
 from tests.unit.control.fake_switch import FakeSwitch
 
@@ -38,6 +39,19 @@ def test_ports(client: Client) -> None:
     assert [port["name"] for port in client.ports()] == ["vm1", "vm2", "a"]
     client.remove_port("a")
     assert [port["name"] for port in client.ports()] == ["vm1", "vm2"]
+
+
+def test_a_connection_that_was_idle_is_not_used_again(
+        client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The switch may be ending it just now."""
+    monkeypatch.setattr(client_module, "_IDLE_SECONDS", 0.0)
+    made = []
+    connect = socket.socket.connect
+    monkeypatch.setattr(socket.socket, "connect",
+                        lambda sock, to: (made.append(to), connect(sock, to))[1])
+    for _ in range(3):
+        client.switch()
+    assert len(made) == 3
 
 
 def test_networks(client: Client) -> None:
