@@ -241,7 +241,7 @@ def test_two_hosts_with_one_name(etcd: EtcdServer) -> None:
             await until(lambda: double.status()["presence"] == "refused")
             text = 'the host name "a" is taken by the host at 192.0.2.1'
             assert any(text in problem for problem in double.status()["problems"])
-            assert any(text in said for said in double.said)
+            await until(lambda: any(text in said for said in double.said))
             assert b.overlay.tunnels == {"a": "192.0.2.1"}
             assert b.where(MAC + 1) == "nowhere"
             assert a.desk.tables["port", "p-a"]
