@@ -29,7 +29,7 @@ QEMU_CASES = matrix.qemu_cases()
 FRAMES = 2000
 FLOWS = 64
 PINGS = 10
-TRIES = 3  # of pings behind an IOMMU: what comes before a page's translation does not wait
+TRIES = 3
 FILE = Random(1500).randbytes(2 << 20)
 SUM = hashlib.md5(FILE).hexdigest()
 
@@ -179,13 +179,23 @@ class Guests:
         acked = self.switch.ports()[f"near{index}"]["features"]["acked"]
         assert matrix.misunderstood(QEMU_CASES[index], acked) == []
         ends = ((self.near, address(2, index)), (self.far, address(1, index)))
-        tries = TRIES if matrix.IOMMU in QEMU_CASES[index].options else 1
         for vm, other in ends:
             for size, pattern in ((56, "00"), (QEMU_CASES[index].mtu - 28, "a5"), (20000, "ff")):
-                assert any(vm.ping(other, PINGS, options=f"-s {size} -p {pattern}") == PINGS
-                           for _ in range(tries)), f"{vm.name}: pings of {size} bytes were lost"
+                answers = answered(vm, other, f"-s {size} -p {pattern}")
+                assert answers == PINGS, f"{vm.name}: {answers} of {PINGS} pings of {size} bytes"
         for vm, other in ends:
             assert vm.fetch(other, 80) == SUM, f"{vm.name}: the file came changed"
+
+
+def answered(vm: Vm, other: str, options: str) -> int:
+    """The answers to PINGS pings, the most of a few tries: a ping that gets no processor has little
+    room for answers, and behind an IOMMU a frame does not wait for its page's translation."""
+    most = 0
+    for _ in range(TRIES):
+        most = max(most, vm.ping(other, PINGS, options=options))
+        if most == PINGS:
+            break
+    return most
 
 
 def address(kind: int, index: int) -> str:
