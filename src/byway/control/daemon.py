@@ -59,7 +59,6 @@ def main(path: str, data_path: Callable[[], EngineFactory] | None = None,
     # Each guest brings a dozen file descriptors: as many as we may have without asking.
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    _wait_for_processes_without_threads()
     try:
         config = _checked(path, cluster)
         with _api_listener(config, path) as listener, _lasting(config, path) as lasting:
@@ -88,15 +87,6 @@ def _until_the_loop_has_its_own() -> list[int]:
 
     signal.signal(signal.SIGTERM, end)
     return ended
-
-
-def _wait_for_processes_without_threads() -> None:
-    """Python 3.11 has a thread for each: a limit of threads would be reached twice as soon, and a
-    process whose thread cannot be had would run on. Later ones do without where they can."""
-    if sys.version_info < (3, 12):
-        with contextlib.suppress(OSError):  # the kernel has no such descriptors, or may not tell
-            os.close(os.pidfd_open(os.getpid()))
-            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
 
 
 def _checked(path: str, cluster: str | None) -> Config:

@@ -102,17 +102,6 @@ WATCHING = PROGRAM.replace("    def close", """
         self.functions.watch = watch
 
     def close""").replace("import sys", "import asyncio, sys", 1)
-CHILD = PROGRAM.replace("    def close", """
-        async def settled():
-            process = await asyncio.create_subprocess_exec("sleep", "1000")
-            print([one.name for one in threading.enumerate()], file=sys.stderr, flush=True)
-            process.kill()
-            print(await process.wait(), file=sys.stderr, flush=True)
-            return []
-
-        self.functions.settled = settled
-
-    def close""").replace("import sys", "import asyncio, sys, threading", 1)
 Start = Callable[..., subprocess.Popen[str]]
 
 
@@ -372,14 +361,6 @@ def test_a_reload_that_fails_is_not_the_last(folder: Path, start: Start) -> None
     (folder / "lab.toml").write_text(LAB + PORT.format("b") + PORT.format("c"))
     process.send_signal(signal.SIGHUP)
     assert line(process) == "byway: lab.toml was read again: 3 changes"
-
-
-def test_a_process_has_no_thread_that_waits_for_it(start: Start) -> None:
-    process = start(CHILD)
-    assert line(process) == "['MainThread']"
-    assert line(process) == "-9"
-    assert line(process).startswith("byway: switch 'lab' is up")
-    assert end(process) == (0, "engine closed\n")
 
 
 def test_the_end_does_not_wait_for_functions(folder: Path, start: Start) -> None:
