@@ -96,7 +96,7 @@ def frontend(
         "--connect", help="The front end listens; the same as --mode client.")] = False,
     mode: Annotated[Mode, typer.Option(help="Who listens: server: Byway.")] = Mode.SERVER,
     timeout: Annotated[float, typer.Option(
-        min=0.1, max=600, help="Seconds within which it has to come and start.")] = 30.0,
+        min=0.1, max=600, help="Seconds for it to come, to start, to take frames.")] = 30.0,
     seed: Seed = 1,
     only: Only = None,
     listed: Listed = False,

@@ -81,16 +81,23 @@ def test_one_that_ends_is_started_again(tmp_path: Path, monkeypatch: pytest.Monk
     run(go)
 
 
+async def stubborn(folder: Path) -> Listeners:
+    """Listeners of which "a" runs and does not end when it is told to; it writes that it was."""
+    lines = ("import signal, time\n"
+             f"told = lambda *_: open({str(folder / 'told')!r}, 'w').close()\n"
+             "signal.signal(signal.SIGTERM, told)\n"
+             f"open({str(folder / 'deaf')!r}, 'w').close(); time.sleep(60)")
+    listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9, command(folder, lines))
+    listeners.follow({"a": 1})
+    await until(lambda: (folder / "deaf").exists() and running(listeners) == 1)
+    return listeners
+
+
 def test_one_that_does_not_end_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(function_listeners, "END_SECONDS", 0.05)
 
     async def go() -> None:
-        stubborn = ("import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-                    f"open({str(tmp_path / 'deaf')!r}, 'w').close(); time.sleep(60)")
-        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
-                              command(tmp_path, stubborn))
-        listeners.follow({"a": 1})
-        await until(lambda: (tmp_path / "deaf").exists() and running(listeners) == 1)
+        listeners = await stubborn(tmp_path)
         pid = listeners.shown["a"]["pid"]
         await listeners.close()
         assert not Path(f"/proc/{pid}").exists()
@@ -103,14 +110,7 @@ def test_one_that_goes_while_it_is_to_be_another_is_killed(
     monkeypatch.setattr(function_listeners, "END_SECONDS", 1000.0)
 
     async def go() -> None:
-        stubborn = ("import signal, time\n"
-                    f"told = lambda *_: open({str(tmp_path / 'told')!r}, 'w').close()\n"
-                    "signal.signal(signal.SIGTERM, told)\n"
-                    f"open({str(tmp_path / 'deaf')!r}, 'w').close(); time.sleep(60)")
-        listeners = Listeners(asyncio.get_running_loop(), "/run/api.sock", 9,
-                              command(tmp_path, stubborn))
-        listeners.follow({"a": 1})
-        await until(lambda: (tmp_path / "deaf").exists() and running(listeners) == 1)
+        listeners = await stubborn(tmp_path)
         pid = listeners.shown["a"]["pid"]
         listeners.follow({"a": 2})
         await until((tmp_path / "told").exists)

@@ -21,7 +21,8 @@ IDLE = 0.3  # seconds in which a driver shows what it does by itself
 
 
 class FrontBench:
-    """One front end under test. ``timeout``: seconds within which it has to come and start."""
+    """One front end under test. ``timeout``: seconds within which it has to come, to start,
+    and to take or give what it is asked for."""
 
     def __init__(self, path: str, *, server: bool = True, timeout: float = 10.0,
                  seed: int = 1) -> None:
