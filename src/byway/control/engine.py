@@ -62,7 +62,7 @@ class Engine(ShownEngine):
     """A switch that runs. ``loop`` is the control thread's event loop."""
 
     def __init__(self, switch: SwitchConfig, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(switch.workers or (None,), loop)
+        super().__init__(switch.workers or (None,), loop, switch.gather_us / 1e6)
         self.switch = switch
         self._ports: dict[str, Port] = {}
         self._unopened = Unopened(lambda port: self.functions.why_shut(port.config))

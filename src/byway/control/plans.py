@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from byway.control.assignment import Assignment
 from byway.machine.layout import address_of
 from byway.ports.port import Port
+from byway.ports.record import Kind
 from byway.worker import units
 from byway.worker.worker import Worker, WorkerStuckError
 
@@ -76,9 +77,14 @@ class Plans:
         for worker in self._workers:
             for number, address in ((port.index, port.address), *port.sub_ports):
                 worker.plan.set_port(number, address)
+        served: dict[int, list[int]] = {}
         for k in port.serving:
-            queue = self._assignment.queue(port, k)
-            self._workers[queue.worker].plan.set_queue(queue.number, address_of(port.rxqs[k:]))
+            queue, address = self._assignment.queue(port, k), address_of(port.rxqs[k:])
+            self._workers[queue.worker].plan.set_queue(queue.number, address)
+            served.setdefault(queue.worker, []).append(address)
+        if port.kind == Kind.DEVICE:  # the others do not fill a part of a batch
+            for number, addresses in served.items():
+                self._workers[number].plan.set_siblings(addresses)
 
     def look(self, port: Port) -> None:
         """Something has changed that its rx queues may have been waiting for."""

@@ -27,18 +27,19 @@ from byway.ports.port import Port
 from byway.switch.fdb import FIRST_TUNNEL
 from byway.switch.population import Population
 from byway.worker.events import Events
-from byway.worker.worker import Worker
+from byway.worker.worker import GATHER_SECONDS, Worker
 
 
 class PortHost:
     """Ports call these (ports.port.Host); so does whoever changes plans."""
 
-    def __init__(self, cpus: Sequence[int | None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, cpus: Sequence[int | None], loop: asyncio.AbstractEventLoop,
+                 gather: float = GATHER_SECONDS) -> None:
         self.loop = loop
         self.alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.namespaces = Namespaces(loop)
         self._hz = measure_hz()
-        self._workers = [Worker(cpu) for cpu in cpus]
+        self._workers = [Worker(cpu, gather) for cpu in cpus]
         self._events = [Events() for _ in self._workers]
         for worker, events in zip(self._workers, self._events, strict=True):
             worker.batch.record["events"] = events.address

@@ -6,21 +6,13 @@ Used wherever frame bytes move. Measured by bench/frame_copy.py, in cache: 2 to 
 saved); from 1 KiB on all ways cost the same.
 """
 
-from numba.core import codegen, config
-
+from byway.machine.dual import compiled_for
 from byway.machine.jit import kernel
 from byway.machine.mem import copy32, copy64, copy_masked, copyo8, copyo16, ld8, st8
 
-
-def cpu_features() -> str:
-    """The features Numba compiles for: the host's, or NUMBA_CPU_FEATURES where set."""
-    chosen = config.CPU_FEATURES
-    return str(codegen.get_host_cpu_features() if chosen is None else chosen)
-
-
 LONG = 256  # bytes from which stores are worth aligning
 
-HAS_AVX512 = all(f in cpu_features() for f in ("+avx512bw", "+avx512vl"))
+HAS_AVX512 = compiled_for("avx512bw", "avx512vl")
 
 
 def copy_masked_tail(destination, source, n):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import types
+from numba.core import codegen, config, types
 from numba.core.extending import _Intrinsic
 
 # Numba initialises LLVM's printer only; without the parser the first inline assembly ends the
@@ -20,6 +20,14 @@ llvm.initialize_native_asmparser()
 i1, i8, i16, i32, i64 = (ir.IntType(n) for n in (1, 8, 16, 32, 64))
 INT = {8: i8, 16: i16, 32: i32, 64: i64}
 PTR = i8.as_pointer()
+
+
+def compiled_for(*features: str) -> bool:
+    """Are these among the processor's features that Numba compiles for: the host's, or
+    NUMBA_CPU_FEATURES where set?"""
+    chosen = config.CPU_FEATURES
+    known = str(codegen.get_host_cpu_features() if chosen is None else chosen).split(",")
+    return all(f"+{feature}" in known for feature in features)
 
 
 class Watch:

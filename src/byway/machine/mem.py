@@ -22,7 +22,7 @@ from typing import Any
 from llvmlite import ir
 from numba.core import types
 
-from byway.machine.dual import INT, PTR, dual, hint, i1, i8, i32, i64, signed
+from byway.machine.dual import INT, PTR, compiled_for, dual, hint, i1, i8, i32, i64, signed
 
 _CTYPE: dict[int, Any] = {
     8: ctypes.c_uint8, 16: ctypes.c_uint16, 32: ctypes.c_uint32, 64: ctypes.c_int64,
@@ -257,3 +257,28 @@ shr64 = dual("shr64", 2, lambda b, v, n: b.lshr(v, n),
 # wrapping product and sum, for hashes
 mul64 = dual("mul64", 2, lambda b, x, y: b.mul(x, y), lambda x, y: signed(int(x) * int(y)))
 wadd64 = dual("wadd64", 2, lambda b, x, y: b.add(x, y), lambda x, y: signed(int(x) + int(y)))
+
+_CASTAGNOLI = 0x82F63B78  # the polynomial, bits in reverse
+
+
+def _emit_crc32c(b: Any, crc: Any, word: Any) -> Any:
+    if compiled_for("sse4.2"):
+        function = b.module.declare_intrinsic(
+            "llvm.x86.sse42.crc32.64.64", fnty=ir.FunctionType(i64, [i64, i64]))
+        return b.call(function, [crc, word])
+    crc = b.xor(crc, word)
+    for _ in range(64):
+        odd = b.sub(i64(0), b.and_(crc, i64(1)))  # all bits, or none
+        crc = b.xor(b.lshr(crc, i64(1)), b.and_(odd, i64(_CASTAGNOLI)))
+    return crc
+
+
+def _plain_crc32c(crc: int, word: int) -> int:
+    crc = (int(crc) ^ int(word)) & (1 << 64) - 1
+    for _ in range(64):
+        crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
+    return crc
+
+
+# a checksum of 32 bits goes on with 8 bytes more (CRC-32C, RFC 3385, without its complements)
+crc32c = dual("crc32c", 2, _emit_crc32c, _plain_crc32c)

@@ -117,6 +117,15 @@ def copy_segments(segs, nsegs, destination, n):
 
 
 @kernel
+def clear(batch):
+    """Begin anew, with no rows."""
+    b = batch_at(batch)
+    b.n = 0
+    b.nsegs = 0
+    b.offloads = 0
+
+
+@kernel
 def look(batch):
     """Copy every frame's head into its row: from here on the sender cannot change it."""
     b = batch_at(batch)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The flow hash: a number that all frames of a flow share, to choose one of several queues by.
+"""The flow hash: a number that all frames of a flow share; and the choice of a queue by flow.
 
-Used by worker and ports (tx queue), uses layers.py.
+Used by ports (tx queue, a tunnel's source port) and by network functions; uses layers.py.
 
 A flow is what must stay in order: addresses, protocol and, for TCP and UDP, ports. Fragments have
 ports in the first one only, so for them, and for all other protocols, the addresses make the flow;
@@ -9,7 +9,7 @@ for what is not IP, the MAC addresses. The two directions are two flows.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import ld8, ld16, ld32, ld64, likely, mul64, shr64, wadd64
+from byway.machine.mem import crc32c, ld32, ld64, likely, mul64, shr64, wadd64
 from byway.packet.batch import HEAD, R
 from byway.packet.layers import (
     TCP,
@@ -24,8 +24,9 @@ from byway.packet.layers import (
 
 # Odd numbers with bits all over: the 64-bit fractions of the golden ratio and of square roots.
 _A, _B = -0x61C8864680B583EB, 0x6A09E667F3BCC909
-_IPV4_LE = 0x0008  # the Ethernet type as it is loaded
-_FRAGMENT_LE = 0xFF3F  # more fragments, or an offset
+_PLAIN_IPV4_LE = 0x450008  # the Ethernet type, version and header length as they are loaded
+# Eight bytes from there on: more fragments, or an offset; TTL; protocol.
+_FRAGMENT_OR_PROTOCOL_LE, _WHOLE_UDP_LE, _WHOLE_TCP_LE = 0xFF00FF3F, UDP << 24, TCP << 24
 
 
 @kernel
@@ -38,12 +39,12 @@ def mixed(a, b):
 
 
 @kernel
-def any_flow(row):
-    """As ``flow_hash``, for any frame."""
+def any_key(row):
+    """As ``flow_key``, for any frame."""
     head = ld64(row + R.head)
     found = layers(row)
     if found < 0 or version_of(found) == 0:
-        return mixed(ld64(head), ld32(head + 8))
+        return ld64(head), ld32(head + 8)
     l3, l4 = l3_of(found), l4_of(found)
     protocol = protocol_of(found)
     key = 0
@@ -52,22 +53,38 @@ def any_flow(row):
         if (protocol == TCP or protocol == UDP) and l4 + 4 <= min(ld64(row + R.len), HEAD):
             key |= ld32(head + l4)
     if version_of(found) == 4:
-        return mixed(ld64(head + l3 + 12), key)
+        return ld64(head + l3 + 12), key
     source = mixed(ld64(head + l3 + 8), ld64(head + l3 + 16))
     target = mixed(ld64(head + l3 + 24), ld64(head + l3 + 32))
-    return mixed(wadd64(source, mul64(target, _B)), key)
+    return wadd64(source, mul64(target, _B)), key
+
+
+@kernel(inline=True)
+def flow_key(row):
+    """Two numbers that are the same for all frames of a flow.
+
+    Reads the row's head only (``look`` was before). Most frames are TCP or UDP in IPv4, which
+    two words tell: type, version and length of the header; and fragment with protocol.
+    """
+    head = ld64(row + R.head)
+    word = ld64(head + 20) & _FRAGMENT_OR_PROTOCOL_LE
+    if likely((word == _WHOLE_UDP_LE or word == _WHOLE_TCP_LE)
+              and ld32(head + 12) & 0xFFFFFF == _PLAIN_IPV4_LE and ld64(row + R.len) >= 38):
+        return ld64(head + 26), ld32(head + 34) | word << 8
+    return any_key(row)
 
 
 @kernel
 def flow_hash(row):
     """-> a non-negative number, the same for all frames of a flow, any bits of which can be used.
-
-    Reads the row's head only (``look`` was before).
     """
-    head = ld64(row + R.head)
-    if likely(ld16(head + 12) == _IPV4_LE and ld8(head + 14) == 0x45
-              and ld64(row + R.len) >= 38):
-        protocol = ld8(head + 23)
-        if likely((protocol == TCP or protocol == UDP) and ld16(head + 20) & _FRAGMENT_LE == 0):
-            return mixed(ld64(head + 26), ld32(head + 34) | protocol << 32)
-    return any_flow(row)
+    a, b = flow_key(row)
+    return mixed(a, b)
+
+
+@kernel(inline=True)
+def flow_queue(row, queues):
+    """-> which of so many queues a flow's frames go to. (A checksum spreads flows well enough, for
+    a third of what the hash costs.)"""
+    a, b = flow_key(row)
+    return crc32c(crc32c(0, a), b) * queues >> 32

@@ -66,10 +66,10 @@ def fail(port, error):
 
 # ---------------------------------------------------------------- into Byway
 @kernel
-def discard(batch):
-    """Mark all rows: taken from a virtqueue that is started but disabled."""
+def discard(batch, first):
+    """Mark the rows from the first on: taken from a virtqueue that is started but disabled."""
     b = batch_at(batch)
-    for k in range(b.n):
+    for k in range(first, b.n):
         if ld64(b.rows + 64 * k + R.out) == UNDECIDED:
             st64(b.rows + 64 * k + R.out, dropped(_RING_DISABLED))
 
@@ -84,9 +84,14 @@ def queue_near(rxq):
 
 @kernel
 def queue_rx(rxq, batch):
-    """Fill the batch with frames that wait in an rx queue; -> how many rows."""
+    """Fill the batch with frames that wait in an rx queue; -> how many rows.
+
+    Frames of a virtqueue come after the rows that are there already; for the other kinds the batch
+    is to be an empty one.
+    """
     x = rxq_at(rxq)
     port = x.port
+    first = batch_at(batch).n
     if unlikely(not usable(port)):
         return 0
     n = 0
@@ -112,16 +117,16 @@ def queue_rx(rxq, batch):
     elif x.kind == _TUNNEL and x.queue != 0:
         n = call3(ld64(x.queue + V.code), x.queue, batch, 0)
     if unlikely(x.discard != 0):
-        discard(batch)
+        discard(batch, first)
     return n
 
 
 @kernel
-def queue_give_back(rxq, batch):
-    """Return what queue_rx borrowed, in the same pass."""
+def queue_give_back(rxq, batch, first, n):
+    """Return what queue_rx borrowed, in the same pass: n rows of the batch from the first on."""
     x = rxq_at(rxq)
     if x.kind == _DEVICE:
-        device_give_back(x.queue, batch)
+        device_give_back(x.queue, batch, first, n)
     elif x.kind == _DRIVER:
         driver_give_back(x.queue, batch)
     elif x.kind == _PACKET:

@@ -39,8 +39,9 @@ PORT, port_at, P = record("port", [
 # port: its PORT. queue: address of the kind's record (0: nothing ever comes). number: of this rx
 # queue in plans. counters: COUNTERS of what came in. discard: it is taken and dropped (a started
 # but disabled virtqueue). awake: the peer gave no way to be woken by, so it is polled for ever.
+# sibling: the next RXQ of its port that the same worker serves, round in a circle; 0: it has none.
 RXQ, rxq_at, X = record("rxq", [
-    "kind", "port", "queue", "number", "counters", "discard", "awake"])
+    "kind", "port", "queue", "number", "counters", "discard", "awake", "sibling"])
 
 # queue: address of the kind's record (0: it takes nothing, or swallows). counters: COUNTERS of what
 # went out. takes: what the peer takes unfinished (packet.offload).

@@ -7,7 +7,7 @@ Theory of operation
 -------------------
 Three layers, each skipped where there is nothing for it to do.
 
-``port_tx`` spreads: with several tx queues each frame goes to the one that its flow's hash names,
+``port_tx`` spreads: with several tx queues each frame goes to the one that its flow names,
 so the order within a flow is kept, whichever rx queue it came from.
 
 ``locked_tx`` makes the queue ours: with several workers a lock is held for one batch.
@@ -21,7 +21,7 @@ from byway.machine.lock import acquire
 from byway.machine.mem import ld64, st64, st64_rel, unlikely
 from byway.packet.batch import SPREAD_COUNTS, SPREAD_LIST, batch_at
 from byway.packet.counters import count_drops
-from byway.packet.flow import flow_hash
+from byway.packet.flow import flow_queue
 from byway.packet.offload import takes
 from byway.packet.reason import Reason
 from byway.packet.segment import F, finish_begin, finish_next, finisher_at
@@ -96,7 +96,7 @@ def spread_tx(port, batch, selected, n):
     room = batch_at(batch).spread
     for k in range(n):
         row = ld64(selected + 8 * k)
-        q = (flow_hash(row) & 0xFFFFFFFF) * ntx >> 32
+        q = flow_queue(row, ntx)
         count = ld64(room + SPREAD_COUNTS + 8 * q)
         st64(room + SPREAD_LIST * q + 8 * count, row)
         st64(room + SPREAD_COUNTS + 8 * q, count + 1)

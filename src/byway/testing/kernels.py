@@ -12,6 +12,7 @@ from byway.machine.mem import (
     add64,
     cas64,
     copy_masked,
+    crc32c,
     ctz64,
     fence,
     ld8,
@@ -62,6 +63,14 @@ from byway.worker.plan import enter
 
 # ---------------------------------------------------------------- machine
 LOADS, STORES = 15, 14
+
+
+@kernel(entry=True)
+def checksum(crc, source, words):
+    """-> the CRC-32C that goes on with so many words of 8 bytes."""
+    for k in range(words):
+        crc = crc32c(crc, ld64(source + 8 * k))
+    return crc
 
 
 @kernel(entry=True)

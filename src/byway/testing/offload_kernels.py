@@ -15,7 +15,7 @@ from byway.packet.checksum import (
     sum_bytes,
     swapped,
 )
-from byway.packet.flow import flow_hash
+from byway.packet.flow import flow_hash, flow_queue
 from byway.packet.layers import layers
 from byway.packet.offload import (
     check_offloads,
@@ -75,6 +75,12 @@ def layers_of(row):
 def flow_of(row):
     """-> the flow hash of a frame."""
     return flow_hash(row)
+
+
+@kernel(entry=True)
+def queue_of(row, queues):
+    """-> which of so many queues a frame goes to."""
+    return flow_queue(row, queues)
 
 
 @kernel(entry=True)

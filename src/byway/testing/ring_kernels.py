@@ -6,7 +6,7 @@ Used by byway.testing.device, the hostile guest and tests; both ring formats.
 
 from byway.machine.jit import kernel
 from byway.machine.mem import fence, ld16_once, ld64, ld64_acq, shr64, st16_once, st64_once
-from byway.packet.batch import UNDECIDED, R, batch_at, copy_whole, dropped, look
+from byway.packet.batch import UNDECIDED, R, batch_at, clear, copy_whole, dropped, look
 from byway.packet.counters import count_drops
 from byway.packet.offload import check_offloads
 from byway.packet.segment import F, finish_begin, finish_next
@@ -20,6 +20,7 @@ from byway.virtio.ring import vq_at
 @kernel
 def borrow(queue, batch):
     """Borrow frames as a worker does: heads copied, offloads checked; -> rows."""
+    clear(batch)
     n = device_rx(queue, batch)
     if n > 0:
         look(batch)
@@ -44,7 +45,7 @@ def device_borrow(queue, batch):
 @kernel(entry=True)
 def device_return(queue, batch):
     """Give the borrowed buffers back, and call the driver if it wants that."""
-    device_give_back(queue, batch)
+    device_give_back(queue, batch, 0, batch_at(batch).n)
     fence()
     call_driver(queue)
     return 0
@@ -146,7 +147,7 @@ def consume(queue, batch, sink, room, passes):
                 count_drops(vq_at(queue).counters, dropped(ld64(row + R.out)), 1)
             octets += ld64(row + R.len)
         if n > 0:
-            device_give_back(queue, batch)
+            device_give_back(queue, batch, 0, n)
             fence()
             call_driver(queue)
         if vq_at(queue).error != 0:

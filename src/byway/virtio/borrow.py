@@ -128,12 +128,12 @@ def borrow_chain(queue, batch, row, gpa, word, slot):
 
 
 @kernel
-def read_headers(batch, n):
-    """Read the virtio headers of n rows; -> how many of them are work for one pass."""
+def read_headers(batch, rows, n):
+    """Read the virtio headers of the n rows at ``rows``; -> how many are work for one pass."""
     b = batch_at(batch)
     pieces = 0
     for k in range(n):
-        row = b.rows + 64 * k
+        row = rows + 64 * k
         if ld64(row + R.len) == 0:
             continue
         word = read_offload(ld64(row + R.offload))
@@ -151,19 +151,19 @@ def read_headers(batch, n):
 
 @kernel
 def finish_borrowing(queue, batch, n, frames, octets):
-    """n rows are filled, ``frames`` of them with frames of ``octets`` bytes together: read their
-    headers where that is of use, count; -> rows to be kept, the others stay in the ring."""
+    """n more rows are filled, ``frames`` of them with frames of ``octets`` bytes together: read
+    their headers where that is of use, count; -> rows to be kept, the others stay in the ring."""
     q = vq_at(queue)
     b = batch_at(batch)
-    b.offloads = 0
     if q.offloads != 0:
-        n = read_headers(batch, n)
+        rows = b.rows + 64 * b.n
+        n = read_headers(batch, rows, n)
         frames = 0
         octets = 0
         for k in range(n):
-            length = ld64(b.rows + 64 * k + R.len)
+            length = ld64(rows + 64 * k + R.len)
             octets += length
             frames += 1 if length > 0 else 0
-    b.n = n
+    b.n += n
     count_frames(q.counters, frames, octets)
     return n

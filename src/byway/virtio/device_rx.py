@@ -5,9 +5,9 @@ Used by ports (vhost-user); device_tx.py is the other direction. Uses borrow.py 
 
 Theory of operation (both files)
 --------------------------------
-``split_rx`` and ``packed_rx`` borrow: they read the ring, check, and fill rows of a batch with
-frames that still lie in guest memory. ``split_give_back`` and ``packed_give_back`` return those
-buffers in the same pass. device_tx.py copies rows once into the guest's receive buffers, likewise.
+``split_rx`` and ``packed_rx`` borrow: they read the ring, check, and fill further rows of a batch
+with frames that still lie in guest memory. ``split_give_back`` and ``packed_give_back`` return
+those buffers in the same pass. device_tx.py copies rows once into the guest's receive buffers.
 Only what a ring looks like differs between the two formats; the frame in a chain is borrow.py's.
 
 What costs is waiting for lines that another processor wrote last. So each function runs over the
@@ -108,15 +108,15 @@ def prefetch_ring(q, next_avail, next_used, n):
 
 
 @kernel
-def take_heads(queue, batch, n):
-    """Read n available entries into the rows' tokens and have what they name brought near.
+def take_heads(queue, rows, n):
+    """Read n available entries into the tokens of the rows at ``rows`` and have what they name
+    brought near.
 
     Their used entries are written at once, with length 0, as a device writes nothing into what the
     guest sends (2.7.8): the driver sees them when split_give_back publishes them.
     -> n, or fewer where an entry names no descriptor.
     """
     q = vq_at(queue)
-    rows = batch_at(batch).rows
     last, mask, size, desc, avail = q.last_avail, q.mask, q.size, q.desc, q.avail + ENTRIES
     used, idx = q.used + ENTRIES, q.used_idx
     prefetch_ring(q, last, idx, n)
@@ -135,20 +135,21 @@ def take_heads(queue, batch, n):
 
 @kernel
 def split_rx(queue, batch):
-    """Borrow up to a batch of frames from the guest; -> rows filled.
+    """Borrow frames from the guest, as far as the batch has room; -> rows filled.
 
     A row whose chain is unusable carries the drop reason; its buffer is given back like others.
     """
     q = vq_at(queue)
     b = batch_at(batch)
-    n = min(available(queue, ROWS), ROWS)
+    room = ROWS - b.n
+    n = min(available(queue, room), room)
     if n == 0:
         return 0
-    n = take_heads(queue, batch, n)
-    desc, header, memtab, rows, offloads = q.desc, q.header, q.memtab, b.rows, q.offloads
+    rows = b.rows + 64 * b.n
+    n = take_heads(queue, rows, n)
+    desc, header, memtab, offloads = q.desc, q.header, q.memtab, q.offloads
     m = memtab_at(memtab)
     gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
-    b.nsegs = 0
     taken = 0
     frames = 0
     octets = 0
@@ -180,10 +181,9 @@ def split_rx(queue, batch):
 
 
 @kernel
-def split_give_back(queue, batch):
-    """Return the buffers of all rows with one publication (the caller calls the driver)."""
+def split_give_back(queue, n):
+    """Return the n buffers last taken with one publication (the caller calls the driver)."""
     q = vq_at(queue)
-    n = batch_at(batch).n
     if unlikely(q.log != 0):
         for k in range(n):
             log_write(q.log, q.used + ENTRIES + 8 * ((q.used_idx + k) & q.mask), 8)
@@ -207,7 +207,7 @@ def own_slots(desc, size, slot, n):
 
 @kernel
 def packed_rx(queue, batch):
-    """Borrow up to a batch of frames from the guest; -> rows filled. As split_rx."""
+    """Borrow frames from the guest, as far as the batch has room; -> rows filled. As split_rx."""
     q = vq_at(queue)
     b = batch_at(batch)
     size, desc, header, memtab, offloads = q.size, q.desc, q.header, q.memtab, q.offloads
@@ -218,12 +218,11 @@ def packed_rx(queue, batch):
     own_slots(desc, size, slot, q.likely)
     m = memtab_at(memtab)
     gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
-    b.nsegs = 0
-    rows = b.rows
+    rows, room = b.rows + 64 * b.n, ROWS - b.n
     taken = 0
     frames = 0
     octets = 0
-    while taken < ROWS and octets < MAX_OCTETS:
+    while taken < room and octets < MAX_OCTETS:
         at = desc + DESCRIPTOR * slot
         word = ld64_acq(at + 8)  # len:32 id:16 flags:16
         flags = shr64(word, 48)
@@ -268,33 +267,31 @@ def packed_rx(queue, batch):
 
 
 @kernel
-def give_back_in_order(queue, batch):
+def give_back_in_order(queue, rows, n):
     """packed_give_back with IN_ORDER: one used descriptor, with the id of the last buffer, returns
     them all (2.8.8). They are all that was taken: the positions say how far that is."""
     q = vq_at(queue)
-    b = batch_at(batch)
     slot = q.used_idx & (WRAP - 1)
     done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
     at = q.desc + DESCRIPTOR * slot
-    token = ld64(b.rows + 64 * (b.n - 1) + R.token)
+    token = ld64(rows + 64 * (n - 1) + R.token)
     st64_rel(at + 8, (token & 0xFFFF) << 32 | done << 48)
     if unlikely(q.log != 0):
         log_write(q.log, at, DESCRIPTOR)
     passed = (q.last_avail & (WRAP - 1)) - slot
-    move_on(queue, q.last_avail, passed if passed > 0 else passed + q.size, b.n)
+    move_on(queue, q.last_avail, passed if passed > 0 else passed + q.size, n)
 
 
 @kernel
-def packed_give_back(queue, batch):
-    """Return the buffers of all rows (the caller calls the driver).
+def packed_give_back(queue, batch, first, n):
+    """Return the buffers of n rows from the first on (the caller calls the driver).
 
     Nothing was written into them: their used descriptors have length 0 and no WRITE flag. Each is
     one store, in the order of the ring, so that there is no moment at which a crash would leave
     the ring torn.
     """
     q = vq_at(queue)
-    b = batch_at(batch)
-    n, rows, size, desc, log = b.n, b.rows, q.size, q.desc, q.log
+    rows, size, desc, log = batch_at(batch).rows + 64 * first, q.size, q.desc, q.log
     if unlikely(n == 0):
         return
     if unlikely(q.inflight != 0):  # with the journal, as a delivery is published
@@ -303,7 +300,7 @@ def packed_give_back(queue, batch):
         publish_packed(queue, batch, n)
         return
     if q.in_order != 0:
-        give_back_in_order(queue, batch)
+        give_back_in_order(queue, rows, n)
         return
     slot = q.used_idx & (WRAP - 1)
     done = AVAIL | USED if q.used_idx & WRAP != 0 else 0
@@ -334,16 +331,17 @@ def device_near(queue):
 
 @kernel
 def device_rx(queue, batch):
-    """Borrow up to a batch of frames from the guest; -> rows filled."""
+    """Borrow frames from the guest, after the rows that the batch has already, as far as there is
+    room; -> rows filled."""
     if vq_at(queue).packed != 0:
         return packed_rx(queue, batch)
     return split_rx(queue, batch)
 
 
 @kernel
-def device_give_back(queue, batch):
-    """Return what device_rx borrowed, in the same pass."""
+def device_give_back(queue, batch, first, n):
+    """Return what device_rx borrowed, in the same pass: n rows of the batch from the first on."""
     if vq_at(queue).packed != 0:
-        packed_give_back(queue, batch)
+        packed_give_back(queue, batch, first, n)
     else:
-        split_give_back(queue, batch)
+        split_give_back(queue, n)

@@ -15,7 +15,7 @@ from byway.machine.mem import fence, ld64, st64, unlikely
 from byway.packet.batch import FLOOD, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
-from byway.ports.dispatch import tell_rx, tell_tx
+from byway.ports.dispatch import tell_tx
 from byway.ports.record import X
 from byway.worker.flood import flood
 from byway.worker.out import out_tx, real_port
@@ -134,7 +134,7 @@ def count_dropped(rxq, batch):
 def deliver(plan, rxq, batch, sort):
     """Deliver every row of a batch that came in on ``rxq``, or count why not.
 
-    -> destinations that are to be told (``tell_all``).
+    -> destinations that are to be told (``tell_lines``).
     """
     lines = group(plan, batch, sort)
     if unlikely(lines < 0):
@@ -156,11 +156,3 @@ def tell_lines(plan, sort, lines):
     """Notify the destinations of a batch. After a full fence."""
     for line in range(lines):
         tell(plan, ld64(sort + DESTINATIONS + 8 * line))
-
-
-@kernel
-def tell_all(plan, rxq, sort, lines):
-    """Notify the sender and the destinations of a batch, with one fence for all."""
-    fence()
-    tell_rx(rxq)
-    tell_lines(plan, sort, lines)

@@ -23,51 +23,26 @@ bound for them goes (flood.py); while any do, the worker does not sleep.
 """
 
 from byway.machine.jit import kernel
-from byway.machine.layout import record
-from byway.machine.mem import fence, ld32, ld64, ld64_acq, ld64_once, st64, st64_rel, unlikely
+from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlikely
 from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
-from byway.packet.batch import ROWS, R, batch_at, look, origin_word, set_row
-from byway.packet.offload import check_offloads
-from byway.ports.dispatch import queue_give_back, queue_near, queue_rx, queue_sleep, queue_wake
-from byway.ports.record import P, X
-from byway.switch.decide import decide
-from byway.switch.fdb import CLOCK_SHIFT
-from byway.switch.stages import S
-from byway.worker.deliver import deliver, tell_all
+from byway.packet.batch import ROWS
+from byway.ports.dispatch import queue_near, queue_sleep, queue_wake
 from byway.worker.flood import AT_ONCE, PER_PASS, flood_on, may_spend
-from byway.worker.plan import (
-    ABSENT,
-    COLD,
-    EDIT,
-    HOT,
-    LOOK,
-    MAX_QUEUES,
-    enter,
-    make_edits,
-    plan_at,
+from byway.worker.plan import ABSENT, COLD, EDIT, HOT, LOOK, MAX_QUEUES, make_edits, plan_at
+from byway.worker.record import (
+    HOT_ENTRY,
+    HOT_GAVE,
+    HOT_NUMBER,
+    HOT_PASS,
+    C,
+    W,
+    worker_at,
 )
-from byway.worker.staged import send_chained, send_staged
+from byway.worker.serve import send_one, serve
 
-# Written by the control thread. edits, nedits: what changes in the plan; stored before generation.
-# frame, length, origin: a frame to be sent as if it had come in on rx queue ``origin`` (length 0:
-# none, or sent); where ``out`` is not 0, to port number out - 1 and nowhere else.
-CONTROL, control_at, C = record("control", [
-    "generation", "edits", "nedits", "stop", "frame", "length", "origin", "out"])
-# Written by the worker; read by the control thread at any time.
-# seen: generation in use. turn: where the next pass begins among the hot queues. asleep: blocked in
-# the kernel. gave: queues that the last pass found frames in. streak: passes with frames since one
-# without. ticks are of the time stamp counter.
-WORKER, worker_at, W = record("worker", [
-    "control", "epoll", "events", "batch", "sort", "hot", "idle_ticks", "look_ticks",
-    "seen", "plan", "asleep", "passes", "busy_passes", "frames", "busy_ticks", "sleeps",
-    "wakes", "nhot", "looked", "turn", "gave", "streak"], size=256)
 # A pass that is longer than so many looks at the epoll set is a long one (some ms).
 LOOKS = 64
-# How long a pass that found little takes at least, for each hot queue and at the most (some us).
-PACE, LONGEST_PACE = 2000, 16000
 FULL = ROWS // 2  # as many frames from each queue make a look worth its cost
-# A hot rx queue: its address, when it last gave a frame, its number.
-HOT_ENTRY = 24
 EVENTS, EVENT_SIZE, EVENT_DATA = 64, 12, 4  # struct epoll_event is packed on x86-64
 
 
@@ -83,8 +58,9 @@ def heat(worker, plan, number, now):
         st64(p.state + 8 * number, HOT + w.nhot)
         entry = w.hot + HOT_ENTRY * w.nhot
         st64(entry, rxq)
-        st64(entry + 8, now)
-        st64(entry + 16, number)
+        st64(entry + HOT_GAVE, now)
+        st64(entry + HOT_NUMBER, number)
+        st64(entry + HOT_PASS, -1)
         w.nhot += 1
         queue_wake(rxq)
 
@@ -98,8 +74,8 @@ def cool(worker, place, state):
     w.nhot -= 1
     entry = w.hot + HOT_ENTRY * place
     last = w.hot + HOT_ENTRY * w.nhot
-    st64(states + 8 * ld64(last + 16), HOT + place)
-    st64(states + 8 * ld64(entry + 16), state)
+    st64(states + 8 * ld64(last + HOT_NUMBER), HOT + place)
+    st64(states + 8 * ld64(entry + HOT_NUMBER), state)
     for k in range(0, HOT_ENTRY, 8):
         st64(entry + k, ld64(last + k))
 
@@ -137,60 +113,6 @@ def take_up(worker, generation, now):
 
 
 @kernel
-def send_batch(worker, rxq, now):
-    """Look at the batch that came in on ``rxq``, decide, deliver; -> destinations to be told."""
-    w = worker_at(worker)
-    batch = w.batch
-    b = batch_at(batch)
-    b.ticks = now
-    b.now = now >> CLOCK_SHIFT
-    look(batch)
-    port = ld64(rxq + X.port)
-    stages = ld64(port + P.stages)
-    chain = 0
-    if unlikely(stages != 0):
-        chain = ld64_once(stages + S.alone)
-        if chain == 0:
-            return send_staged(w.plan, rxq, batch, w.sort)
-    if unlikely(b.offloads != 0):
-        check_offloads(batch)
-    network = enter(w.plan, batch, origin_word(ld64(port + P.network), ld64(port + P.index)))
-    if unlikely(chain != 0):
-        send_chained(w.plan, rxq, batch, chain)
-    decide(batch, network, b.origin)
-    return deliver(w.plan, rxq, batch, w.sort)
-
-
-@kernel
-def send_one(worker, now):
-    """Send the control thread's frame."""
-    w = worker_at(worker)
-    rxq = ld64(w.control + C.origin)
-    b = batch_at(w.batch)
-    b.n = 1
-    b.offloads = 0
-    set_row(b.rows, ld64(w.control + C.frame), ld64(w.control + C.length))
-    if ld64(w.control + C.out) != 0:
-        st64(b.rows + R.out, ld64(w.control + C.out) - 1)
-    lines = send_batch(worker, rxq, now)
-    tell_all(w.plan, rxq, w.sort, lines)
-    st64(w.control + C.length, 0)
-
-
-@kernel
-def serve(worker, rxq, now):
-    """One batch from an rx queue to wherever it goes; -> rows."""
-    w = worker_at(worker)
-    n = queue_rx(rxq, w.batch)
-    if n == 0:
-        return 0
-    lines = send_batch(worker, rxq, now)
-    queue_give_back(rxq, w.batch)
-    tell_all(w.plan, rxq, w.sort, lines)
-    return n
-
-
-@kernel
 def one_pass(worker, now):
     """One batch from each hot rx queue; those idle for long are put to sleep; -> rows.
 
@@ -209,18 +131,15 @@ def one_pass(worker, now):
             w.turn = k
             break
         entry = w.hot + HOT_ENTRY * k
-        rxq = ld64(entry)
-        if k + 1 < w.nhot:
-            queue_near(ld64(entry + HOT_ENTRY))
-        n = serve(worker, rxq, now)
-        if n > 0:
-            st64(entry + 8, now)
-            moved += n
-            w.gave += 1
-        elif now - ld64(entry + 8) > w.idle_ticks:
+        if ld64(entry + HOT_PASS) != w.passes:  # else it had its turn with a sibling
+            if k + 1 < w.nhot:
+                queue_near(ld64(entry + HOT_ENTRY))
+            moved += serve(worker, entry, now)
+        if unlikely(now - ld64(entry + HOT_GAVE) > w.idle_ticks):
+            rxq = ld64(entry)
             if queue_sleep(rxq):
                 queue_wake(rxq)
-                st64(entry + 8, now)
+                st64(entry + HOT_GAVE, now)
             else:
                 cool(worker, k, COLD)
                 continue
@@ -266,7 +185,7 @@ def gather(worker, moved, began, now):
     w = worker_at(worker)
     w.streak += 1
     if w.streak > 1 and 2 * w.gave <= moved and moved < FULL * w.nhot:
-        end = began + min(PACE * w.nhot, LONGEST_PACE)
+        end = began + (min(w.nhot, 4) * w.gather_ticks >> 2)
         while now < end:
             pause()
             now = rdtsc()

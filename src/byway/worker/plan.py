@@ -32,6 +32,7 @@ Threads: the methods of Plan belong to the control thread; what they store goes 
 ``Worker.publish``.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ from byway.packet.batch import (
     origin_network,
     origin_port,
 )
+from byway.ports.record import X
 from byway.switch.fdb import MAX_PORTS
 from byway.switch.network import GONE, NETWORK, PORT_BITS, N
 from byway.worker.backlog import Backlog
@@ -137,6 +139,11 @@ class Plan:
         """Serve the RXQ at ``address`` as rx queue ``number`` (0: no longer)."""
         self._store(self._tables["rxqs"] + 8 * number, address)
         self.look(number)
+
+    def set_siblings(self, addresses: Sequence[int]) -> None:
+        """These RXQs are of one port, and may share a batch; one alone does not."""
+        for address, following in zip(addresses, (*addresses[1:], addresses[0]), strict=True):
+            self._store(address + X.sibling, following if len(addresses) > 1 else 0)
 
     def look(self, number: int) -> None:
         """Look at what stands there as rx queue ``number``, also if it sleeps."""

@@ -22,22 +22,16 @@ from byway.machine.interrupt import interrupt
 from byway.machine.jit import prepare as prepare_entries
 from byway.machine.layout import address_of, alloc
 from byway.machine.system import SYS_EPOLL_CTL, plain_syscall
-from byway.packet.batch import Batch
+from byway.packet.batch import ROWS, Batch
 from byway.packet.segment import Finisher
 from byway.switch.fdb import ENTRIES as FDB_ENTRIES
 from byway.worker import units
 from byway.worker.deliver import SORT_BYTES
-from byway.worker.loop import (
-    CONTROL,
-    EVENT_SIZE,
-    EVENTS,
-    HOT_ENTRY,
-    WORKER,
-    worker_loop,
-    worker_step,
-)
+from byway.worker.loop import EVENT_SIZE, EVENTS, worker_loop, worker_step
 from byway.worker.plan import EDIT, MAX_QUEUES, Plan
+from byway.worker.record import CONTROL, HOT_ENTRY, LOT, WORKER
 
+GATHER_SECONDS = 10e-6  # how long frames are let gather, at the most
 IDLE_SECONDS = 100e-6  # a port that gave nothing for so long goes to sleep
 LATE_SECONDS = 0.02  # a pass longer than this is worth asking why
 LOOK_SECONDS = 25e-6  # how often sleeping ports are looked at while others are busy
@@ -59,9 +53,12 @@ def prepare(progress: Callable[[str], None] | None = None, *, stages: bool = Fal
 
 
 class Worker:
-    """One worker. All methods belong to the control thread."""
+    """One worker. All methods belong to the control thread.
 
-    def __init__(self, cpu: int | None = None) -> None:
+    ``cpu``: where it stays. ``gather``: seconds for which it may let frames gather.
+    """
+
+    def __init__(self, cpu: int | None = None, gather: float = GATHER_SECONDS) -> None:
         self.cpu = cpu
         self.batch = Batch()
         self._finisher, self._cutter = Finisher(), Finisher()
@@ -72,6 +69,7 @@ class Worker:
         self._events = alloc(np.dtype("u1"), EVENTS * EVENT_SIZE)
         self._sort = alloc(np.dtype("u1"), SORT_BYTES)
         self._hot = alloc(np.dtype("u1"), HOT_ENTRY * MAX_QUEUES)
+        self._lots = alloc(np.dtype("u1"), LOT * ROWS)  # each has a row at least
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._control_epoll(EPOLL_CTL_ADD, self._wake_fd, WAKE_UP)
@@ -84,8 +82,9 @@ class Worker:
         row["control"], row["epoll"] = address_of(self.control), self._epoll.fileno()
         row["events"], row["sort"] = address_of(self._events), address_of(self._sort)
         row["hot"], row["batch"] = address_of(self._hot), self.batch.address
+        row["lots"] = address_of(self._lots)
         row["idle_ticks"], row["look_ticks"] = int(IDLE_SECONDS * hz), int(LOOK_SECONDS * hz)
-        row["plan"] = self.plan.address
+        row["gather_ticks"], row["plan"] = int(gather * hz), self.plan.address
         self.address = address_of(self.record)
 
     # ------------------------------------------------------------ what wakes it

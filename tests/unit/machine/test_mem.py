@@ -10,6 +10,7 @@ from byway.machine.layout import address_of
 from byway.testing.kernels import (
     LOADS,
     STORES,
+    checksum,
     every_atomic,
     every_load,
     every_store,
@@ -66,3 +67,13 @@ def test_atomics_wrap(start: int, expected: int, value: int) -> None:
 
 def test_the_time_stamp_counter_runs() -> None:
     assert yield_and_count(10) > 0
+
+
+@pytest.mark.parametrize(("octets", "expected"), [
+    (bytes(32), 0x8A9136AA), (b"\xff" * 32, 0x62A8AB43), (bytes(range(32)), 0x46DD794E),
+    (bytes(range(31, -1, -1)), 0x113FDB5C)])
+def test_crc32c(octets: bytes, expected: int) -> None:
+    """The examples of RFC 3720, B.4."""
+    source = np.frombuffer(octets, np.uint8)
+    ones = 0xFFFFFFFF
+    assert checksum(ones, address_of(source), len(octets) // 8) ^ ones == expected

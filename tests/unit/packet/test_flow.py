@@ -8,7 +8,7 @@ import pytest
 
 from byway.testing.finishing import Finishing
 from byway.testing.offload_frames import TCP, UDP, Shape
-from byway.testing.offload_kernels import flow_of
+from byway.testing.offload_kernels import flow_of, queue_of
 
 FLOWS = 2048
 ROUTING, OPTIONS = 43, 60
@@ -93,11 +93,8 @@ def test_only_the_frame_counts(finishing: Finishing, version: int) -> None:
         assert flow(finishing, frame[:n]) == found
 
 
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("vary", ["source port", "destination", "both ports"])
-def test_spread(finishing: Finishing, version: int, vary: str) -> None:
-    """Flows that differ in a few bits fill 2 to 32 queues evenly, by low bits and by high bits."""
-    hashes = []
+def many_flows(version: int, vary: str) -> Iterator[bytes]:
+    """Frames of flows that differ in a few bits."""
     for k in range(FLOWS):
         shape = Shape(version)
         if vary == "source port":
@@ -106,13 +103,53 @@ def test_spread(finishing: Finishing, version: int, vary: str) -> None:
             shape = replace(shape, destination=bytes([10, 0, k >> 8, k & 255]))
         else:
             shape = replace(shape, ports=(1024 + k, 1024 + k))
-        hashes.append(flow(finishing, shape.build()))
+        yield shape.build()
+
+
+def is_even(counts: list[int]) -> bool:
+    """Is each about as many as the others, as far as chance goes?"""
+    expected = FLOWS / len(counts)
+    room = 6 * expected**0.5
+    return max(counts) < expected + room and min(counts) > expected - room
+
+
+VARIED = pytest.mark.parametrize("vary", ["source port", "destination", "both ports"])
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@VARIED
+def test_spread(finishing: Finishing, version: int, vary: str) -> None:
+    """The hash is even in low bits and in high bits."""
+    hashes = [flow(finishing, frame) for frame in many_flows(version, vary)]
     assert len(set(hashes)) == FLOWS
     for bits in range(1, 6):
         for shift in (0, 8, 16, 31, 63 - bits):
             counts = [0] * (1 << bits)
             for found in hashes:
                 counts[found >> shift & (1 << bits) - 1] += 1
-            expected = FLOWS / len(counts)
-            assert max(counts) < expected + 6 * expected**0.5, (bits, shift)
-            assert min(counts) > expected - 6 * expected**0.5, (bits, shift)
+            assert is_even(counts), (bits, shift)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@VARIED
+def test_queues(finishing: Finishing, version: int, vary: str) -> None:
+    """Flows fill 1 to 32 queues evenly."""
+    frames = list(many_flows(version, vary))
+    for queues in (1, 2, 3, 4, 7, 8, 16, 31, 32):
+        counts = [0] * queues
+        for frame in frames:
+            finishing.place(frame)
+            counts[queue_of(finishing.address, queues)] += 1
+        assert is_even(counts), queues
+
+
+def test_a_flow_has_one_queue(finishing: Finishing) -> None:
+    """Frames with IP options, and tagged ones, are read another way, and go where the others go."""
+    for k in range(64):
+        shape = Shape(4, UDP, ports=(1000 + k, 53))
+        queues = set()
+        for one in (shape, replace(shape, options=bytes([1] * 40)), replace(shape, tags=(5,)),
+                    replace(shape, payload=b"x", ident=k)):
+            finishing.place(one.build())
+            queues.add(queue_of(finishing.address, 32))
+        assert len(queues) == 1

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The loop, pass by pass: which ports are polled, which sleep, and what wakes them."""
 
+import ctypes
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,7 +14,8 @@ from byway.machine.clock import tsc
 from byway.packet.batch import ROWS
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from byway.testing.guest import Guest
-from byway.worker.loop import EVENTS, heat
+from byway.virtio.ring import INDEX
+from byway.worker.loop import EVENTS, gather, heat
 from tests.running import RunningSwitch
 
 LATER = 1 << 40  # ticks: some minutes
@@ -120,6 +122,103 @@ def test_a_kick_without_a_frame(switch: RunningSwitch) -> None:
         assert switch.step() == 0
         assert hot(switch) == 1
         fall_asleep(switch)
+
+
+PAIRS = 4
+
+
+@pytest.fixture(params=[False, True], ids=["split", "packed"])
+def pairs(request: pytest.FixtureRequest, switch: RunningSwitch) -> Iterator[Guest]:
+    """A guest with four pairs of queues beside one with a single pair, vm2."""
+    switch.add("vhost-user", "vm1", queues=PAIRS)
+    switch.vhost("vm2")
+    with switch.guest("vm1", 1, pairs=PAIRS, packed=request.param) as made:
+        yield made
+
+
+def lots(switch: RunningSwitch) -> int:
+    """Rx queues that had a part in the last batch."""
+    return int(switch.engine._workers[0].record[0]["nlots"])
+
+
+def test_queues_of_a_port_share_a_batch(switch: RunningSwitch, pairs: Guest) -> None:
+    """Each frame arrives once, and each queue gets its own buffers back."""
+    with switch.guest("vm2", 2) as two:
+        fall_asleep(switch)
+        sent = []
+        for pair in range(PAIRS):
+            frames = [ethernet(BROADCAST, pairs.mac, TEST_ETHERTYPE, bytes([pair, k]))
+                      for k in range(3 + pair)]
+            assert pairs.send(frames, pair=pair) == len(frames)
+            sent += frames
+        assert switch.step() == len(sent)
+        assert lots(switch) == PAIRS
+        assert sorted(two.receive()) == sorted(sent)
+        for queue in pairs.queues.tx:  # all that it sent has come back to each
+            frames = [hello(pairs)] * queue.size
+            assert pairs.send(frames, pair=pairs.queues.tx.index(queue)) == queue.size
+
+
+def test_a_full_batch_leaves_its_siblings_their_turn(switch: RunningSwitch, pairs: Guest) -> None:
+    with switch.guest("vm2", 2):
+        switch.step()
+        for full in range(PAIRS):
+            for pair in range(PAIRS):
+                pairs.send([hello(pairs)] * (ROWS if pair == full else 5), pair=pair)
+            assert switch.step() == ROWS + 15, "all of it in one pass, in several batches"
+            assert switch.step() == 0
+
+
+def test_siblings_sleep_and_wake_one_by_one(switch: RunningSwitch, pairs: Guest) -> None:
+    with switch.guest("vm2", 2) as two:
+        switch.step()
+        assert hot(switch) == PAIRS + 1
+        fall_asleep(switch)
+        pairs.send([hello(pairs)], pair=2)
+        assert switch.step() == 1
+        assert hot(switch) == 1, "the others go on sleeping"
+        pairs.send([hello(pairs)], pair=0)
+        pairs.send([hello(pairs)] * 2, pair=2)
+        assert switch.step() == 3
+        assert (hot(switch), lots(switch)) == (2, 2)
+        assert len(two.receive()) == 4
+        fall_asleep(switch)
+
+
+@pytest.mark.parametrize("pairs", [False], ids=["split"], indirect=True)  # an index can be wrong
+def test_a_broken_sibling_is_the_ports_end(switch: RunningSwitch, pairs: Guest) -> None:
+    """What the queues before it gave is delivered; other ports go on."""
+    with switch.guest("vm2", 2) as two:
+        switch.step()
+        queue = pairs.queues.tx[1]
+        pairs.send([hello(pairs)] * 2, pair=0)
+        ctypes.c_uint16.from_address(queue.avail + INDEX).value += queue.size + 1
+        switch.settle()
+        assert switch.port("vm1")["state"] != "up"
+        assert two.receive() == [hello(pairs)] * 2
+        two.send([hello(two)])
+        assert switch.step() == 1
+
+
+@pytest.mark.interpreted_only
+def test_when_frames_are_let_gather(switch: RunningSwitch) -> None:
+    """Not where that would only add delay, and never for longer than was said."""
+    worker = switch.engine._workers[0]
+    row = worker.record[0]
+    row["nhot"], row["gave"], row["gather_ticks"] = 2, 2, 8_000_000
+    began = int(tsc())
+    waits = [(moved, streak) for moved in (1, 3, 4, 40, 64) for streak in (0, 1)]
+    waited = []
+    for moved, streak in waits:
+        row["streak"] = streak
+        now = int(tsc())
+        began = now
+        if gather(worker.address, moved, began, now) >= began + 4_000_000:
+            waited.append((moved, streak))
+    assert waited == [(4, 1), (40, 1)], "again few, two from each queue at least, not a full batch"
+    row["gather_ticks"] = 0
+    assert gather(worker.address, 10, began, began) == began
+    row["nhot"] = 0
 
 
 @pytest.mark.interpreted_only

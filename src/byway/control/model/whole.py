@@ -18,6 +18,7 @@ from byway.control.model.service import ServiceConfig
 from byway.control.values import Cpus, FilePath, Name, SocketPath
 
 MAX_LISTENERS = 4096
+MAX_GATHER_US = 1000
 
 
 class SwitchConfig(Model):
@@ -26,7 +27,8 @@ class SwitchConfig(Model):
     `api`: the Unix socket of the API; None: the default (machine.rundir.default_socket). `state`:
     the file in which what comes through the API outlives the switch; None: it does not.
     `connections`: of all ports with security groups, at most. `listeners`: processes of network
-    functions that run at the same time, at most."""
+    functions that run at the same time, at most. `gather_us`: microseconds for which a worker
+    that finds little may let frames gather, before it looks again."""
 
     name: Name = "byway"
     workers: Cpus | None = None
@@ -34,6 +36,7 @@ class SwitchConfig(Model):
     state: FilePath | None = None
     connections: Annotated[StrictInt, Field(ge=1, le=MAX_CONNECTIONS)] = 262_144
     listeners: Annotated[StrictInt, Field(ge=0, le=MAX_LISTENERS)] = 64
+    gather_us: Annotated[StrictInt, Field(ge=0, le=MAX_GATHER_US)] = 10
 
 
 class Config(Model):
