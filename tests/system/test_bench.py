@@ -119,3 +119,22 @@ def test_first_frame_measures(folder: Path) -> None:
     found = run(folder, "first_frame.py", "--rounds", "1")
     assert found["cold_seconds"] > found["warm_seconds"][0] > 0
     assert min(found["after_idle_seconds"]) > 0
+
+
+@pytest.mark.system
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("dpdk")
+def test_variants_compares_each_way(folder: Path) -> None:
+    found = run(folder, "variants.py", "--turns", "3", "--seconds", "0.05", "--frame", "64")
+    assert len(found["samples"]) == 3 * 4
+    assert all(sample["cycles"] > 0 and sample["burst"] >= 1 for sample in found["samples"])
+    assert [claim["one"] for claim in found["claims"]] == [
+        "packed", "split, 4 pairs", "packed, 4 pairs"]
+
+
+@pytest.mark.system
+@pytest.mark.timeout(300)
+def test_tso_tap_measures(folder: Path) -> None:
+    found = run(folder, "tso_tap.py", "--turns", "2")
+    assert found["ratio"] > 1, "a system call for 64 KiB costs less than 44 of them"
+    assert all(octets > 60_000 for _, octets in found["rows"]["large"])
