@@ -8,8 +8,8 @@ as fast as the switch takes them (root). Measured is what Byway's worker is busy
 contains the kernel's part: each frame is a system call, and in it the kernel does with the frame
 what it does with what it receives. Printed are the medians and the median of the ratios within a
 turn: bits that are moved in a second in which the worker is busy. It is claimed to be at least 5;
-the exit status is 0 if it is, 1 if not. bench/tso.py has the same between two guests, where nothing
-but a copy is left to save.
+the exit status is 0 if it is, 1 if not, 2 if nothing could be measured. bench/tso.py has the same
+between two guests, where nothing but a copy is left to save.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from byway.testing.frames import mac
 from byway.testing.guest import Guest
 from byway.virtio.features import Feature, mask
 from tests.system.engines.namespace import Namespace
+from tests.system.peers.process import PeerError
 from tests.system.peers.switch import Switch
 
 LARGE = mask(Feature.CSUM, Feature.GUEST_CSUM, Feature.HOST_TSO4, Feature.GUEST_TSO4,
@@ -100,6 +101,8 @@ def slot(switch: Switch, exchange: Exchange, way: str) -> tuple[float, float]:
     after, now = switch.client.workers()[0], switch.ports()[f"{way}-tap"]
     octets = now["tx_bytes"] - port["tx_bytes"]
     busy = (after["busy_cycles"] - before["busy_cycles"]) / after["cycles_per_second"]
+    if octets == 0:
+        raise PeerError(f"{way}: nothing came to the kernel in {SLOT_SECONDS} s")
     return 8 * octets / busy / 1e9, octets / (now["tx_frames"] - port["tx_frames"])
 
 
@@ -109,11 +112,17 @@ def main() -> int:
     parser.add_argument("--turns", type=int, default=20)
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     given = parser.parse_args()
+    if given.turns < 2:
+        parser.error("--turns: quartiles need two at least")
     rows: dict[str, list[tuple[float, float]]] = {way: [] for way in LENGTHS}
-    with connected() as (switch, senders):
-        for _ in range(given.turns):
-            for way, exchange in senders.items():
-                rows[way].append(slot(switch, exchange, way))
+    try:
+        with connected() as (switch, senders):
+            for _ in range(given.turns):
+                for way, exchange in senders.items():
+                    rows[way].append(slot(switch, exchange, way))
+    except PeerError as error:
+        print(f"tso_tap: {error}", file=sys.stderr)
+        return 2
     for way, some in rows.items():
         print(f"{way:>6} {statistics.median(row[0] for row in some):8.2f} Gbit/s busy "
               f"{statistics.median(row[1] for row in some):8.0f} bytes a frame")

@@ -163,6 +163,8 @@ def main() -> int:
     parser.add_argument("--frame", type=numbers, default=[64, 1514], help="bytes, with commas")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     given = parser.parse_args()
+    if given.turns < 2:
+        parser.error("--turns: quartiles need two at least")
     with contextlib.ExitStack() as stack:
         huge = True
         try:

@@ -72,6 +72,32 @@ def test_frames_that_make_many(switch: RunningSwitch, packed: bool, payload: int
     other.close()
 
 
+@pytest.mark.parametrize("packed", [False, True], ids=["split", "packed"])
+@pytest.mark.parametrize(("payload", "size"), [(255, 1), (60000, 250), (60000, 1400)])
+def test_several_queues_share_the_bound(switch: RunningSwitch, packed: bool, payload: int,
+                                        size: int) -> None:
+    """A batch of four queues takes no more than that of one, and each has its turn."""
+    switch.add("vhost-user", "vm1", queues=4)
+    switch.add("null", "sink")
+    sender = switch.guest("vm1", 1, features=LARGE, size=1024, packed=packed, pairs=4)
+    switch.settle()
+    shape = Shape(payload=bytes(payload))
+    frame = b"\xff" * 6 + bytes.fromhex("020000000001") + shape.build()[12:]
+    header = shape.header(GSO_TCPV4, size)
+    unfinished = Unfinished(NEEDS_CSUM, GSO_TCPV4, size, *struct.unpack_from("<HH", header, 6))
+    sent = sum(sender.send([(unfinished, frame)] * ROWS, pair=pair) for pair in range(4))
+    batch = switch.engine._workers[0].batch.record[0]
+    rows = 0
+    while moved := switch.step():
+        assert int(batch["octets"]) <= MAX_OCTETS + len(frame)
+        assert int(batch["made"]) <= MAX_PIECES + MAX_SEGMENTS
+        rings = [r["frames"] for r in switch.port("vm1")["rings"] if r["way"] == "rx"]
+        assert max(rings) - min(rings) <= ROWS, "none waits for the others to be empty"
+        rows += moved
+    assert rows == sent
+    sender.close()
+
+
 def test_a_checksum_for_a_full_ring(switch: RunningSwitch) -> None:
     """What could not be finished for want of a buffer is counted once, also as the first ever."""
     switch.vhost("vm1", "vm2")

@@ -84,7 +84,7 @@ class Plans:
             served.setdefault(queue.worker, []).append(address)
         if port.kind == Kind.DEVICE:  # the others do not fill a part of a batch
             for number, addresses in served.items():
-                self._workers[number].plan.set_siblings(addresses)
+                self._workers[number].plan.set_siblings(addresses, port.rxqs)
 
     def look(self, port: Port) -> None:
         """Something has changed that its rx queues may have been waiting for."""

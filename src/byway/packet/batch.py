@@ -46,14 +46,14 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # (packet.segment); the worker's.
 # Where the rows at hand come from and belong to: ``origin``, the number of a port or a tunnel;
 # ``network``, by number, and its ``vni`` (0: none). Where that differs from row to row ``origins``
-# says it, int64[ROWS] (origin_word). ``counters``: COUNTERS of the rx queue, for a stage that puts
-# another frame into the place of one that it drops. ``here``: the NETWORK (switch.network) at hand.
-# ``events``: the RING (switch.events) in which control is told, 0: nobody listens. ``passed``:
-# int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own, and ``pieces``, COPIED
-# segments: for rows that one destination gets otherwise than others do. ``cutter``: a finisher too,
-# for what is cut as soon as it comes in. ``mirrors``: int64[ROWS], who gets a copy of a row
-# because of where it came from, port number + 1; 0: nobody. ``returned``: the RETURNED flag of the
-# rows at hand, or 0.
+# says it, int64[ROWS] (origin_word). ``counters``: COUNTERS of an rx queue of theirs, for a stage
+# that puts another frame into the place of one that it drops. ``here``: the NETWORK
+# (switch.network) at hand. ``events``: the RING (switch.events) in which control is told, 0: nobody
+# listens. ``passed``: int64[ROWS], a list of rows. ``copies``: ROW[ROWS] with heads of their own,
+# and ``pieces``, COPIED segments: for rows that one destination gets otherwise than others do.
+# ``cutter``: a finisher too, for what is cut as soon as it comes in. ``mirrors``: int64[ROWS], who
+# gets a copy of a row because of where it came from, port number + 1; 0: nobody. ``returned``: the
+# RETURNED flag of the rows at hand, or 0.
 # For network functions: ``ticks``: of the time stamp counter, at the beginning of the pass.
 # ``clones``: ROW[CLONES] with heads of their own, copies of frames that are on their way to the
 # port in R.out, ``nclones`` of them, and ``clone``, the one at hand; ``bare``: it is copies that go
@@ -61,12 +61,14 @@ SPREAD_BYTES = SPREAD_COUNTS + 8 * MAX_QUEUES
 # rows that a chain changes for one destination. ``payloads``: PLACES places of BUFFER bytes, for
 # whole frames that a function looks into; the next one is number ``npayloads``. What came in has
 # the first ROWS of them, what goes out the next ones, copies the last. ``asked``: what a chain
-# finds out about rows before its functions are at work, int64[ROWS][ASKED].
+# finds out about rows before its functions are at work, int64[ROWS][ASKED]. ``octets``, ``made``:
+# bytes of the frames that were borrowed from virtqueues, and frames that they become.
 BATCH, batch_at, B = record("batch", [
     "n", "rows", "segs", "nsegs", "scratch", "now", "heads", "offloads", "spread", "finisher",
     "buffers", "origin", "network", "vni", "counters", "origins", "passed", "copies", "pieces",
     "here", "events", "cutter", "mirrors", "ticks", "clones", "nclones", "altered",
-    "payloads", "npayloads", "clone", "bare", "returned", "asked"])
+    "payloads", "npayloads", "clone", "bare", "returned", "asked",
+    "octets", "made"])
 ASKED = 8
 CLONES = 4 * ROWS  # copies that functions may make of a batch's frames
 PLACES = 2 * ROWS + CLONES
@@ -123,6 +125,8 @@ def clear(batch):
     b.n = 0
     b.nsegs = 0
     b.offloads = 0
+    b.octets = 0
+    b.made = 0
 
 
 @kernel

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Delivering to a port: spread over its tx queues, finished where the peer cannot, one at a time.
 
-Used by worker; uses dispatch.py for the queues, packet's flow hash and finisher.
+Used by worker; uses dispatch.py for the queues, packet's choice by flow and finisher.
 
 Theory of operation
 -------------------

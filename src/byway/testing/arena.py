@@ -4,7 +4,8 @@
     arena = Arena()
     arena.allow("ring", address, size, shared=True)
     with arena:
-        device_rx(queue, batch)      # NUMBA_DISABLE_JIT=1
+        clear(batch)                 # NUMBA_DISABLE_JIT=1
+        device_rx(queue, batch)
     assert arena.doubles == []
 
 Used by the tests, and by whoever writes kernels of their own. It sees what goes through

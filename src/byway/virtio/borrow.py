@@ -36,8 +36,8 @@ _OVER_MTU = int(Reason.OVER_MTU)
 _BAD_OFFLOAD = int(Reason.BAD_OFFLOAD)
 _NO_TRANSLATION = int(Reason.NO_TRANSLATION)
 LINE = 64  # bytes of a cache line
-# What one pass takes from a queue, at the most: bytes (and the frame that goes beyond), and frames
-# after large ones are cut (unless the first makes more). It bounds what one guest makes the others
+# What a batch takes, at the most: bytes (and the frame that goes beyond), and frames after large
+# ones are cut (unless the first of a queue makes more). It bounds what one guest makes the others
 # wait, whatever it sends and to however many ports.
 MAX_OCTETS = 512 << 10
 MAX_PIECES = 1024
@@ -131,7 +131,7 @@ def borrow_chain(queue, batch, row, gpa, word, slot):
 def read_headers(batch, rows, n):
     """Read the virtio headers of the n rows at ``rows``; -> how many are work for one pass."""
     b = batch_at(batch)
-    pieces = 0
+    pieces = b.made
     for k in range(n):
         row = rows + 64 * k
         if ld64(row + R.len) == 0:
@@ -144,6 +144,7 @@ def read_headers(batch, rows, n):
         pieces += pieces_of(word, ld64(row + R.len))
         if unlikely(pieces > MAX_PIECES and k > 0):
             return k
+        b.made = pieces
         st64(row + R.offload, word)
         b.offloads |= word
     return n
@@ -165,5 +166,6 @@ def finish_borrowing(queue, batch, n, frames, octets):
             octets += length
             frames += 1 if length > 0 else 0
     b.n += n
+    b.octets += octets
     count_frames(q.counters, frames, octets)
     return n

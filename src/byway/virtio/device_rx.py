@@ -141,7 +141,7 @@ def split_rx(queue, batch):
     """
     q = vq_at(queue)
     b = batch_at(batch)
-    room = ROWS - b.n
+    room, most = ROWS - b.n, MAX_OCTETS - b.octets
     n = min(available(queue, room), room)
     if n == 0:
         return 0
@@ -153,7 +153,7 @@ def split_rx(queue, batch):
     taken = 0
     frames = 0
     octets = 0
-    while taken < n and octets < MAX_OCTETS:
+    while taken < n and octets < most:
         row = rows + 64 * taken
         head = ld64(row + R.token)
         at = desc + DESCRIPTOR * head
@@ -218,11 +218,11 @@ def packed_rx(queue, batch):
     own_slots(desc, size, slot, q.likely)
     m = memtab_at(memtab)
     gpa0, size0, delta0 = m.gpa[0], m.size[0], m.delta[0]
-    rows, room = b.rows + 64 * b.n, ROWS - b.n
+    rows, room, most = b.rows + 64 * b.n, ROWS - b.n, MAX_OCTETS - b.octets
     taken = 0
     frames = 0
     octets = 0
-    while taken < room and octets < MAX_OCTETS:
+    while taken < room and octets < most:
         at = desc + DESCRIPTOR * slot
         word = ld64_acq(at + 8)  # len:32 id:16 flags:16
         flags = shr64(word, 48)

@@ -122,7 +122,7 @@ def clear(groups, sort, lines):
 
 @kernel
 def count_dropped(rxq, batch):
-    """Count the rows that carry a drop reason, at the queue they came from."""
+    """Count the rows that carry a drop reason, at a queue of the port that they came from."""
     b = batch_at(batch)
     for k in range(b.n):
         out = ld64(b.rows + 64 * k + R.out)

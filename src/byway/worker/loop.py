@@ -15,11 +15,12 @@ Event fds are watched edge-triggered and never read: every write makes an event,
 counter says, and a peer cannot make the worker block in a read. Event data is the queue's number
 + 1, or 0 for the control thread's own wake-up.
 
-A pass is the time between two looks at the control record. A port taken out of the plan is no
-longer touched once the worker has answered with the change's generation (plan.py). With a change
-may come one frame that the control thread sends in the name of a port (a RARP for a guest that has
-just been moved here). After the queues a pass goes on with the floods that wait, as far as its
-bound for them goes (flood.py); while any do, the worker does not sleep.
+A hot queue's turn is one batch, of which the other hot queues of its port have a part (serve.py);
+who had a part has had its turn. A pass is the time between two looks at the control record. A port
+taken out of the plan is no longer touched once the worker has answered with the change's generation
+(plan.py). With a change may come one frame that the control thread sends in the name of a port (a
+RARP for a guest that has just been moved here). After the queues a pass goes on with the floods
+that wait, as far as its bound for them goes (flood.py); while any do, the worker does not sleep.
 """
 
 from byway.machine.jit import kernel
@@ -27,6 +28,7 @@ from byway.machine.mem import fence, ld32, ld64, ld64_acq, st64, st64_rel, unlik
 from byway.machine.system import SYS_EPOLL_PWAIT, pause, rdtsc, syscall6
 from byway.packet.batch import ROWS
 from byway.ports.dispatch import queue_near, queue_sleep, queue_wake
+from byway.ports.record import X
 from byway.worker.flood import AT_ONCE, PER_PASS, flood_on, may_spend
 from byway.worker.plan import ABSENT, COLD, EDIT, HOT, LOOK, MAX_QUEUES, make_edits, plan_at
 from byway.worker.record import (
@@ -113,8 +115,20 @@ def take_up(worker, generation, now):
 
 
 @kernel
+def ask_for_next(worker, k):
+    """While the k-th hot queue has its turn, what the next port's first one looks at can come."""
+    w = worker_at(worker)
+    port = ld64(ld64(w.hot + HOT_ENTRY * k) + X.port)
+    for following in range(k + 1, w.nhot):
+        rxq = ld64(w.hot + HOT_ENTRY * following)
+        if ld64(rxq + X.port) != port:
+            queue_near(rxq)
+            break
+
+
+@kernel
 def one_pass(worker, now):
-    """One batch from each hot rx queue; those idle for long are put to sleep; -> rows.
+    """A turn for each hot rx queue; those idle for long are put to sleep; -> rows.
 
     Where the control thread waits for its end, a long pass ends after the batch in hand, and the
     next one goes on with the queues that are left.
@@ -132,8 +146,7 @@ def one_pass(worker, now):
             break
         entry = w.hot + HOT_ENTRY * k
         if ld64(entry + HOT_PASS) != w.passes:  # else it had its turn with a sibling
-            if k + 1 < w.nhot:
-                queue_near(ld64(entry + HOT_ENTRY))
+            ask_for_next(worker, k)
             moved += serve(worker, entry, now)
         if unlikely(now - ld64(entry + HOT_GAVE) > w.idle_ticks):
             rxq = ld64(entry)
@@ -211,7 +224,7 @@ def worker_loop(worker):
             w.frames += moved
             end = rdtsc()  # of this pass, and the beginning of the next
             w.busy_ticks += end - now
-            now = gather(worker, moved, now, end)
+            now = gather(worker, moved, now, end) if moved > 0 else end
         else:
             w.streak = 0
             pause()

@@ -120,7 +120,7 @@ class Plan:
         self._members: dict[int, _Members] = {}
         self._stamp = 0
         self._edits: list[int] = []
-        self._replaced: list[Any] = []  # lists of members that the worker may still be reading
+        self._replaced: list[Any] = []  # memory that the worker may still be using
         self.record = alloc(PLAN, 1, CACHE_LINE)
         row = self.record[0]
         for name in ("ports", "groups", "rxqs", "state", "networks"):
@@ -140,8 +140,10 @@ class Plan:
         self._store(self._tables["rxqs"] + 8 * number, address)
         self.look(number)
 
-    def set_siblings(self, addresses: Sequence[int]) -> None:
-        """These RXQs are of one port, and may share a batch; one alone does not."""
+    def set_siblings(self, addresses: Sequence[int], memory: Any) -> None:
+        """These RXQs are of one port, and may share a batch; one alone does not. ``memory``: where
+        they lie, which lives until it is written to."""
+        self._replaced.append(memory)
         for address, following in zip(addresses, (*addresses[1:], addresses[0]), strict=True):
             self._store(address + X.sibling, following if len(addresses) > 1 else 0)
 

@@ -6,18 +6,20 @@ Used by loop.py; uses ports (dispatch), switch (decide) and deliver.py.
 A batch is shared by the hot queues of one port, those that this worker serves: eight frames from
 each of four queues cost as little as 32 of one, for what is paid for each batch, and above all for
 each destination in it, is paid once. What came from which queue is kept in lots, because each gets
-its own buffers back. A queue that has been emptied has had its turn in this pass.
+its own buffers back. A queue that was looked at has had its turn in this pass, unless there was
+room for a part only of what it has.
 """
 
 from byway.machine.jit import kernel
 from byway.machine.mem import fence, ld64, ld64_once, st64, unlikely
-from byway.packet.batch import ROWS, R, batch_at, clear, look, origin_word, set_row
+from byway.packet.batch import ROWS, SEGMENTS, R, batch_at, clear, look, origin_word, set_row
 from byway.packet.offload import check_offloads
 from byway.ports.dispatch import queue_give_back, queue_rx, tell_rx
 from byway.ports.record import P, X
 from byway.switch.decide import decide
 from byway.switch.fdb import CLOCK_SHIFT
 from byway.switch.stages import S
+from byway.virtio.borrow import MAX_OCTETS, MAX_PIECES
 from byway.worker.deliver import deliver, tell_lines
 from byway.worker.plan import HOT, enter, plan_at
 from byway.worker.record import (
@@ -33,6 +35,14 @@ from byway.worker.record import (
 from byway.worker.staged import send_chained, send_staged
 
 ENOUGH = ROWS * 3 // 4  # a batch with so many rows is not worth another look
+
+
+@kernel
+def has_room(batch):
+    """Is there room for what another queue may have, a few frames at least of whatever kind?"""
+    b = batch_at(batch)
+    return (b.n < ENOUGH and b.nsegs <= SEGMENTS // 2 and b.octets <= MAX_OCTETS // 2
+            and b.made <= MAX_PIECES // 2)
 
 
 @kernel
@@ -80,14 +90,11 @@ def send_one(worker, now):
 
 @kernel
 def take(worker, entry, now):
-    """Take what a hot queue has, as far as there is room in the batch. If there was, it has had its
-    turn."""
+    """Take what a hot queue has, as far as there is room in the batch."""
     w = worker_at(worker)
     rxq = ld64(entry)
     first = batch_at(w.batch).n
     n = queue_rx(rxq, w.batch)
-    if first + n < ROWS:
-        st64(entry + HOT_PASS, w.passes)
     if n > 0:
         st64(entry + HOT_GAVE, now)
         lot = w.lots + LOT * w.nlots
@@ -99,16 +106,19 @@ def take(worker, entry, now):
 
 @kernel
 def take_siblings(worker, entry, now):
-    """Take what the other hot queues of the same port have, if they have not had their turn."""
+    """Take what the other hot queues of the same port have, if they have not had their turn. One
+    that fills the batch still has it before it."""
     w = worker_at(worker)
     states = plan_at(w.plan).state
     sibling = ld64(ld64(entry) + X.sibling)
-    while sibling != ld64(entry) and batch_at(w.batch).n < ENOUGH:
+    while sibling != ld64(entry) and has_room(w.batch):
         state = ld64(states + 8 * ld64(sibling + X.number))
         if state >= HOT:
             other = w.hot + HOT_ENTRY * (state - HOT)
             if ld64(other + HOT_PASS) != w.passes:
                 take(worker, other, now)
+                if batch_at(w.batch).n < ROWS:
+                    st64(other + HOT_PASS, w.passes)
         sibling = ld64(sibling + X.sibling)
 
 
@@ -119,6 +129,7 @@ def serve(worker, entry, now):
     w = worker_at(worker)
     clear(w.batch)
     w.nlots = 0
+    st64(entry + HOT_PASS, w.passes)
     take(worker, entry, now)
     if unlikely(ld64(ld64(entry) + X.sibling) != 0):
         take_siblings(worker, entry, now)

@@ -83,7 +83,9 @@ class Worker:
         row["events"], row["sort"] = address_of(self._events), address_of(self._sort)
         row["hot"], row["batch"] = address_of(self._hot), self.batch.address
         row["lots"] = address_of(self._lots)
-        row["idle_ticks"], row["look_ticks"] = int(IDLE_SECONDS * hz), int(LOOK_SECONDS * hz)
+        # One look that finds nothing, after frames were let gather, is not idleness.
+        row["idle_ticks"] = int(max(IDLE_SECONDS, 4 * gather) * hz)
+        row["look_ticks"] = int(LOOK_SECONDS * hz)
         row["gather_ticks"], row["plan"] = int(gather * hz), self.plan.address
         self.address = address_of(self.record)
 

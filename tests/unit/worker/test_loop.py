@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from byway.machine.clock import tsc
 from byway.packet.batch import ROWS
 from byway.testing.frames import BROADCAST, TEST_ETHERTYPE, ethernet
 from byway.testing.guest import Guest
+from byway.virtio.features import Feature, mask
 from byway.virtio.ring import INDEX
 from byway.worker.loop import EVENTS, gather, heat
 from tests.running import RunningSwitch
@@ -127,12 +129,19 @@ def test_a_kick_without_a_frame(switch: RunningSwitch) -> None:
 PAIRS = 4
 
 
-@pytest.fixture(params=[False, True], ids=["split", "packed"])
+FORMS: dict[str, dict[str, Any]] = {
+    "split": {}, "packed": {"packed": True},
+    "split in order": {"features": mask(Feature.IN_ORDER)},
+    "packed in order": {"features": mask(Feature.IN_ORDER), "packed": True},
+    "split in-flight": {"inflight": True}, "packed in-flight": {"inflight": True, "packed": True}}
+
+
+@pytest.fixture(params=FORMS)
 def pairs(request: pytest.FixtureRequest, switch: RunningSwitch) -> Iterator[Guest]:
     """A guest with four pairs of queues beside one with a single pair, vm2."""
     switch.add("vhost-user", "vm1", queues=PAIRS)
     switch.vhost("vm2")
-    with switch.guest("vm1", 1, pairs=PAIRS, packed=request.param) as made:
+    with switch.guest("vm1", 1, pairs=PAIRS, **FORMS[request.param]) as made:
         yield made
 
 
@@ -185,7 +194,36 @@ def test_siblings_sleep_and_wake_one_by_one(switch: RunningSwitch, pairs: Guest)
         fall_asleep(switch)
 
 
-@pytest.mark.parametrize("pairs", [False], ids=["split"], indirect=True)  # an index can be wrong
+def test_a_disabled_sibling_is_not_heard(switch: RunningSwitch, pairs: Guest) -> None:
+    """What it sends is dropped, and nobody else's; its buffers come back like others."""
+    with switch.guest("vm2", 2) as two:
+        pairs.front.enable_ring(3, False)
+        switch.step()
+        for queue in pairs.queues.tx:
+            pairs.send([hello(pairs)] * 3, pair=pairs.queues.tx.index(queue))
+        switch.settle()
+        assert two.receive() == [hello(pairs)] * 9
+        assert switch.port("vm1")["drops"] == {"ring_disabled": 3}
+        frames = [hello(pairs)] * pairs.queues.tx[1].size
+        assert pairs.send(frames, pair=1) == len(frames)
+
+
+def test_fewer_siblings(switch: RunningSwitch, pairs: Guest) -> None:
+    """Rings that are stopped leave the circle, and come back into it."""
+    with switch.guest("vm2", 2) as two:
+        for gone in (3, 1):
+            pairs.front.stop_ring(2 * gone + 1)
+            switch.step()
+            fall_asleep(switch)
+            rest = [pair for pair in range(PAIRS) if pair not in (3, gone)]
+            for pair in rest:
+                pairs.send([hello(pairs)], pair=pair)
+            assert switch.step() == len(rest)
+            assert lots(switch) == len(rest)
+            assert two.receive() == [hello(pairs)] * len(rest)
+
+
+@pytest.mark.parametrize("pairs", ["split"], indirect=True)  # whose index can be wrong
 def test_a_broken_sibling_is_the_ports_end(switch: RunningSwitch, pairs: Guest) -> None:
     """What the queues before it gave is delivered; other ports go on."""
     with switch.guest("vm2", 2) as two:

@@ -18,7 +18,7 @@ from byway.control.model.service import ServiceConfig
 from byway.control.values import Cpus, FilePath, Name, SocketPath
 
 MAX_LISTENERS = 4096
-MAX_GATHER_US = 1000
+MAX_GATHER_US = 100
 
 
 class SwitchConfig(Model):
