@@ -13,7 +13,8 @@ from tests.architecture.sources import FOLDERS, PACKAGE, ROOT, calls, dotted, fi
 SPDX = "# SPDX-License-Identifier: Apache-2.0"
 BANNED_NAMES = {"utils.py", "util.py", "common.py", "helpers.py", "helper.py", "misc.py"}
 # What marks a file as one with kernels, or as one that emits code for them.
-KERNELS = re.compile(r"^@kernel|^\w+ = kernel\(|^from (llvmlite|numba)|^from byway.machine.jit .*Native", re.M)
+KERNELS = re.compile(r"^@kernel|^\w+ = kernel\(|^from (llvmlite|numba)|"
+                     r"^from byway.machine.jit .*Native", re.M)
 COMPILERS = {"njit", "jit", "vectorize", "guvectorize", "cfunc", "stencil", "generated_jit"}
 # The only files that may name Numba's compilers: the one decorator, and callbacks from C.
 COMPILER_FILES = {PACKAGE / "machine" / "jit.py"}
