@@ -14,16 +14,17 @@ CONTROL, control_at, C = record("control", [
 # Written by the worker; read by the control thread at any time.
 # seen: generation in use. turn: where the next pass begins among the hot queues. asleep: blocked in
 # the kernel. gave: queues that the last pass found frames in. streak: passes with frames since one
-# without. gather_ticks: how long a pass that found little takes at the most. lots: LOT[ROWS], nlots
-# of them, of the batch at hand. ticks are of the time stamp counter.
+# without. gather_ticks: how long a pass that found little takes at the most. shares: SHARE[ROWS],
+# nshares of them, of the batch at hand. ticks are of the time stamp counter.
 WORKER, worker_at, W = record("worker", [
     "control", "epoll", "events", "batch", "sort", "hot", "idle_ticks", "look_ticks",
     "seen", "plan", "asleep", "passes", "busy_passes", "frames", "busy_ticks", "sleeps",
-    "wakes", "nhot", "looked", "turn", "gave", "streak", "gather_ticks", "lots", "nlots"], size=256)
+    "wakes", "nhot", "looked", "turn", "gave", "streak", "gather_ticks",
+    "shares", "nshares"], size=256)
 # A hot rx queue: its address, when it last gave a frame, its number, the pass that it was last
 # looked at in.
 HOT_ENTRY = 32
 HOT_GAVE, HOT_NUMBER, HOT_PASS = 8, 16, 24
 # What a batch holds of one rx queue: its address, the first of its rows, how many they are.
-LOT = 24
-LOT_FIRST, LOT_ROWS = 8, 16
+SHARE = 24
+SHARE_FIRST, SHARE_ROWS = 8, 16

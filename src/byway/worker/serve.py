@@ -3,11 +3,11 @@
 
 Used by loop.py; uses ports (dispatch), switch (decide) and deliver.py.
 
-A batch is shared by the hot queues of one port, those that this worker serves: eight frames from
-each of four queues cost as little as 32 of one, for what is paid for each batch, and above all for
-each destination in it, is paid once. What came from which queue is kept in lots, because each gets
-its own buffers back. A queue that was looked at has had its turn in this pass, unless there was
-room for a part only of what it has.
+A batch is shared by the hot queues of one port, those that this worker serves: what is paid for
+each batch, and above all for each destination in it, is paid once for eight frames from each of
+four queues, as for 32 from one. What came from which queue is its share: each gets its own buffers
+back. A queue that was looked at has had its turn in this pass, unless there was room for a part
+only of what it has.
 """
 
 from byway.machine.jit import kernel
@@ -26,9 +26,9 @@ from byway.worker.record import (
     HOT_ENTRY,
     HOT_GAVE,
     HOT_PASS,
-    LOT,
-    LOT_FIRST,
-    LOT_ROWS,
+    SHARE,
+    SHARE_FIRST,
+    SHARE_ROWS,
     C,
     worker_at,
 )
@@ -97,11 +97,11 @@ def take(worker, entry, now):
     n = queue_rx(rxq, w.batch)
     if n > 0:
         st64(entry + HOT_GAVE, now)
-        lot = w.lots + LOT * w.nlots
-        st64(lot, rxq)
-        st64(lot + LOT_FIRST, first)
-        st64(lot + LOT_ROWS, n)
-        w.nlots += 1
+        share = w.shares + SHARE * w.nshares
+        st64(share, rxq)
+        st64(share + SHARE_FIRST, first)
+        st64(share + SHARE_ROWS, n)
+        w.nshares += 1
 
 
 @kernel
@@ -128,21 +128,21 @@ def serve(worker, entry, now):
     rows."""
     w = worker_at(worker)
     clear(w.batch)
-    w.nlots = 0
+    w.nshares = 0
     st64(entry + HOT_PASS, w.passes)
     take(worker, entry, now)
     if unlikely(ld64(ld64(entry) + X.sibling) != 0):
         take_siblings(worker, entry, now)
-    if w.nlots == 0:
+    if w.nshares == 0:
         return 0
     n = batch_at(w.batch).n
-    lines = send_batch(worker, ld64(w.lots), now)
-    for k in range(w.nlots):
-        lot = w.lots + LOT * k
-        queue_give_back(ld64(lot), w.batch, ld64(lot + LOT_FIRST), ld64(lot + LOT_ROWS))
+    lines = send_batch(worker, ld64(w.shares), now)
+    for k in range(w.nshares):
+        share = w.shares + SHARE * k
+        queue_give_back(ld64(share), w.batch, ld64(share + SHARE_FIRST), ld64(share + SHARE_ROWS))
     fence()  # one for all that is told now
-    for k in range(w.nlots):
-        tell_rx(ld64(w.lots + LOT * k))
+    for k in range(w.nshares):
+        tell_rx(ld64(w.shares + SHARE * k))
     tell_lines(w.plan, w.sort, lines)
-    w.gave += w.nlots
+    w.gave += w.nshares
     return n

@@ -29,7 +29,7 @@ from byway.worker import units
 from byway.worker.deliver import SORT_BYTES
 from byway.worker.loop import EVENT_SIZE, EVENTS, worker_loop, worker_step
 from byway.worker.plan import EDIT, MAX_QUEUES, Plan
-from byway.worker.record import CONTROL, HOT_ENTRY, LOT, WORKER
+from byway.worker.record import CONTROL, HOT_ENTRY, SHARE, WORKER
 
 GATHER_SECONDS = 10e-6  # how long frames are let gather, at the most
 IDLE_SECONDS = 100e-6  # a port that gave nothing for so long goes to sleep
@@ -69,7 +69,7 @@ class Worker:
         self._events = alloc(np.dtype("u1"), EVENTS * EVENT_SIZE)
         self._sort = alloc(np.dtype("u1"), SORT_BYTES)
         self._hot = alloc(np.dtype("u1"), HOT_ENTRY * MAX_QUEUES)
-        self._lots = alloc(np.dtype("u1"), LOT * ROWS)  # each has a row at least
+        self._shares = alloc(np.dtype("u1"), SHARE * ROWS)  # each has a row at least
         self._epoll = select.epoll()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._control_epoll(EPOLL_CTL_ADD, self._wake_fd, WAKE_UP)
@@ -82,7 +82,7 @@ class Worker:
         row["control"], row["epoll"] = address_of(self.control), self._epoll.fileno()
         row["events"], row["sort"] = address_of(self._events), address_of(self._sort)
         row["hot"], row["batch"] = address_of(self._hot), self.batch.address
-        row["lots"] = address_of(self._lots)
+        row["shares"] = address_of(self._shares)
         # One look that finds nothing, after frames were let gather, is not idleness.
         row["idle_ticks"] = int(max(IDLE_SECONDS, 4 * gather) * hz)
         row["look_ticks"] = int(LOOK_SECONDS * hz)

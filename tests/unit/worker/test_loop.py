@@ -145,9 +145,9 @@ def pairs(request: pytest.FixtureRequest, switch: RunningSwitch) -> Iterator[Gue
         yield made
 
 
-def lots(switch: RunningSwitch) -> int:
+def shares(switch: RunningSwitch) -> int:
     """Rx queues that had a part in the last batch."""
-    return int(switch.engine._workers[0].record[0]["nlots"])
+    return int(switch.engine._workers[0].record[0]["nshares"])
 
 
 def test_queues_of_a_port_share_a_batch(switch: RunningSwitch, pairs: Guest) -> None:
@@ -161,7 +161,7 @@ def test_queues_of_a_port_share_a_batch(switch: RunningSwitch, pairs: Guest) -> 
             assert pairs.send(frames, pair=pair) == len(frames)
             sent += frames
         assert switch.step() == len(sent)
-        assert lots(switch) == PAIRS
+        assert shares(switch) == PAIRS
         assert sorted(two.receive()) == sorted(sent)
         for queue in pairs.queues.tx:  # all that it sent has come back to each
             frames = [hello(pairs)] * queue.size
@@ -189,7 +189,7 @@ def test_siblings_sleep_and_wake_one_by_one(switch: RunningSwitch, pairs: Guest)
         pairs.send([hello(pairs)], pair=0)
         pairs.send([hello(pairs)] * 2, pair=2)
         assert switch.step() == 3
-        assert (hot(switch), lots(switch)) == (2, 2)
+        assert (hot(switch), shares(switch)) == (2, 2)
         assert len(two.receive()) == 4
         fall_asleep(switch)
 
@@ -219,7 +219,7 @@ def test_fewer_siblings(switch: RunningSwitch, pairs: Guest) -> None:
             for pair in rest:
                 pairs.send([hello(pairs)], pair=pair)
             assert switch.step() == len(rest)
-            assert lots(switch) == len(rest)
+            assert shares(switch) == len(rest)
             assert two.receive() == [hello(pairs)] * len(rest)
 
 
