@@ -27,14 +27,14 @@ from byway.ports.port import Port
 from byway.switch.fdb import FIRST_TUNNEL
 from byway.switch.population import Population
 from byway.worker.events import Events
-from byway.worker.worker import GATHER_SECONDS, Worker
+from byway.worker.worker import Worker
 
 
 class PortHost:
     """Ports call these (ports.port.Host); so does whoever changes plans."""
 
     def __init__(self, cpus: Sequence[int | None], loop: asyncio.AbstractEventLoop,
-                 gather: float = GATHER_SECONDS) -> None:
+                 gather: float) -> None:
         self.loop = loop
         self.alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self.namespaces = Namespaces(loop)

@@ -85,6 +85,6 @@ def flow_hash(row):
 @kernel(inline=True)
 def flow_queue(row, queues):
     """-> which of so many queues a flow's frames go to. (A checksum spreads flows well enough, for
-    a third of what the hash costs.)"""
+    less than the hash costs.)"""
     a, b = flow_key(row)
     return crc32c(crc32c(0, a), b) * queues >> 32

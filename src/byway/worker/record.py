@@ -21,8 +21,8 @@ WORKER, worker_at, W = record("worker", [
     "seen", "plan", "asleep", "passes", "busy_passes", "frames", "busy_ticks", "sleeps",
     "wakes", "nhot", "looked", "turn", "gave", "streak", "gather_ticks",
     "shares", "nshares"], size=256)
-# A hot rx queue: its address, when it last gave a frame, its number, the pass that it was last
-# looked at in.
+# A hot rx queue: its address, when it last gave a frame, its number, the last pass in which it has
+# had its turn.
 HOT_ENTRY = 32
 HOT_GAVE, HOT_NUMBER, HOT_PASS = 8, 16, 24
 # What a batch holds of one rx queue: its address, the first of its rows, how many they are.

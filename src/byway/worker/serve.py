@@ -76,9 +76,9 @@ def send_one(worker, now):
     """Send the control thread's frame."""
     w = worker_at(worker)
     rxq = ld64(w.control + C.origin)
+    clear(w.batch)
     b = batch_at(w.batch)
     b.n = 1
-    b.offloads = 0
     set_row(b.rows, ld64(w.control + C.frame), ld64(w.control + C.length))
     if ld64(w.control + C.out) != 0:
         st64(b.rows + R.out, ld64(w.control + C.out) - 1)

@@ -31,7 +31,6 @@ from byway.worker.loop import EVENT_SIZE, EVENTS, worker_loop, worker_step
 from byway.worker.plan import EDIT, MAX_QUEUES, Plan
 from byway.worker.record import CONTROL, HOT_ENTRY, SHARE, WORKER
 
-GATHER_SECONDS = 10e-6  # how long frames are let gather, at the most
 IDLE_SECONDS = 100e-6  # a port that gave nothing for so long goes to sleep
 LATE_SECONDS = 0.02  # a pass longer than this is worth asking why
 LOOK_SECONDS = 25e-6  # how often sleeping ports are looked at while others are busy
@@ -55,10 +54,10 @@ def prepare(progress: Callable[[str], None] | None = None, *, stages: bool = Fal
 class Worker:
     """One worker. All methods belong to the control thread.
 
-    ``cpu``: where it stays. ``gather``: seconds for which it may let frames gather.
+    ``cpu``: where it stays. ``gather``: seconds for which it may let frames gather (0: never).
     """
 
-    def __init__(self, cpu: int | None = None, gather: float = GATHER_SECONDS) -> None:
+    def __init__(self, cpu: int | None = None, gather: float = 0.0) -> None:
         self.cpu = cpu
         self.batch = Batch()
         self._finisher, self._cutter = Finisher(), Finisher()
