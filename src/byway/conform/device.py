@@ -5,6 +5,7 @@ Used by plain_back_end. VIRTIO 1.2: 2.7, 2.8. It believes the driver nothing: wh
 not be is noted in ``faults`` (name of the rule, what was seen), and the chain is given back unused.
 """
 
+import contextlib
 import os
 import struct
 from collections.abc import Callable
@@ -276,10 +277,8 @@ class DeviceRing:
 
 
 def call(fd: int) -> None:
-    """Write a call fd that may be full, or no fd at all."""
-    if fd < 0:
-        return
-    try:
-        os.eventfd_write(fd, 1)
-    except BlockingIOError:
-        return
+    """Write a call fd: it may be full, a pipe that nobody reads any more, or none at all. What is
+    wrong with it is the front end's loss."""
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.eventfd_write(fd, 1)
