@@ -60,17 +60,29 @@ def any_key(row):
 
 
 @kernel(inline=True)
-def flow_key(row):
-    """Two numbers that are the same for all frames of a flow.
+def plain_protocol(row, head):
+    """Protocol << 24 of TCP or UDP in IPv4, as most frames are; 0 for any other frame.
 
-    Reads the row's head only (``look`` was before). Most frames are TCP or UDP in IPv4, which
-    two words tell: type, version and length of the header; and fragment with protocol.
+    Two words tell: type, version and length of the header; and fragment with protocol.
     """
-    head = ld64(row + R.head)
     word = ld64(head + 20) & _FRAGMENT_OR_PROTOCOL_LE
     if likely((word == _WHOLE_UDP_LE or word == _WHOLE_TCP_LE)
               and ld32(head + 12) & 0xFFFFFF == _PLAIN_IPV4_LE and ld64(row + R.len) >= 38):
-        return ld64(head + 26), ld32(head + 34) | word << 8
+        return word
+    return 0
+
+
+@kernel(inline=True)
+def flow_key(row):
+    """Two numbers that are the same for all frames of a flow; of the second, the low 32 bits are
+    its ports, if it has any.
+
+    Reads the row's head only (``look`` was before).
+    """
+    head = ld64(row + R.head)
+    protocol = plain_protocol(row, head)
+    if likely(protocol != 0):
+        return ld64(head + 26), ld32(head + 34) | protocol << 8
     return any_key(row)
 
 
@@ -84,7 +96,10 @@ def flow_hash(row):
 
 @kernel(inline=True)
 def flow_queue(row, queues):
-    """-> which of so many queues a flow's frames go to. (A checksum spreads flows well enough, for
-    less than the hash costs.)"""
-    a, b = flow_key(row)
-    return crc32c(crc32c(0, a), b) * queues >> 32
+    """-> which of so many queues a flow's frames go to. (A checksum of addresses and ports spreads
+    flows well enough, for less than the hash costs.)"""
+    head = ld64(row + R.head)
+    if likely(plain_protocol(row, head) != 0):
+        return crc32c(crc32c(0, ld64(head + 26)), ld32(head + 34)) * queues >> 32
+    a, b = any_key(row)
+    return crc32c(crc32c(0, a), b & 0xFFFFFFFF) * queues >> 32

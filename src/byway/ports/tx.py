@@ -88,18 +88,33 @@ def locked_tx(port, txq, batch, selected, n):
     return sent
 
 
+@kernel(inline=True)
+def add_row(room, q, row):
+    """List a row as one that goes to queue q."""
+    count = ld64(room + SPREAD_COUNTS + 8 * q)
+    st64(room + SPREAD_LIST * q + 8 * count, row)
+    st64(room + SPREAD_COUNTS + 8 * q, count + 1)
+
+
 @kernel
 def spread_tx(port, batch, selected, n):
     """Deliver n rows over a port's several tx queues; -> delivered."""
     p = port_at(port)
     ntx, txqs = p.ntx, p.txqs
+    if unlikely(n == 0):
+        return 0
+    first = flow_queue(ld64(selected), ntx)
+    same = 1  # rows that go to the same queue as the first
+    while same < n and flow_queue(ld64(selected + 8 * same), ntx) == first:
+        same += 1
+    if same == n:  # one flow, or one queue of a guest that answers where it is asked
+        return locked_tx(port, txqs + TXQ_SIZE * first, batch, selected, n)
     room = batch_at(batch).spread
-    for k in range(n):
+    for k in range(same):
+        add_row(room, first, ld64(selected + 8 * k))
+    for k in range(same, n):
         row = ld64(selected + 8 * k)
-        q = flow_queue(row, ntx)
-        count = ld64(room + SPREAD_COUNTS + 8 * q)
-        st64(room + SPREAD_LIST * q + 8 * count, row)
-        st64(room + SPREAD_COUNTS + 8 * q, count + 1)
+        add_row(room, flow_queue(row, ntx), row)
     sent = 0
     for q in range(ntx):
         count = ld64(room + SPREAD_COUNTS + 8 * q)

@@ -11,7 +11,7 @@ long as the flood does not have to wait (flood.py).
 """
 
 from byway.machine.jit import kernel
-from byway.machine.mem import fence, ld64, st64, unlikely
+from byway.machine.mem import fence, ld64, likely, st64, unlikely
 from byway.packet.batch import FLOOD, ROWS, UNDECIDED, R, batch_at, dropped
 from byway.packet.counters import count_drops
 from byway.packet.reason import Reason
@@ -84,7 +84,16 @@ def group(plan, batch, sort):
     line = 0  # of the current run, with its length so far
     length = 0
     current = UNDECIDED  # no decided row has it: the first row begins a run, FLOOD as well
-    for k in range(n):
+    first = ld64(rows + R.out)
+    if likely(first >= 0 and n > 0):  # a batch goes, mostly, to one destination
+        while length < n and ld64(rows + 64 * length + R.out) == first:
+            st64(sort + 8 * length, rows + 64 * length)
+            length += 1
+        st64(groups + 8 * first, 1)
+        st64(sort + DESTINATIONS, first)
+        current = first
+        lines = 1
+    for k in range(length, n):
         row = rows + 64 * k
         out = ld64(row + R.out)
         if unlikely(out != current):

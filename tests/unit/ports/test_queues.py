@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A port with several queues, unfinished frames for different takers, and announcements."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -92,6 +92,22 @@ def test_flows_are_spread_and_stay_in_order(switch: RunningSwitch,
     status = switch.port("vm1")
     assert [r["frames"] for r in status["rings"] if r["way"] == "rx"] == [72] * PAIRS
     assert (status["queues"], status["queues_enabled"]) == (PAIRS, PAIRS)
+
+
+def test_bursts_of_a_flow_stay_in_order_with_what_follows_them(
+        switch: RunningSwitch, guests: tuple[Guest, Guest]) -> None:
+    """A batch that begins with one flow, and goes on with others; and one of a single flow."""
+    one, two = guests
+    for flows in ([0] * 9 + [1, 2, 3, 0, 0, 4, 5, 0], [3] * 16, [4, 5, 6] + [5] * 12):
+        sent = Counter[int]()
+        frames = []
+        for flow in flows:
+            frames.append(datagram(flow, sent[flow], 1, 2))
+            sent[flow] += 1
+        assert one.send(frames) == len(frames)
+        switch.settle()
+        assert numbers_by_flow(two.receive(1000)) == {
+            flow: list(range(count)) for flow, count in sent.items()}
 
 
 def test_queues_of_one_port_are_served_by_all_workers(switch: RunningSwitch,
