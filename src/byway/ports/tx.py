@@ -107,7 +107,7 @@ def spread_tx(port, batch, selected, n):
     same = 1  # rows that go to the same queue as the first
     while same < n and flow_queue(ld64(selected + 8 * same), ntx) == first:
         same += 1
-    if same == n:  # one flow, or one queue of a guest that answers where it is asked
+    if same == n:  # a burst of one flow, or of flows that share a queue: nothing to list
         return locked_tx(port, txqs + TXQ_SIZE * first, batch, selected, n)
     room = batch_at(batch).spread
     for k in range(same):
