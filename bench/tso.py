@@ -50,7 +50,7 @@ def station(number: int, guest: int) -> str:
     return f"02:00:00:02:{number:02x}:{guest:02x}"
 
 
-def start(stack: contextlib.ExitStack, folder: Path) -> tuple[Switch, Vm]:
+def start(stack: contextlib.ExitStack, folder: Path, cpus: tuple[int, ...]) -> tuple[Switch, Vm]:
     """The switch, a guest that serves the file; -> the switch and the guest that fetches it."""
     image, modules = find_kernel()
     initramfs = kernel.build_initramfs(modules, MODULES, folder / "initramfs")
@@ -62,7 +62,6 @@ def start(stack: contextlib.ExitStack, folder: Path) -> tuple[Switch, Vm]:
             socket = folder / f"{way}-{guest}"
             ports.append(Port(f"{way}-{guest}", socket, network=way))
             some.append(Card(socket, station(number, guest), options))
-    cpus = usable_cpus()
     switch = stack.enter_context(Switch(folder, ports, workers=[cpus[0]]))
     if len(cpus) > 1:  # the guests and we leave the worker's processor alone
         os.sched_setaffinity(0, set(cpus[1:]))
@@ -92,9 +91,8 @@ def measure(switch: Switch, guest: Vm, way: str) -> tuple[float, float]:
     return 8 * octets / busy / 1e9, octets / (now["rx_frames"] - port["rx_frames"])
 
 
-def bare_copy(way: str, octets: float) -> float:
+def bare_copy(way: str, octets: float, cpus: tuple[int, ...]) -> float:
     """-> Gbit that a CPU copies in a second, of frames with so many bytes."""
-    cpus = usable_cpus()
     ticks = cycles_a_frame(round(octets), BUFFERS[way], RING, FLIGHT, (cpus[0], cpus[-1]))
     return 8 * octets * measure_hz() / ticks / 1e9
 
@@ -106,13 +104,14 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write everything measured there")
     given = parser.parse_args()
     rows: dict[str, list[tuple[float, float, float]]] = {way: [] for way in WAYS}
+    cpus = usable_cpus()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="byway-bench-")))
-        switch, guest = start(stack, folder)
+        switch, guest = start(stack, folder, cpus)
         for number in range(1, given.rounds + 1):
             for way in WAYS:
                 rate, octets = measure(switch, guest, way)
-                rows[way].append((rate, octets, bare_copy(way, octets)))
+                rows[way].append((rate, octets, bare_copy(way, octets, cpus)))
                 print(f"round {number}: {way}: {rate:.2f} Gbit/s busy, {octets:.0f} bytes a frame, "
                       f"bare copy {rows[way][-1][2]:.2f} Gbit/s", file=sys.stderr, flush=True)
     middle = {way: statistics.median(row[0] for row in some) for way, some in rows.items()}

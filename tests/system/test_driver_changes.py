@@ -72,8 +72,8 @@ class Lab:
             f" --port-topology=loop --total-num-mbufs=2048 >{SAID} 2>&1")
         self.wait_said("TX RS bit threshold")
         self.switch.wait_up("vm")
-        while self.looker.receive():
-            """Linux asked for its own address (RFC 4862, 5.4) before it lost the card."""
+        while self.looker.receive():  # Linux asked for its address (RFC 4862, 5.4), for instance
+            continue
         mirror.look_into(self.looker, mac(MAC), FRAMES, FLOWS, WINDOW)
         self.vm.run(f"touch {OVER}")
         self.wait_said("Bye")
